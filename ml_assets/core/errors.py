@@ -1,0 +1,83 @@
+"""Every error this project raises, as one tree.
+
+    MlAssetsError
+    ├── BadInput                what came in is not what was agreed
+    │   ├── ContractBroken          a raw table lacks a column or has it in another type
+    │   ├── InvalidName             a name that could escape its folder or its SQL statement
+    │   └── InvalidDeclaration      a use case or feature view contradicts itself
+    ├── NotReady                something upstream has not been materialized yet
+    │   ├── DataMissing             a table or a partition is absent or empty
+    │   ├── TrainingDataMissing     too few labelled days before the as-of date
+    │   └── ChampionMissing         nobody is in charge on that day
+    ├── PackageRefused          a model package fails its verification
+    ├── AlreadyExists           a conditional create found the name taken
+    ├── ArtifactMissing         no artifact has that name
+    └── WarehouseError          the warehouse could not do what it was asked
+        ├── WarehouseBusy           another process holds the database
+        ├── SchemaChanged           the rows to write do not fit the table that is there
+        └── StorageFull             the disk has no room for the write
+"""
+
+
+class MlAssetsError(Exception):
+    """Any error this project raises on purpose. The message says what was found, expected, and what to do."""
+
+
+class BadInput(MlAssetsError):
+    """What came in is not what was agreed."""
+
+
+class ContractBroken(BadInput):
+    """A raw table lacks a column or has it in another type; the day is not written."""
+
+
+class InvalidName(BadInput):
+    """A name that could escape its folder or its SQL statement."""
+
+
+class InvalidDeclaration(BadInput):
+    """A use case or feature view contradicts itself."""
+
+
+class NotReady(MlAssetsError):
+    """Something upstream has not been materialized yet."""
+
+
+class DataMissing(NotReady):
+    """A table or a partition is absent or empty."""
+
+
+class TrainingDataMissing(NotReady):
+    """There are too few labelled days before the as-of date."""
+
+
+class ChampionMissing(NotReady):
+    """No model is in charge on the day asked for."""
+
+
+class PackageRefused(MlAssetsError):
+    """A model package fails its verification and is not opened."""
+
+
+class AlreadyExists(MlAssetsError):
+    """A conditional create found the name taken."""
+
+
+class ArtifactMissing(MlAssetsError):
+    """No artifact has that name."""
+
+
+class WarehouseError(MlAssetsError):
+    """The warehouse could not do what it was asked."""
+
+
+class WarehouseBusy(WarehouseError):
+    """Another process holds the database; try again when it is done."""
+
+
+class SchemaChanged(WarehouseError):
+    """The rows to write do not fit the table that is there."""
+
+
+class StorageFull(WarehouseError):
+    """The disk has no room for the write; nothing was changed."""

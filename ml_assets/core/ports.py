@@ -1,0 +1,125 @@
+"""The ports of the library: what it needs from a warehouse, an artifact store, a source and a tracker."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal, Protocol
+
+import pyarrow as pa
+
+from ml_assets.core.contracts import Contract
+
+Dialect = Literal["duckdb", "bigquery"]
+Parameter = str | int | float | bool | date | datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayRange:
+    """The local days first..last, both included. A run of one partition has first == last."""
+
+    first: date
+    last: date
+
+    def __post_init__(self) -> None:
+        if self.last < self.first:
+            raise ValueError(f"the range ends on {self.last}, before it begins on {self.first}")
+
+
+class Warehouse(Protocol):
+    """SQL tables: Arrow in, Arrow out. Partitioned tables carry the local day in a DATE column ``partition_on``."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Which SQL the queries must be written in."""
+        ...
+
+    def query(self, sql: str, parameters: Mapping[str, Parameter] | None = None) -> pa.Table:
+        """Return the rows of a SELECT. Parameters are named: ``$name`` on DuckDB, ``@name`` on BigQuery."""
+        ...
+
+    def columns(self, table: str) -> Mapping[str, str] | None:
+        """Return column name -> SQL type of a table, or None where there is no such table."""
+        ...
+
+    def replace_days(self, writes: Mapping[str, pa.Table], days: DayRange) -> None:
+        """Replace the days in every named table with these rows, all in one transaction.
+
+        Creates a missing schema or table from the rows' Arrow schema. A day without rows ends up empty.
+        Raises SchemaChanged where the columns differ from the table's, ValueError for a row outside the days.
+        """
+        ...
+
+    def replace_days_with_query(
+        self, table: str, sql: str, days: DayRange, parameters: Mapping[str, Parameter] | None = None
+    ) -> int:
+        """Replace the days of one table with the rows of a SELECT inside the warehouse; return how many."""
+        ...
+
+    def replace_table(self, writes: Mapping[str, pa.Table]) -> None:
+        """Replace whole unpartitioned tables with these rows, in one transaction."""
+        ...
+
+
+class ArtifactStore(Protocol):
+    """Immutable files under validated paths: training sets, model packages, the ledger, reports."""
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write a file whole: a reader sees the old content or the new one, never a part."""
+        ...
+
+    def create(self, path: str, content: bytes) -> None:
+        """Write a file only if there is none of that name; raise AlreadyExists otherwise (compare-and-set)."""
+        ...
+
+    def get(self, path: str) -> bytes:
+        """Return a file's content; raise ArtifactMissing where there is none."""
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is a file of that name."""
+        ...
+
+    def list(self, prefix: str) -> Sequence[str]:
+        """Return the sorted paths of all files below a folder."""
+        ...
+
+    def address(self, path: str) -> str:
+        """Return the URL a person opens the file under."""
+        ...
+
+
+class Source(Protocol):
+    """A place raw tables come from. Every table it offers has a contract."""
+
+    @property
+    def contracts(self) -> Mapping[str, Contract]:
+        """The contract of each table, by table name (``flights``, not ``raw.flights``)."""
+        ...
+
+    def read(self, table: str, days: DayRange | None = None) -> pa.Table:
+        """Return a table's rows of these local days, or all rows of an unpartitioned one."""
+        ...
+
+    def note(self, days: DayRange) -> str:
+        """Say in one line where the rows of these days come from (for the asset's metadata)."""
+        ...
+
+
+class TrackedRun(Protocol):
+    """One training as the experiment tracker sees it."""
+
+    def log(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Record metrics at a step (an epoch)."""
+        ...
+
+    def finish(self, summary: Mapping[str, float]) -> None:
+        """Record the final metrics and close the run."""
+        ...
+
+
+class Tracker(Protocol):
+    """The experiment tracker. A tracker that fails never fails a training."""
+
+    def start(self, *, use_case: str, run_name: str, parameters: Mapping[str, Parameter]) -> TrackedRun:
+        """Open a run."""
+        ...

@@ -1,0 +1,110 @@
+"""What a use case is: one question a model answers, declared as plain data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+from ml_assets.core.errors import InvalidDeclaration
+from ml_assets.core.feature_views import Feature, FeatureView
+from ml_assets.core.names import identifier, table_name
+
+Task = Literal["binary_classification"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decisions:
+    """The table of moments at which a prediction is wanted: one row per decision.
+
+    The table has ``decision_id``, ``partition_on``, the event's time, and the entity columns of the views used.
+    """
+
+    table: str
+    event_at: str
+    lead_time: timedelta
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """The table of outcomes: ``decision_id``, ``partition_on``, ``label``, ``label_known_at``, ``no_label_reason``.
+
+    ``label`` and ``label_known_at`` are null, and ``no_label_reason`` is not, for a decision that never gets one.
+    """
+
+    table: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRule:
+    """How labelled days before the as-of date become train, validation and test: by time, oldest first.
+
+    ``gap_days`` days before validation and before test are left out, so that no label of the part before was still
+    unknown when a decision of the part after was taken.
+    """
+
+    train_days: int = 365
+    validation_days: int = 14
+    test_days: int = 21
+    gap_days: int = 1
+    minimum_train_days: int = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionRule:
+    """What a candidate must show on the pinned holdout before it may serve."""
+
+    minimum_roc_auc: float = 0.6
+    maximum_calibration_error: float = 0.05
+    may_lose_to_champion_by: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class UseCase:
+    """One question a model answers. ``features`` names the feature views it reads, all of their columns."""
+
+    name: str
+    question: str
+    owners: tuple[str, ...]
+    task: Task
+    decisions: Decisions
+    label: Label
+    features: tuple[str, ...]
+    trainer: str = "lightning"
+    hyperparameters: Mapping[str, float | int | str] = field(default_factory=dict[str, float | int | str])
+    baseline_features: tuple[str, ...] = ()
+    split: SplitRule = SplitRule()
+    promotion: PromotionRule = PromotionRule()
+    seed: int = 13
+
+    def __post_init__(self) -> None:
+        identifier(self.name)
+        table_name(self.decisions.table)
+        table_name(self.label.table)
+
+    @property
+    def examples_table(self) -> str:
+        """The table its examples are written to."""
+        return f"examples.{self.name}"
+
+    @property
+    def predictions_table(self) -> str:
+        """The table its predictions are written to."""
+        return f"predictions.{self.name}"
+
+    def views(self, declared: Mapping[str, FeatureView]) -> Sequence[FeatureView]:
+        """Return the feature views it reads, in its order; raise InvalidDeclaration for one nobody declares."""
+        unknown = [name for name in self.features if name not in declared]
+        if unknown:
+            raise InvalidDeclaration(
+                f"{self.name} reads the feature views {unknown}, which no yml declares; there are {sorted(declared)}"
+            )
+        return [declared[name] for name in self.features]
+
+    def inputs(self, declared: Mapping[str, FeatureView]) -> tuple[Feature, ...]:
+        """Return the columns its model reads, in a fixed order; raise InvalidDeclaration where two have one name."""
+        features = tuple(feature for view in self.views(declared) for feature in view.features)
+        names = [feature.name for feature in features]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InvalidDeclaration(f"{self.name} would read two features each called {twice}; rename one of each")
+        return features
