@@ -5,6 +5,8 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from ml_assets.core.ports import DayRange
+
 LOCAL_ZONE = ZoneInfo("America/New_York")
 FIRST_DAY = date(2013, 1, 1)
 
@@ -21,6 +23,33 @@ def day_starts_at(day: date) -> datetime:
     return datetime.combine(day, time.min, LOCAL_ZONE).astimezone(UTC)
 
 
-def day_ends_at(day: date) -> datetime:
-    """Return the UTC moment at which a local day is over: 23, 24 or 25 hours after it began."""
-    return day_starts_at(day + timedelta(days=1))
+def today(now: datetime) -> date:
+    """Return the New York local day of a moment."""
+    return now.astimezone(LOCAL_ZONE).date()
+
+
+def each_day(days: DayRange) -> tuple[date, ...]:
+    """Return every day of a range.
+
+    >>> len(each_day(DayRange(first=date(2013, 2, 27), last=date(2013, 3, 2))))
+    4
+    """
+    return tuple(days.first + timedelta(days=n) for n in range((days.last - days.first).days + 1))
+
+
+def days_of(context: dg.AssetExecutionContext) -> DayRange:
+    """Return the local days that this run of a daily asset is for: one, or a range."""
+    keys = context.partition_key_range
+    return DayRange(first=date.fromisoformat(keys.start), last=date.fromisoformat(keys.end))
+
+
+def as_of_day(context: dg.AssetExecutionContext) -> date:
+    """Return the as-of date that this run of a training asset is for."""
+    return date.fromisoformat(context.partition_key)
+
+
+ONE_RUN = dg.BackfillPolicy.single_run()
+
+# The daily run starts at 06:30; a day's grace less than a missed run warns, half a day later it fails.
+DAILY_FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=36))
+WEEKLY_FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=8), fail_window=timedelta(days=15))

@@ -4,7 +4,8 @@
     ├── BadInput                what came in is not what was agreed
     │   ├── ContractBroken          a raw table lacks a column or has it in another type
     │   ├── InvalidName             a name that could escape its folder or its SQL statement
-    │   └── InvalidDeclaration      a use case or feature view contradicts itself
+    │   ├── InvalidDeclaration      a use case or feature view contradicts itself
+    │   └── LedgerBroken            an entry of the promotion ledger is missing or unreadable
     ├── NotReady                something upstream has not been materialized yet
     │   ├── DataMissing             a table or a partition is absent or empty
     │   ├── TrainingDataMissing     too few labelled days before the as-of date
@@ -37,6 +38,10 @@ class InvalidName(BadInput):
 
 class InvalidDeclaration(BadInput):
     """A use case or feature view contradicts itself."""
+
+
+class LedgerBroken(BadInput):
+    """An entry of the promotion ledger is missing or unreadable; a person must look before anyone is in charge."""
 
 
 class NotReady(MlAssetsError):

@@ -1,28 +1,16 @@
 """The ports of the library: what it needs from a warehouse, an artifact store, a source and a tracker."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal, Protocol
 
 import pyarrow as pa
 
 from ml_assets.core.contracts import Contract
+from ml_assets.core.days import DayRange
 
 Dialect = Literal["duckdb", "bigquery"]
 Parameter = str | int | float | bool | date | datetime | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DayRange:
-    """The local days first..last, both included. A run of one partition has first == last."""
-
-    first: date
-    last: date
-
-    def __post_init__(self) -> None:
-        if self.last < self.first:
-            raise ValueError(f"the range ends on {self.last}, before it begins on {self.first}")
 
 
 class Warehouse(Protocol):
@@ -122,4 +110,12 @@ class Tracker(Protocol):
 
     def start(self, *, use_case: str, run_name: str, parameters: Mapping[str, Parameter]) -> TrackedRun:
         """Open a run."""
+        ...
+
+
+class Alerter(Protocol):
+    """Where a person on call is told that something needs them."""
+
+    def send(self, *, title: str, text: str) -> None:
+        """Deliver one alert."""
         ...

@@ -1,0 +1,4 @@
+{#- Other tools know the tables by these schemas, so a target adds no prefix. -#}
+{% macro generate_schema_name(custom_schema_name, node) -%}
+    {{ (custom_schema_name or target.schema) | trim }}
+{%- endmacro %}

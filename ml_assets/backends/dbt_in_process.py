@@ -1,0 +1,183 @@
+"""dbt inside this process: one parse, then one invocation per run; no child process that could outlive a kill."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from ml_assets.core.column_lineage import ColumnLineage, column_lineage
+
+from ml_assets.core.errors import WarehouseError
+from ml_assets.core.ports import DayRange
+
+if TYPE_CHECKING:
+    from dbt.contracts.graph.manifest import Manifest
+    from dbt_common.events.base_types import EventMsg
+
+_RESULT_EVENTS = {"LogModelResult", "LogTestResult", "LogSeedResult"}
+_FAILED = {"error", "fail", "runtime error"}
+_QUIET = [
+    "--quiet",
+    "--no-use-colors",
+    "--log-level-file=none",
+    "--no-send-anonymous-usage-stats",
+    "--no-version-check",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DbtBuild:
+    """What one invocation did: dbt's own result events, one line for each node that failed, the SQL by table."""
+
+    events: tuple[Mapping[str, object], ...]
+    failures: tuple[str, ...]
+    compiled: Mapping[str, str]
+
+
+class DbtInProcess:
+    """A dbt project against one warehouse. The manifest is parsed when it is missing or older than the project."""
+
+    def __init__(self, project_folder: Path, *, target: str, variables: Mapping[str, str]) -> None:
+        self.project_folder = project_folder
+        self._target = target
+        self._variables = dict(variables)
+
+    @property
+    def target_folder(self) -> Path:
+        """Where dbt writes its manifest and compiled SQL."""
+        return self.project_folder / "target"
+
+    def prepare(self) -> Path:
+        """Return the path of an up-to-date manifest.json, parsing the project first if it must be."""
+        manifest = self.target_folder / "manifest.json"
+        if not manifest.exists() or manifest.stat().st_mtime < self._changed_at():
+            self._parse()
+        return manifest
+
+    def build(self, selection: Sequence[str], *, days: DayRange) -> DbtBuild:
+        """Run and test the selected models for these days, in one dbt invocation.
+
+        A failed model or test is reported in ``failures``, after everything that does not depend on it was built.
+        """
+        from dbt.adapters.factory import reset_adapters
+        from dbt.cli.main import dbtRunner
+        from google.protobuf.json_format import MessageToDict
+
+        events: list[Mapping[str, object]] = []
+
+        def keep(event: "EventMsg") -> None:
+            if event.info.name in _RESULT_EVENTS:
+                events.append(MessageToDict(event, preserving_proto_field_name=True))  # type: ignore[arg-type]
+
+        variables = {**self._variables, "first_day": days.first.isoformat(), "last_day": days.last.isoformat()}
+        try:
+            result = dbtRunner(manifest=self._manifest, callbacks=[keep]).invoke(
+                [*_QUIET, "build", *selection, "--exclude-resource-type", "unit_test", *self._arguments(variables)]
+                + ["--no-write-json"]
+            )
+        finally:
+            # dbt keeps its connection open otherwise, and with it the lock on the DuckDB file.
+            reset_adapters()
+            _close_duckdb()
+        if result.exception is not None:
+            raise WarehouseError(f"dbt could not run: {result.exception}") from result.exception
+        nodes = getattr(result.result, "results", [])
+        return DbtBuild(
+            events=tuple(events),
+            failures=tuple(f"{n.node.unique_id}: {n.message}" for n in nodes if str(n.status) in _FAILED),
+            compiled={
+                f"{n.node.schema}.{n.node.name}": n.node.compiled_code
+                for n in nodes
+                if n.node.resource_type == "model" and n.node.compiled_code
+            },
+        )
+
+    @cached_property
+    def manifest_document(self) -> Mapping[str, Mapping[str, Mapping[str, object]]]:
+        """The manifest as the JSON document that dagster-dbt reads."""
+        return msgspec.json.decode(self.prepare().read_bytes())
+
+    def table_of(self, unique_id: str) -> str:
+        """Return the schema.table that a model is built as."""
+        node = self.manifest_document["nodes"][unique_id]
+        return f"{node['schema']}.{node['alias']}"
+
+    @cached_property
+    def partitioned_tables(self) -> frozenset[str]:
+        """The tables that hold one partition per day; the other models are views."""
+        nodes = self.manifest_document["nodes"].items()
+        return frozenset(self.table_of(i) for i, n in nodes if cast("dict[str, str]", n["config"]).get("materialized") == "incremental")
+
+    def column_lineage(self, build: DbtBuild, schema: Mapping[str, Mapping[str, str]]) -> dict[str, ColumnLineage]:
+        """Return, for each table of a build, the parents' columns that each of its columns is made from.
+
+        ``schema`` is table -> column -> SQL type. Kept in a file beside the manifest: it changes only with the SQL.
+        """
+        kept = self.target_folder / "column_lineage.json"
+        known: dict[str, ColumnLineage] = {}
+        if kept.exists() and kept.stat().st_mtime >= self.prepare().stat().st_mtime:
+            known = msgspec.json.decode(kept.read_bytes(), type=dict[str, ColumnLineage])
+        missing = {table: sql for table, sql in build.compiled.items() if table not in known}
+        if missing:
+            known |= {table: column_lineage(sql, schema=schema, dialect=self._dialect) for table, sql in missing.items()}
+            aside = kept.with_suffix(f".{os.getpid()}.tmp")
+            aside.write_bytes(msgspec.json.encode(known))
+            aside.replace(kept)
+        return known
+
+    @cached_property
+    def _manifest(self) -> "Manifest":
+        return self._parse()
+
+    def _parse(self) -> "Manifest":
+        from dbt.adapters.factory import reset_adapters
+        from dbt.cli.main import dbtRunner
+
+        self.target_folder.mkdir(parents=True, exist_ok=True)
+        # Two processes may parse at once (webserver and daemon of a fresh clone): each writes aside, then renames.
+        scratch = Path(tempfile.mkdtemp(dir=self.target_folder))
+        try:
+            result = dbtRunner().invoke(
+                [*_QUIET, "parse", "--no-partial-parse", *self._arguments(self._variables), "--target-path", str(scratch)]
+            )
+            if not result.success:
+                raise WarehouseError(f"dbt cannot parse {self.project_folder}: {result.exception}") from result.exception
+            (scratch / "manifest.json").replace(self.target_folder / "manifest.json")
+        finally:
+            reset_adapters()
+            shutil.rmtree(scratch, ignore_errors=True)
+        return result.result  # type: ignore[return-value]
+
+    @property
+    def _dialect(self) -> str:
+        return cast("str", self.manifest_document["metadata"]["adapter_type"])
+
+    def _arguments(self, variables: Mapping[str, str]) -> list[str]:
+        folder = str(self.project_folder)
+        return [
+            *("--project-dir", folder, "--profiles-dir", folder, "--target", self._target),
+            *("--vars", msgspec.json.encode(variables).decode()),
+        ]
+
+    def _changed_at(self) -> float:
+        """Return when a file of the project, or a folder's list of files, last changed (seconds since the epoch)."""
+        newest = 0.0
+        for folder, folders, files in os.walk(self.project_folder):
+            folders[:] = [name for name in folders if name not in {"target", "logs"}]
+            inside = [folder] if Path(folder) != self.project_folder else []
+            inside += [os.path.join(folder, name) for name in files if name.endswith((".sql", ".yml", ".csv"))]  # noqa: PTH118
+            newest = max([newest, *(Path(path).stat().st_mtime for path in inside)])
+        return newest
+
+
+def _close_duckdb() -> None:
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+    DuckDBConnectionManager.close_all_connections()
+

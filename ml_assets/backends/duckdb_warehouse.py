@@ -1,0 +1,286 @@
+"""The warehouse as one DuckDB file: short connections, one transaction per write, Arrow in and out."""
+
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import date, timedelta
+from pathlib import Path
+from typing import cast
+
+import duckdb
+import pyarrow as pa
+from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from ml_assets.core.contracts import PARTITION
+from ml_assets.core.days import DayRange
+from ml_assets.core.errors import DataMissing, StorageFull, WarehouseBusy
+from ml_assets.core.names import table_name
+from ml_assets.core.ports import Dialect, Parameter
+from ml_assets.core.writes import refuse_other_columns, refuse_other_days, typed_columns
+
+# Judgement: a backfill of another stage waits this long before it gives up; a day's write takes well under a second.
+_LOCK_PATIENCE = timedelta(seconds=30)
+# Judgement: room for the write-ahead log and one checkpoint beside the rows themselves.
+_SPARE_BYTES = 64 * 2**20
+_DISK_IS_FULL = re.compile(r"No space left on device|File too large|quota exceeded|max_temp_directory_size", re.I)
+
+
+class DuckDBWarehouse:
+    """The Warehouse port on a DuckDB file, which one process at a time may hold open.
+
+    Every operation opens the file, works and closes it again, so that other processes get their turn; inside
+    ``session`` the operations of this thread share one connection. A file that another process holds is tried again
+    for ``lock_patience`` before WarehouseBusy is raised. ``free_bytes`` tells how much room is left beside a path.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        lock_patience: timedelta = _LOCK_PATIENCE,
+        free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
+    ) -> None:
+        self._path = path
+        self._lock_patience = lock_patience
+        self._free_bytes = free_bytes
+        self._of_thread = threading.local()
+
+    @property
+    def dialect(self) -> Dialect:
+        """Which SQL the queries must be written in."""
+        return "duckdb"
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Share one connection between the operations of this thread; the file stays locked until the end."""
+        if self._shared() is not None:
+            yield
+            return
+        connection = self._open()
+        self._of_thread.connection = connection
+        try:
+            yield
+        finally:
+            self._of_thread.connection = None
+            connection.close()
+
+    def query(self, sql: str, parameters: Mapping[str, Parameter] | None = None) -> pa.Table:
+        """Return the rows of a SELECT, with parameters ``$name``; raise DataMissing where a table is not there.
+
+        Timestamps come out as ``timestamp[us, tz=UTC]``.
+        """
+        with self._connection() as connection:
+            return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
+
+    def columns(self, table: str) -> Mapping[str, str] | None:
+        """Return column name -> SQL type of a table, or None where there is no such table."""
+        table_name(table)
+        if not self._path.exists():
+            return None
+        with self._connection() as connection:
+            return _columns(connection, table)
+
+    def replace_days(self, writes: Mapping[str, pa.Table], days: DayRange) -> None:
+        """Replace the days in every named table with these rows, all in one transaction.
+
+        Creates a missing schema or table from the rows' Arrow schema. A day without rows ends up empty.
+        Raises SchemaChanged where the columns differ from the table's, ValueError for a row outside the days.
+        """
+        for table, rows in writes.items():
+            refuse_other_days(table_name(table), rows, days)
+        self._refuse_without_room(writes)
+        with self._transaction() as connection:
+            for table, rows in writes.items():
+                with _incoming(connection, rows):
+                    self._fit(connection, table, _columns_of_query(connection, "SELECT * FROM incoming", {}))
+                    self._delete(connection, table, days)
+                    self._insert(connection, table, "SELECT * FROM incoming", {})
+
+    def replace_days_with_query(
+        self, table: str, sql: str, days: DayRange, parameters: Mapping[str, Parameter] | None = None
+    ) -> int:
+        """Replace the days of one table with the rows of a SELECT inside the warehouse; return how many.
+
+        The SELECT must not read the table itself: it would find these days empty already. Raises as ``replace_days``.
+        """
+        table_name(table)
+        bound = dict(parameters or {})
+        self._refuse_without_room({})
+        with self._transaction() as connection:
+            self._fit(connection, table, _columns_of_query(connection, sql, bound))
+            self._delete(connection, table, days)
+            n_rows = self._insert(connection, table, sql, bound)
+            # The days were empty a moment ago, so fewer rows in them than inserted means rows on other days.
+            if _count(connection, table, days) != n_rows:
+                raise ValueError(f"{table}: the query returned rows whose {PARTITION} is null or outside {days}")
+        return n_rows
+
+    def replace_table(self, writes: Mapping[str, pa.Table]) -> None:
+        """Replace whole unpartitioned tables, columns included, with these rows, in one transaction."""
+        for table in writes:
+            table_name(table)
+        self._refuse_without_room(writes)
+        with self._transaction() as connection:
+            for table, rows in writes.items():
+                with _incoming(connection, rows):
+                    self._create(connection, table, _columns_of_query(connection, "SELECT * FROM incoming", {}))
+                    self._insert(connection, table, "SELECT * FROM incoming", {})
+
+    def _shared(self) -> duckdb.DuckDBPyConnection | None:
+        return cast("duckdb.DuckDBPyConnection | None", getattr(self._of_thread, "connection", None))
+
+    @contextmanager
+    def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        shared = self._shared()
+        with self._known_errors():
+            if shared is not None:
+                yield shared
+                return
+            with self._open() as connection:
+                yield connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._connection() as connection:
+            connection.begin()
+            try:
+                yield connection
+                connection.commit()
+            except BaseException:
+                # A full disk can end the connection itself; what was not committed is gone either way.
+                with suppress(duckdb.Error):
+                    connection.rollback()
+                raise
+
+    @contextmanager
+    def _known_errors(self) -> Iterator[None]:
+        """Say in the project's words what went wrong, where it is known what that means."""
+        try:
+            yield
+        except duckdb.CatalogException as error:
+            if re.search(r"(Table|Schema) with name .* does not exist", str(error)):
+                raise DataMissing(f"{_first_line(error)}; materialize the asset that writes it first") from error
+            raise
+        except duckdb.TransactionException as error:
+            raise WarehouseBusy(f"another thread wrote to {self._path} at once; try again: {error}") from error
+        except duckdb.Error as error:
+            if _DISK_IS_FULL.search(str(error)):
+                raise StorageFull(f"{_first_line(error)}; nothing was changed, free some space and retry") from error
+            raise
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        retrying = Retrying(
+            retry=retry_if_exception(_is_locked),
+            stop=stop_after_delay(self._lock_patience),
+            wait=wait_random_exponential(multiplier=0.02, max=0.5),
+        )
+        try:
+            connection = retrying(duckdb.connect, self._path)
+        except RetryError as error:
+            reason = _first_line(cast("BaseException", error.last_attempt.exception()))
+            raise WarehouseBusy(
+                f"{self._path} is held by another process, and still was after "
+                f"{self._lock_patience.total_seconds():g} s: {reason}. Wait for that process or end it"
+            ) from error
+        # The second setting keeps a name in SQL from reaching a Python variable that happens to be called the same.
+        connection.execute("SET TimeZone='UTC'; SET python_enable_replacements=false")
+        return connection
+
+    def _refuse_without_room(self, writes: Mapping[str, pa.Table]) -> None:
+        folder = next(parent for parent in self._path.absolute().parents if parent.exists())
+        needed = _SPARE_BYTES + 2 * sum(rows.nbytes for rows in writes.values())
+        free = self._free_bytes(folder)
+        if free < needed:
+            raise StorageFull(
+                f"{folder} has {free / 2**20:.0f} MiB free and the write needs {needed / 2**20:.0f}; "
+                "nothing was changed, free some space and retry"
+            )
+
+    def _fit(self, connection: duckdb.DuckDBPyConnection, table: str, incoming: Mapping[str, str | None]) -> None:
+        """Create the table if there is none; raise SchemaChanged where the rows would not fit the one there is."""
+        found = _columns(connection, table)
+        if found is None:
+            self._create(connection, table, incoming)
+        else:
+            refuse_other_columns(table, found, incoming)
+
+    def _create(self, connection: duckdb.DuckDBPyConnection, table: str, incoming: Mapping[str, str | None]) -> None:
+        columns = typed_columns(table, incoming).items()
+        declared = ", ".join(f"{_quoted(column)} {kind}" for column, kind in columns)
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(table.partition('.')[0])}")
+        connection.execute(f"CREATE OR REPLACE TABLE {_quoted_table(table)} ({declared})")
+
+    def _delete(self, connection: duckdb.DuckDBPyConnection, table: str, days: DayRange) -> None:
+        connection.execute(f"DELETE FROM {_quoted_table(table)} WHERE {_IN_DAYS}", _bounds(days))  # noqa: S608 - quoted
+
+    def _insert(
+        self, connection: duckdb.DuckDBPyConnection, table: str, sql: str, parameters: Mapping[str, Parameter]
+    ) -> int:
+        # The newline ends a comment on the query's last line.
+        statement = f"INSERT INTO {_quoted_table(table)} BY NAME {sql}\n"
+        return _number(connection.execute(statement, dict(parameters)))
+
+
+_IN_DAYS = f"{PARTITION} BETWEEN $first_day AND $last_day"
+
+
+def _bounds(days: DayRange) -> dict[str, date]:
+    return {"first_day": days.first, "last_day": days.last}
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _quoted_table(table: str) -> str:
+    return ".".join(_quoted(part) for part in table_name(table).split("."))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0]
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, duckdb.IOException) and "Could not set lock" in str(error)
+
+
+def _number(result: duckdb.DuckDBPyConnection) -> int:
+    row = result.fetchone()
+    return cast("int", row[0]) if row else 0
+
+
+def _count(connection: duckdb.DuckDBPyConnection, table: str, days: DayRange) -> int:
+    sql = f"SELECT count(*) FROM {_quoted_table(table)} WHERE {_IN_DAYS}"  # noqa: S608 - quoted
+    return _number(connection.execute(sql, _bounds(days)))
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str] | None:
+    schema, _, name = table.partition(".")
+    found = connection.execute(
+        "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
+        "AND schema_name = $schema AND table_name = $name ORDER BY column_index",
+        {"schema": schema, "name": name},
+    ).fetchall()
+    return dict(cast("list[tuple[str, str]]", found)) or None
+
+
+def _columns_of_query(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Parameter]
+) -> dict[str, str | None]:
+    """Return column name -> SQL type of a query's rows; the type of a bare NULL is None."""
+    described = connection.execute(f"DESCRIBE {sql}\n", dict(parameters)).fetchall()
+    columns = cast("list[tuple[str, str]]", [row[:2] for row in described])
+    return {name: None if kind == '"NULL"' else kind for name, kind in columns}
+
+
+@contextmanager
+def _incoming(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> Iterator[None]:
+    connection.register("incoming", rows)
+    try:
+        yield
+    finally:
+        with suppress(duckdb.Error):
+            connection.unregister("incoming")

@@ -1,0 +1,88 @@
+"""The environment this process runs in, and every address derived from its name: the only reader of ``os.environ``."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from ml_assets.core.errors import BadInput
+
+EnvironmentName = Literal["local", "staging", "production"]
+TrackerMode = Literal["offline", "online", "disabled"]
+
+_SUPPORTED: tuple[EnvironmentName, ...] = ("local",)
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where this process keeps its state, and whether past flights stand in for later days.
+
+    Read from ``ML_ASSETS_ENV`` (``local`` unless set), ``ML_ASSETS_HOME`` (the folder of all state; ``data`` in the
+    repository unless set), ``ML_ASSETS_REPLAY`` (yes or no; yes in ``local``) and ``ML_ASSETS_TRACKER`` (``offline``
+    unless set). Nothing secret is read here.
+    """
+
+    name: EnvironmentName
+    home: Path
+    is_replaying: bool
+    tracker_mode: TrackerMode
+
+    @classmethod
+    def current(cls) -> "Environment":
+        """Return the environment of this process; raise BadInput where a variable has no meaning."""
+        return cls.of(os.environ)
+
+    @classmethod
+    def of(cls, variables: Mapping[str, str]) -> "Environment":
+        """Return the environment that these variables describe; raise BadInput where one has no meaning."""
+        name = _one_of("ML_ASSETS_ENV", variables.get("ML_ASSETS_ENV") or "local", get_args(EnvironmentName))
+        if name not in _SUPPORTED:
+            raise BadInput(f"ML_ASSETS_ENV={name} is not built yet; there is {', '.join(_SUPPORTED)}")
+        home = variables.get("ML_ASSETS_HOME") or str(_root() / "data")
+        mode = _one_of("ML_ASSETS_TRACKER", variables.get("ML_ASSETS_TRACKER") or "offline", get_args(TrackerMode))
+        replay = _one_of("ML_ASSETS_REPLAY", (variables.get("ML_ASSETS_REPLAY") or "yes").lower(), (*_YES, *_NO))
+        return cls(
+            name=cast("EnvironmentName", name),
+            home=Path(home).expanduser().absolute(),
+            is_replaying=replay in _YES,
+            tracker_mode=cast("TrackerMode", mode),
+        )
+
+    @property
+    def warehouse_path(self) -> Path:
+        """The DuckDB file."""
+        return self.home / "warehouse.duckdb"
+
+    @property
+    def artifacts_url(self) -> str:
+        """The URL of the artifact store."""
+        return (self.home / "artifacts").as_uri()
+
+    @property
+    def dagster_home(self) -> Path:
+        """The folder that DAGSTER_HOME must name for runs and schedules to be remembered."""
+        return self.home / "dagster"
+
+    @property
+    def reports_folder(self) -> Path:
+        """The folder of the reports a person opens."""
+        return self.home / "reports"
+
+    @property
+    def wandb_folder(self) -> Path:
+        """The folder of W&B's offline runs."""
+        return self.home / "wandb"
+
+
+def _root() -> Path:
+    """Return the repository this file lies in, or the current folder where it is installed without one."""
+    root = Path(__file__).parents[2]
+    return root if (root / "pyproject.toml").is_file() else Path.cwd()
+
+
+def _one_of(variable: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise BadInput(f"{variable}={value!r} is unknown; expected one of {', '.join(known)}")
+    return value

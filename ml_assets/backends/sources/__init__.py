@@ -1,0 +1,1 @@
+"""Where raw tables come from: one file per source, each fulfilling the Source port."""

@@ -1,0 +1,250 @@
+"""From a training set to a candidate: fit, export, compare ONNX with the library, evaluate, and package."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from ml_assets.core import package as packages
+from ml_assets.core.encoding import NULL_CODE, UNSEEN_CODE, Coded, Signature, Vocabulary, encode
+from ml_assets.core.errors import PackageRefused
+from ml_assets.core.evaluation import evaluate, evaluate_baselines, log_loss
+from ml_assets.core.feature_views import Feature
+from ml_assets.core.package import Manifest, ModelPackage, PackageMetrics, Recipe, load_package, save_package
+from ml_assets.core.ports import ArtifactStore, Parameter, Tracker
+from ml_assets.core.reference import build_reference
+from ml_assets.core.scoring import score_coded
+from ml_assets.core.spec import UseCase
+from ml_assets.core.trainers import Epoch, FittedModel, Labelled, OnEpoch, WarmStart, trainer_named
+from ml_assets.core.training_sets import TrainingSet
+
+LARGEST_PARITY_DIFFERENCE = 1e-5
+_LIBRARIES = ("numpy", "onnx", "onnxruntime", "pyarrow", "pytorch-lightning", "torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedCandidate:
+    """A candidate in the artifact store. ``seconds`` is the wall time of this call; ``history`` is empty if reused."""
+
+    package: ModelPackage
+    is_reused: bool
+    seconds: float
+    history: tuple[Epoch, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CodedSet:
+    """A training set as the model reads it, and the code book it was coded with."""
+
+    signature: Signature
+    vocabulary: Vocabulary
+    train: Labelled
+    validation: Labelled
+    test: Labelled
+
+
+def train_candidate(
+    training_set: TrainingSet,
+    *,
+    use_case: UseCase,
+    inputs: Sequence[Feature],
+    store: ArtifactStore,
+    tracker: Tracker,
+    code_version: str,
+    parent: ModelPackage | None,
+    on_epoch: OnEpoch,
+    work_folder: Path,
+) -> TrainedCandidate:
+    """Fit the use case's trainer on a training set and save the model as a verified package.
+
+    A whole package of the same recipe is used again. ``parent``, the champion, lends its weights if it was fitted on
+    days before the validation days and chosen on days before the test days. Raises PackageRefused where the ONNX graph
+    differs from the library by more than 1e-5 on any row of validation and test, with nulls and unseen categories
+    added.
+    """
+    started = perf_counter()
+    trainer = trainer_named(use_case.trainer)
+    recipe = Recipe(
+        use_case=use_case.name,
+        training_set=training_set.fingerprint,
+        trainer=use_case.trainer,
+        hyperparameters=trainer.resolve(use_case.hyperparameters),
+        seed=use_case.seed,
+        code_version=code_version,
+        parent_version=parent.version if parent else None,
+    )
+    version = recipe.version(training_set.as_of)
+    existing = _existing(store, use_case.name, version)
+    if existing:
+        return TrainedCandidate(package=existing, is_reused=True, seconds=perf_counter() - started, history=())
+    run = tracker.start(use_case=use_case.name, run_name=version, parameters=_parameters(recipe))
+
+    def report(epoch: int, metrics: Mapping[str, float]) -> None:
+        run.log(metrics, step=epoch)
+        on_epoch(epoch, metrics)
+
+    summary: Mapping[str, float] = {}
+    try:
+        signature = Signature.of(inputs)
+        coded = _code(training_set, signature, Vocabulary.of(training_set.train, signature))
+        fitted = trainer.fit(
+            coded.train,
+            coded.validation,
+            signature=signature,
+            vocabulary=coded.vocabulary,
+            hyperparameters=recipe.hyperparameters,
+            seed=recipe.seed,
+            warm_start=_warm_start(parent, training_set),
+            on_epoch=report,
+            work_folder=work_folder,
+        )
+        package = _package(training_set, use_case, inputs, recipe, coded, fitted, store)
+        summary = _summary(package.metrics)
+    finally:
+        run.finish(summary)
+    return TrainedCandidate(package=package, is_reused=False, seconds=perf_counter() - started, history=fitted.history)
+
+
+def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded]) -> float:
+    """Return the largest absolute difference between ONNX and the library; raise PackageRefused above 1e-5.
+
+    Next to the rows themselves it compares each first row with every number null, every category null, every category
+    unseen, and every number far outside of training.
+    """
+    largest = 0.0
+    for coded in (*parts, *(_odd_rows(part) for part in parts)):
+        difference = np.abs(score_coded(model, coded) - fitted.predict(coded))
+        largest = max(largest, float(np.max(difference, initial=0.0)))
+        # A comparison that is false for NaN would let one pass.
+        if not bool(np.all(difference <= LARGEST_PARITY_DIFFERENCE)):
+            row = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
+            raise PackageRefused(
+                f"the ONNX graph differs from the fitted model by {difference[row]:.2g} on row {row} of {len(coded)}; "
+                f"expected at most {LARGEST_PARITY_DIFFERENCE:g}; the candidate is not saved"
+            )
+    return largest
+
+
+def _existing(store: ArtifactStore, use_case_name: str, version: str) -> ModelPackage | None:
+    """Return the package of this version if it is there and whole; a damaged one is trained again."""
+    if not packages.package_exists(store, use_case_name, version):
+        return None
+    try:
+        return load_package(store, use_case_name, version)
+    except PackageRefused:
+        return None
+
+
+def _code(training_set: TrainingSet, signature: Signature, vocabulary: Vocabulary) -> _CodedSet:
+    def labelled(table: pa.Table) -> Labelled:
+        labels = table["label"].to_numpy().astype(np.float32)
+        return Labelled(inputs=encode(table, signature, vocabulary), labels=labels)
+
+    return _CodedSet(
+        signature=signature,
+        vocabulary=vocabulary,
+        train=labelled(training_set.train),
+        validation=labelled(training_set.validation),
+        test=labelled(training_set.test),
+    )
+
+
+def _package(
+    training_set: TrainingSet,
+    use_case: UseCase,
+    inputs: Sequence[Feature],
+    recipe: Recipe,
+    coded: _CodedSet,
+    fitted: FittedModel,
+    store: ArtifactStore,
+) -> ModelPackage:
+    """Export the fitted model, hold it against its library, evaluate it, and save it."""
+    model = fitted.to_onnx()
+    difference = largest_difference(model, fitted, [coded.validation.inputs, coded.test.inputs])
+    train, validation, test = (score_coded(model, p.inputs) for p in (coded.train, coded.validation, coded.test))
+    best = min(fitted.history, key=lambda epoch: epoch.validation_log_loss, default=None)
+    baseline_features = use_case.baseline_features or tuple(feature.name for feature in inputs)
+    metrics = PackageMetrics(
+        holdout=evaluate(coded.test.labels, test),
+        baselines=evaluate_baselines(training_set.train, training_set.test, baseline_features),
+        n_train=len(train),
+        n_validation=len(validation),
+        n_epochs=len(fitted.history),
+        best_epoch=best.number if best else 0,
+        validation_log_loss=log_loss(coded.validation.labels, validation),
+        largest_parity_difference=difference,
+    )
+    everything = pa.concat_tables([training_set.train, training_set.validation, training_set.test])
+    manifest = Manifest(
+        version=recipe.version(training_set.as_of),
+        as_of=training_set.as_of,
+        recipe=recipe,
+        last_train_day=training_set.days.train[-1],
+        last_validation_day=training_set.days.validation[-1],
+        is_warm_started=fitted.is_warm_started,
+        libraries={name: installed_version(name) for name in _LIBRARIES},
+        files={},
+    )
+    content = {
+        packages.MODEL: model,
+        packages.WEIGHTS: _safetensors(fitted.weights()),
+        packages.VOCABULARY: msgspec.json.encode(coded.vocabulary, order="sorted"),
+        packages.SIGNATURE: msgspec.json.encode(coded.signature),
+        packages.REFERENCE: msgspec.json.encode(
+            build_reference(everything, inputs, np.concatenate([train, validation, test]))
+        ),
+        packages.METRICS: msgspec.json.format(msgspec.json.encode(metrics, order="sorted")),
+    }
+    return save_package(store, manifest, content)
+
+
+def _parameters(recipe: Recipe) -> dict[str, Parameter]:
+    return {
+        **recipe.hyperparameters,
+        "seed": recipe.seed,
+        "training_set": recipe.training_set,
+        "code_version": recipe.code_version,
+        "parent_version": recipe.parent_version,
+    }
+
+
+def _warm_start(parent: ModelPackage | None, training_set: TrainingSet) -> WarmStart | None:
+    """Return what the champion lends, or None where its weights have seen a day this candidate is judged on."""
+    if parent is None:
+        return None
+    days, earlier = training_set.days, parent.manifest
+    if earlier.last_train_day >= days.validation[0] or earlier.last_validation_day >= days.test[0]:
+        return None
+    from safetensors.numpy import load
+
+    return WarmStart(weights=load(parent.weights), signature=parent.signature, vocabulary=parent.vocabulary)
+
+
+def _odd_rows(part: Coded) -> Coded:
+    numeric = np.repeat(part.numeric[:1], 5, axis=0)
+    categorical = np.repeat(part.categorical[:1], 5, axis=0)
+    numeric[0] = np.nan
+    categorical[1] = NULL_CODE
+    categorical[2] = UNSEEN_CODE
+    numeric[3] = np.inf
+    numeric[4] = -1e30
+    return Coded(numeric=numeric, categorical=categorical)
+
+
+def _safetensors(weights: Mapping[str, np.ndarray]) -> bytes:
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(array) for name, array in sorted(weights.items())})
+
+
+def _summary(metrics: PackageMetrics) -> dict[str, float]:
+    """Return the holdout metrics as the tracker wants them: flat, numbers only."""
+    rows = {"holdout": metrics.holdout, **metrics.baselines}
+    fields = ("roc_auc", "pr_auc", "log_loss", "brier", "calibration_error")
+    values = {f"{row}_{name}": getattr(found, name) for row, found in rows.items() for name in fields}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,33 @@
+"""A range of New York local days: the unit in which dated tables are read and replaced."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayRange:
+    """The local days first..last, both included. A run of one partition has first == last."""
+
+    first: date
+    last: date
+
+    def __post_init__(self) -> None:
+        if self.last < self.first:
+            raise ValueError(f"the range ends on {self.last}, before it begins on {self.first}")
+
+    def __str__(self) -> str:
+        """Return the days as a person writes them.
+
+        >>> str(DayRange(first=date(2013, 7, 1), last=date(2013, 7, 14)))
+        '2013-07-01..2013-07-14'
+        """
+        return str(self.first) if self.first == self.last else f"{self.first}..{self.last}"
+
+    @property
+    def dates(self) -> tuple[date, ...]:
+        """Every day of the range, in order.
+
+        >>> len(DayRange(first=date(2013, 2, 1), last=date(2013, 2, 28)).dates)
+        28
+        """
+        return tuple(self.first + timedelta(days=n) for n in range((self.last - self.first).days + 1))

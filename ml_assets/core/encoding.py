@@ -1,0 +1,114 @@
+"""From feature columns to the two arrays a model reads: numbers and category codes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_assets.core.errors import BadInput
+from ml_assets.core.feature_views import Feature
+
+NULL_CODE = 0
+UNSEEN_CODE = 1
+_FIRST_CODE = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """One column a model reads: its name says the unit, its view says where it comes from."""
+
+    name: str
+    view: str
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """The columns a model reads, in the order of its two input arrays."""
+
+    numeric: tuple[Input, ...]
+    categorical: tuple[Input, ...]
+
+    @staticmethod
+    def of(inputs: Sequence[Feature]) -> "Signature":
+        """Return the signature of a use case's inputs."""
+
+        def of_kind(kind: str) -> tuple[Input, ...]:
+            return tuple(Input(name=f.name, view=f.view, description=f.description) for f in inputs if f.kind == kind)
+
+        return Signature(numeric=of_kind("numeric"), categorical=of_kind("categorical"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """The known values of each categorical input, sorted: code 0 is null, 1 is unseen, 2 the first value."""
+
+    values: Mapping[str, tuple[str, ...]]
+
+    @staticmethod
+    def of(examples: pa.Table, signature: Signature) -> "Vocabulary":
+        """Return the values that occur in these examples (those of train, and no others)."""
+        values: dict[str, tuple[str, ...]] = {}
+        for name in (column.name for column in signature.categorical):
+            distinct = _text(examples, name).unique().to_pylist()
+            values[name] = tuple(sorted(cast("str", value) for value in distinct if value is not None))
+        return Vocabulary(values=values)
+
+    def cardinality(self, name: str) -> int:
+        """How many codes there are for an input, null and unseen included."""
+        return _FIRST_CODE + len(self.values[name])
+
+    def codes(self, name: str) -> Mapping[str, int]:
+        """Return the code of each known value of an input."""
+        return {value: code for code, value in enumerate(self.values[name], start=_FIRST_CODE)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coded:
+    """What a model reads of n examples: float32 [n, k] with NaN for null, and int64 [n, m] codes."""
+
+    numeric: np.ndarray
+    categorical: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.numeric)
+
+
+def encode(table: pa.Table, signature: Signature, vocabulary: Vocabulary) -> Coded:
+    """Return the arrays of these examples. A boolean is 0 or 1. Raises BadInput for a missing or retyped column."""
+    absent = [c.name for c in (*signature.numeric, *signature.categorical) if c.name not in table.column_names]
+    if absent:
+        raise BadInput(f"the examples lack the columns {absent} that the model reads; materialize the examples again")
+    numeric = np.empty((table.num_rows, len(signature.numeric)), dtype=np.float32)
+    for position, column in enumerate(signature.numeric):
+        numeric[:, position] = _numbers(table, column.name)
+    categorical = np.empty((table.num_rows, len(signature.categorical)), dtype=np.int64)
+    for position, column in enumerate(signature.categorical):
+        text = _text(table, column.name)
+        known = pc.SetLookupOptions(value_set=pa.array(vocabulary.values[column.name], type=pa.string()))
+        found = pc.call_function("index_in", [text], known).fill_null(UNSEEN_CODE - _FIRST_CODE).to_numpy()
+        categorical[:, position] = np.where(text.is_null().to_numpy(), NULL_CODE, found + _FIRST_CODE)
+    return Coded(numeric=numeric, categorical=categorical)
+
+
+def _numbers(table: pa.Table, name: str) -> np.ndarray:
+    column = table[name]
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)):
+        raise BadInput(f"the column {name!r} has the type {column.type}; expected a number or a boolean")
+    # Beyond float32 a number becomes infinite, which the network clamps to the outermost bin.
+    with np.errstate(over="ignore"):
+        return column.cast(pa.float64()).to_numpy().astype(np.float32)
+
+
+def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
+    column = table[name]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_null(column.type)):
+        raise BadInput(f"the column {name!r} has the type {column.type}; expected text")
+    return column.cast(pa.string())

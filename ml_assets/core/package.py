@@ -1,0 +1,215 @@
+"""The model package: what a candidate is in the artifact store, written once and verified before it is opened."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import TypeVar
+
+import msgspec
+
+from ml_assets.core.encoding import Signature, Vocabulary
+from ml_assets.core.errors import AlreadyExists, ArtifactMissing, PackageRefused
+from ml_assets.core.evaluation import Metrics
+from ml_assets.core.fingerprints import json_hash
+from ml_assets.core.names import artifact_path, identifier
+from ml_assets.core.onnx_safety import refuse_unsafe_model
+from ml_assets.core.ports import ArtifactStore
+from ml_assets.core.reference import Reference
+
+MODEL, WEIGHTS, MANIFEST = "model.onnx", "weights.safetensors", "manifest.json"
+VOCABULARY, SIGNATURE, REFERENCE, METRICS = "vocabulary.json", "signature.json", "reference.json", "metrics.json"
+CONTENT_FILES = (MODEL, WEIGHTS, VOCABULARY, SIGNATURE, REFERENCE, METRICS)
+
+# Judgement: a hundred times the largest package so far; anything larger is a mistake or an attack on memory.
+_LARGEST_FILE_BYTES = 256 * 1024 * 1024
+_LARGEST_MANIFEST_BYTES = 1024 * 1024
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what a training yields."""
+
+    use_case: str
+    training_set: str
+    trainer: str
+    hyperparameters: Mapping[str, float | int | str]
+    seed: int
+    code_version: str
+    parent_version: str | None
+
+    def version(self, as_of: date) -> str:
+        """Return the version of the model this recipe yields: ``{as_of}-{12 hex digits of the recipe}``."""
+        return f"{as_of.isoformat()}-{json_hash(self)[:12]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageFile:
+    """One file of a package; ``size`` in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What manifest.json says of a package. Written last, by conditional create: without it there is no package.
+
+    The weights were fitted on labels up to ``last_train_day`` and chosen by labels up to ``last_validation_day``.
+    """
+
+    version: str
+    as_of: date
+    recipe: Recipe
+    last_train_day: date
+    last_validation_day: date
+    is_warm_started: bool
+    libraries: Mapping[str, str]
+    files: Mapping[str, PackageFile]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageMetrics:
+    """The quality of a candidate on its pinned holdout (the test days), beside the baselines on the same rows."""
+
+    holdout: Metrics
+    baselines: Mapping[str, Metrics]
+    n_train: int
+    n_validation: int
+    n_epochs: int
+    best_epoch: int
+    validation_log_loss: float
+    largest_parity_difference: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPackage:
+    """A verified package in memory. ``package_hash`` is the sha256 of its manifest, which names all other hashes."""
+
+    manifest: Manifest
+    package_hash: str
+    signature: Signature
+    vocabulary: Vocabulary
+    reference: Reference
+    metrics: PackageMetrics
+    model: bytes
+    weights: bytes
+
+    @property
+    def use_case(self) -> str:
+        """The name of the use case."""
+        return self.manifest.recipe.use_case
+
+    @property
+    def version(self) -> str:
+        """The version, unique within the use case."""
+        return self.manifest.version
+
+    @property
+    def as_of(self) -> date:
+        """The as-of date of its training set."""
+        return self.manifest.as_of
+
+
+def save_package(store: ArtifactStore, manifest: Manifest, content: Mapping[str, bytes]) -> ModelPackage:
+    """Write the content files, then the manifest with their hashes, and return the package as read back and verified.
+
+    ``manifest.files`` is filled in here. A folder without a manifest is an unfinished write and is replaced; damaged
+    files of the same hashes are healed. Raises AlreadyExists where the version has a manifest with other hashes.
+    """
+    if set(content) != set(CONTENT_FILES):
+        raise ValueError(f"a package has the files {sorted(CONTENT_FILES)}; these are {sorted(content)}")
+    folder = _folder(manifest.recipe.use_case, manifest.version)
+    files = {name: _described(data) for name, data in sorted(content.items())}
+    document = msgspec.json.format(msgspec.json.encode(replace(manifest, files=files), order="deterministic"))
+    path = f"{folder}/{MANIFEST}"
+    is_there = store.exists(path)
+    if is_there and store.get(path) != document:
+        raise AlreadyExists(f"{path} is there with other hashes; remove the folder {folder} to train the version anew")
+    for name, data in content.items():
+        store.put(f"{folder}/{name}", data)
+    if not is_there:
+        store.create(path, document)
+    return load_package(store, manifest.recipe.use_case, manifest.version)
+
+
+def package_exists(store: ArtifactStore, use_case_name: str, version: str) -> bool:
+    """Tell whether a version was written to its end; whether it is whole, only ``load_package`` can say."""
+    return store.exists(f"{_folder(use_case_name, version)}/{MANIFEST}")
+
+
+def list_versions(store: ArtifactStore, use_case_name: str) -> Sequence[str]:
+    """Return the finished versions of a use case, sorted: by as-of date, then by recipe hash."""
+    paths = store.list(f"models/{identifier(use_case_name)}")
+    return sorted(path.split("/")[-2] for path in paths if path.endswith(f"/{MANIFEST}"))
+
+
+def load_package(store: ArtifactStore, use_case_name: str, version: str) -> ModelPackage:
+    """Read a package. Every file is checked against the manifest before any of them is parsed.
+
+    Raises ArtifactMissing where there is no such version, PackageRefused for one with a changed, missing, unlisted or
+    oversized file, a manifest of another model, or an ONNX graph that reaches outside its own bytes.
+    """
+    folder = _folder(use_case_name, version)
+    if not package_exists(store, use_case_name, version):
+        raise ArtifactMissing(
+            f"{use_case_name} has no model {version}; there are {list_versions(store, use_case_name)}"
+        )
+    document = store.get(f"{folder}/{MANIFEST}")
+    manifest = _manifest(document, use_case_name, version)
+    present = {path.removeprefix(f"{folder}/") for path in store.list(folder)} - {MANIFEST}
+    if present != set(manifest.files) or present != set(CONTENT_FILES):
+        raise PackageRefused(
+            f"{folder} holds {sorted(present)} and its manifest lists {sorted(manifest.files)}; "
+            f"expected {sorted(CONTENT_FILES)} in both; train the version again or roll back"
+        )
+    content = {name: _verified(store, f"{folder}/{name}", listed) for name, listed in sorted(manifest.files.items())}
+    refuse_unsafe_model(content[MODEL], name=f"{folder}/{MODEL}")
+    return ModelPackage(
+        manifest=manifest,
+        package_hash=hashlib.sha256(document).hexdigest(),
+        signature=_parsed(content[SIGNATURE], Signature, f"{folder}/{SIGNATURE}"),
+        vocabulary=_parsed(content[VOCABULARY], Vocabulary, f"{folder}/{VOCABULARY}"),
+        reference=_parsed(content[REFERENCE], Reference, f"{folder}/{REFERENCE}"),
+        metrics=_parsed(content[METRICS], PackageMetrics, f"{folder}/{METRICS}"),
+        model=content[MODEL],
+        weights=content[WEIGHTS],
+    )
+
+
+def _manifest(document: bytes, use_case_name: str, version: str) -> Manifest:
+    name = f"the manifest of {use_case_name} {version}"
+    if len(document) > _LARGEST_MANIFEST_BYTES:
+        raise PackageRefused(f"{name} has {len(document)} bytes; expected at most {_LARGEST_MANIFEST_BYTES}")
+    manifest = _parsed(document, Manifest, name)
+    described = manifest.recipe.use_case, manifest.version, manifest.recipe.version(manifest.as_of)
+    if described != (use_case_name, version, version):
+        raise PackageRefused(f"{name} is of {described[0]} {described[1]} with the recipe of {described[2]}")
+    return manifest
+
+
+def _verified(store: ArtifactStore, path: str, listed: PackageFile) -> bytes:
+    if listed.size > _LARGEST_FILE_BYTES:
+        raise PackageRefused(f"{path} is listed with {listed.size} bytes; expected at most {_LARGEST_FILE_BYTES}")
+    content = store.get(path)
+    if (found := _described(content)) != listed:
+        raise PackageRefused(f"{path} is {found}; its manifest says {listed}; train the version again or roll back")
+    return content
+
+
+def _described(content: bytes) -> PackageFile:
+    """Return the hash and size of a file's content."""
+    return PackageFile(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+
+
+def _parsed(content: bytes, kind: type[_T], name: str) -> _T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.DecodeError as error:
+        raise PackageRefused(f"{name} is no {kind.__name__}: {error}") from error
+
+
+def _folder(use_case_name: str, version: str) -> str:
+    return artifact_path(f"models/{identifier(use_case_name)}/{version}")

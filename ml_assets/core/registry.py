@@ -1,0 +1,283 @@
+"""The promotion ledger: who was in charge when, as an append-only sequence of files under ``ledger/<use_case>/``.
+
+Entries are numbered from 1 without gaps and never change. A number is taken by conditional create: of two writers one
+gets it, and the other looks again at what it now follows. In charge on a day is the version that the promote or
+rollback entry with the greatest ``(effective_from, sequence)`` names, among those effective on or before that day.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal
+
+import msgspec
+
+from ml_assets.core.errors import AlreadyExists, BadInput, ChampionMissing, LedgerBroken
+from ml_assets.core.names import identifier
+from ml_assets.core.ports import ArtifactStore
+from ml_assets.core.promotion import Gate
+
+Action = Literal["promote", "rollback", "refuse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendingEntry:
+    """What is to be recorded of a version, before it has a place in the ledger.
+
+    Attributes:
+        action: ``promote`` and ``rollback`` put the version in charge, ``refuse`` keeps a candidate out.
+        use_case: whose model it is.
+        version: the model version.
+        package_hash: sha256 of its package's manifest.
+        effective_from: the first local day it is in charge, or for a refusal would have been.
+        as_of: the as-of date of its training.
+        reason: one sentence for people.
+        gates: what the candidate was held against; empty for a rollback.
+        recorded_at: when it was decided, UTC.
+        recorded_by: the run or the person who decided.
+    """
+
+    action: Action
+    use_case: str
+    version: str
+    package_hash: str
+    effective_from: date
+    as_of: date
+    reason: str
+    gates: tuple[Gate, ...] = ()
+    recorded_at: datetime
+    recorded_by: str
+
+    def __post_init__(self) -> None:
+        if self.recorded_at.tzinfo is None:
+            raise ValueError(f"recorded_at {self.recorded_at} has no time zone; expected UTC")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerEntry(PendingEntry):
+    """One line of the ledger. ``sequence`` is its place: 1 for the first."""
+
+    sequence: int
+
+
+def append(store: ArtifactStore, entry: PendingEntry) -> LedgerEntry:
+    """Write an entry under the next free number; raise LedgerBroken where the ledger so far has a gap."""
+    return _append(store, entry.use_case, lambda _: entry)
+
+
+def promote(
+    store: ArtifactStore,
+    *,
+    use_case: str,
+    version: str,
+    package_hash: str,
+    effective_from: date,
+    as_of: date,
+    reason: str,
+    gates: Sequence[Gate],
+    recorded_at: datetime,
+    recorded_by: str,
+) -> LedgerEntry:
+    """Put a version in charge from a day on.
+
+    The first decision on a candidate stands: where the ledger has already promoted or refused this version of this
+    as-of date, nothing is written and that entry is returned. So a re-run changes nothing.
+    """
+    return _decide(
+        store,
+        PendingEntry(
+            action="promote",
+            use_case=use_case,
+            version=version,
+            package_hash=package_hash,
+            effective_from=effective_from,
+            as_of=as_of,
+            reason=reason,
+            gates=tuple(gates),
+            recorded_at=recorded_at,
+            recorded_by=recorded_by,
+        ),
+    )
+
+
+def refuse(
+    store: ArtifactStore,
+    *,
+    use_case: str,
+    version: str,
+    package_hash: str,
+    effective_from: date,
+    as_of: date,
+    reason: str,
+    gates: Sequence[Gate],
+    recorded_at: datetime,
+    recorded_by: str,
+) -> LedgerEntry:
+    """Record that a candidate may not serve, and why; as with ``promote``, the first decision on it stands."""
+    return _decide(
+        store,
+        PendingEntry(
+            action="refuse",
+            use_case=use_case,
+            version=version,
+            package_hash=package_hash,
+            effective_from=effective_from,
+            as_of=as_of,
+            reason=reason,
+            gates=tuple(gates),
+            recorded_at=recorded_at,
+            recorded_by=recorded_by,
+        ),
+    )
+
+
+def rollback(
+    store: ArtifactStore,
+    use_case: str,
+    *,
+    effective_from: date,
+    to_version: str | None = None,
+    reason: str,
+    recorded_at: datetime,
+    recorded_by: str,
+) -> LedgerEntry:
+    """Put an earlier champion back in charge from a day on.
+
+    Without ``to_version`` it is the version that was in charge before the current champion first was: a second
+    rollback goes one step further back, not forth again. Where ``to_version`` is in charge by a rollback already,
+    nothing is written and that entry is returned. A promotion that takes effect on a later day still does.
+
+    Raises ChampionMissing where nobody is in charge on that day or nobody was before, BadInput for a version that was
+    never promoted.
+    """
+
+    def decide(known: Sequence[LedgerEntry]) -> PendingEntry | LedgerEntry:
+        champion = _in_charge(known, effective_from)
+        if champion is None:
+            raise ChampionMissing(_nobody(use_case, effective_from))
+        version = to_version or _before(known, champion)
+        promoted = [entry for entry in known if entry.action == "promote" and entry.version == version]
+        if not promoted:
+            versions = sorted({entry.version for entry in known if entry.action == "promote"})
+            raise BadInput(f"{use_case} never promoted the version {version!r}; roll back to one of {versions}")
+        if champion.version == version:
+            if champion.action == "rollback":
+                return champion
+            raise BadInput(
+                f"{use_case}: version {version} is in charge on {effective_from} already; nothing to roll back"
+            )
+        return PendingEntry(
+            action="rollback",
+            use_case=use_case,
+            version=version,
+            package_hash=promoted[-1].package_hash,
+            effective_from=effective_from,
+            as_of=promoted[-1].as_of,
+            reason=reason,
+            recorded_at=recorded_at,
+            recorded_by=recorded_by,
+        )
+
+    return _append(store, use_case, decide)
+
+
+def entries(store: ArtifactStore, use_case: str) -> Sequence[LedgerEntry]:
+    """Return all entries, oldest first; raise LedgerBroken, naming the file, for a gap or an unreadable entry."""
+    folder = f"ledger/{identifier(use_case)}"
+    found = list(store.list(folder))
+    for sequence, path in enumerate(found, start=1):
+        if path != _path(use_case, sequence):
+            raise LedgerBroken(
+                f"{store.address(path)}: expected {_path(use_case, sequence)} here; the ledger must hold 000001.json "
+                "and so on without gaps: restore the missing entry, or remove what does not belong"
+            )
+    return [_read(store, path, sequence) for sequence, path in enumerate(found, start=1)]
+
+
+def champion_on(store: ArtifactStore, use_case: str, day: date) -> LedgerEntry | None:
+    """Return the entry that names who is in charge on a local day, or None before the first promotion."""
+    return _in_charge(entries(store, use_case), day)
+
+
+def champion_required(store: ArtifactStore, use_case: str, day: date) -> LedgerEntry:
+    """Return the entry that names who is in charge on a local day; raise ChampionMissing where nobody is."""
+    champion = champion_on(store, use_case, day)
+    if champion is None:
+        raise ChampionMissing(_nobody(use_case, day))
+    return champion
+
+
+def _decide(store: ArtifactStore, entry: PendingEntry) -> LedgerEntry:
+    def decide(known: Sequence[LedgerEntry]) -> PendingEntry | LedgerEntry:
+        same = (e for e in known if e.action != "rollback" and (e.as_of, e.version) == (entry.as_of, entry.version))
+        return next(same, entry)
+
+    return _append(store, entry.use_case, decide)
+
+
+def _append(
+    store: ArtifactStore, use_case: str, decide: Callable[[Sequence[LedgerEntry]], PendingEntry | LedgerEntry]
+) -> LedgerEntry:
+    """Write what ``decide`` makes of the ledger so far; ask it again whenever another writer was first."""
+    while True:
+        known = entries(store, use_case)
+        decision = decide(known)
+        if isinstance(decision, LedgerEntry):
+            return decision
+        entry = LedgerEntry(sequence=len(known) + 1, **vars(decision))
+        try:
+            store.create(_path(use_case, entry.sequence), msgspec.json.format(msgspec.json.encode(entry), indent=2))
+        except AlreadyExists:
+            continue
+        return entry
+
+
+def _in_charge(known: Sequence[LedgerEntry], day: date) -> LedgerEntry | None:
+    history = _history(known, day)
+    return history[-1] if history else None
+
+
+def _history(known: Sequence[LedgerEntry], day: date) -> Sequence[LedgerEntry]:
+    """Return the entries that put a version in charge up to a day, in the order in which they took effect."""
+    acting = [entry for entry in known if entry.action != "refuse" and entry.effective_from <= day]
+    return sorted(acting, key=lambda entry: (entry.effective_from, entry.sequence))
+
+
+def _before(known: Sequence[LedgerEntry], champion: LedgerEntry) -> str:
+    versions: list[str] = []
+    for entry in _history(known, champion.effective_from):
+        if entry.version in versions:
+            del versions[versions.index(entry.version) :]
+        versions.append(entry.version)
+        if entry is champion:
+            break
+    if len(versions) < 2:
+        raise ChampionMissing(
+            f"{champion.use_case} had nobody in charge before version {champion.version}; promote another version first"
+        )
+    return versions[-2]
+
+
+def _nobody(use_case: str, day: date) -> str:
+    return (
+        f"{use_case} has no champion on {day}; materialize {use_case}/champion for that as-of date or an earlier one "
+        "(it trains on the days before)"
+    )
+
+
+def _path(use_case: str, sequence: int) -> str:
+    return f"ledger/{identifier(use_case)}/{sequence:06}.json"
+
+
+def _read(store: ArtifactStore, path: str, sequence: int) -> LedgerEntry:
+    try:
+        entry = msgspec.json.decode(store.get(path), type=LedgerEntry, strict=True)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise LedgerBroken(
+            f"{store.address(path)} is no ledger entry ({error}); restore the file from a backup"
+        ) from error
+    if (entry.sequence, _path(entry.use_case, entry.sequence)) != (sequence, path):
+        raise LedgerBroken(
+            f"{store.address(path)} holds entry {entry.sequence} of {entry.use_case}; restore the file from a backup"
+        )
+    return entry

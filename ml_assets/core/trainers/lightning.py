@@ -1,0 +1,229 @@
+"""The PyTorch Lightning trainer: a small MLP over embeddings and piecewise-linear numbers, the same bits every time."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from ml_assets.core.encoding import Coded, Signature, Vocabulary
+from ml_assets.core.errors import InvalidDeclaration
+from ml_assets.core.trainers import Epoch, Hyperparameters, Labelled, OnEpoch, WarmStart
+
+if TYPE_CHECKING:
+    from ml_assets.core.trainers.network import TabularNetwork
+    from ml_assets.core.trainers.slices import SlicingLoader
+
+_PREDICTION_ROWS = 8192
+# Judgement: below 100 steps an epoch a small training set would hardly move the weights.
+_STEPS_PER_EPOCH = 100
+_SMALLEST_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightningSettings:
+    """The hyperparameters and their defaults, chosen on January to September 2013 of ``arrival_delay``.
+
+    Attributes:
+        layer_sizes: units of the hidden layers, separated by commas.
+        embedding_size: numbers per category, at most its cardinality.
+        n_bins: quantile bins per number.
+        dropout: share of hidden units switched off in training.
+        unseen_share: share of the categories taken for unseen in training.
+        learning_rate: the highest of the cycle.
+        warm_start_factor: what the learning rate is multiplied with when the champion's weights are taken over.
+        weight_decay: of AdamW, on weight matrices.
+        batch_rows: at most; fewer where train is small, so that an epoch has about 100 steps.
+        n_epochs: at most.
+        patience: epochs without a lower validation log loss after which training stops.
+        accelerator: ``cpu`` is deterministic; ``gpu`` and ``auto`` as in Lightning.
+    """
+
+    layer_sizes: str = "256,128"
+    embedding_size: int = 8
+    n_bins: int = 8
+    dropout: float = 0.2
+    unseen_share: float = 0.01
+    learning_rate: float = 0.002
+    warm_start_factor: float = 0.5
+    weight_decay: float = 0.01
+    batch_rows: int = 1024
+    n_epochs: int = 6
+    patience: int = 2
+    accelerator: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedNetwork:
+    """A trained network with the weights of its best epoch."""
+
+    network: "TabularNetwork"
+    history: tuple[Epoch, ...]
+    is_warm_started: bool
+
+    def predict(self, inputs: Coded) -> np.ndarray:
+        """Return probabilities, float64 [n], computed by torch."""
+        import torch
+
+        from ml_assets.core.trainers.network import ProbabilityNetwork
+
+        model = ProbabilityNetwork(self.network).eval()
+        with torch.inference_mode():
+            parts = [
+                model(
+                    torch.from_numpy(inputs.numeric[start : start + _PREDICTION_ROWS]),
+                    torch.from_numpy(inputs.categorical[start : start + _PREDICTION_ROWS]),
+                ).numpy()
+                for start in range(0, len(inputs), _PREDICTION_ROWS)
+            ]
+        return np.concatenate([np.empty(0, dtype=np.float64), *parts])
+
+    def to_onnx(self) -> bytes:
+        """Return the ONNX graph of the network."""
+        from ml_assets.core.trainers.network import INPUT_LIMIT
+        from ml_assets.core.trainers.onnx_graph import to_onnx
+
+        return to_onnx(self.weights(), n_categorical=len(self.network.embeddings), input_limit=INPUT_LIMIT)
+
+    def weights(self) -> Mapping[str, np.ndarray]:
+        """Return every parameter and buffer of the network by its name in torch."""
+        return {name: tensor.detach().cpu().numpy() for name, tensor in self.network.state_dict().items()}
+
+
+class LightningTrainer:
+    """Fits a tabular network with PyTorch Lightning."""
+
+    def resolve(self, hyperparameters: Hyperparameters) -> Hyperparameters:
+        """Return all hyperparameters, defaults filled in; raise InvalidDeclaration for an unknown or unusable one."""
+        return asdict(_settings(hyperparameters))
+
+    def fit(
+        self,
+        train: Labelled,
+        validation: Labelled,
+        *,
+        signature: Signature,
+        vocabulary: Vocabulary,
+        hyperparameters: Hyperparameters,
+        seed: int,
+        warm_start: WarmStart | None,
+        on_epoch: OnEpoch,
+        work_folder: Path,
+    ) -> FittedNetwork:
+        """Fit on train, stop early by validation, and return the network of the best epoch."""
+        import pytorch_lightning as pl
+        import torch
+
+        from ml_assets.core.trainers.fitting import BestWeights, TabularModule
+
+        settings = _settings(hyperparameters)
+        with _quiet_and_deterministic(seed):
+            network, is_warm = _network(train, signature, vocabulary, settings, warm_start)
+            batch_rows = min(settings.batch_rows, max(_SMALLEST_BATCH, len(train.labels) // _STEPS_PER_EPOCH))
+            batches = loader(train, batch_rows=batch_rows, is_shuffled=True)
+            module = TabularModule(
+                network,
+                learning_rate=settings.learning_rate * (settings.warm_start_factor if is_warm else 1.0),
+                weight_decay=settings.weight_decay,
+                unseen_share=settings.unseen_share,
+                n_steps=len(batches) * settings.n_epochs,
+            )
+            best = BestWeights(on_epoch)
+            trainer = pl.Trainer(
+                accelerator=settings.accelerator,
+                devices=1,
+                deterministic=True,
+                max_epochs=settings.n_epochs,
+                num_sanity_val_steps=0,
+                callbacks=[best, pl.callbacks.EarlyStopping("validation_log_loss", patience=settings.patience)],
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                default_root_dir=work_folder,
+            )
+            trainer.fit(module, batches, loader(validation, batch_rows=_PREDICTION_ROWS, is_shuffled=False))
+            network.load_state_dict(best.state)
+        return FittedNetwork(
+            network=network.to(torch.device("cpu")).eval(), history=tuple(module.epochs), is_warm_started=is_warm
+        )
+
+
+def loader(examples: Labelled, *, batch_rows: int, is_shuffled: bool) -> "SlicingLoader":
+    """Return the batches of these examples."""
+    import torch
+
+    from ml_assets.core.trainers.slices import SlicingLoader
+
+    return SlicingLoader(
+        torch.from_numpy(examples.inputs.numeric),
+        torch.from_numpy(examples.inputs.categorical),
+        torch.from_numpy(examples.labels),
+        batch_rows=batch_rows,
+        is_shuffled=is_shuffled,
+    )
+
+
+def _settings(hyperparameters: Hyperparameters) -> LightningSettings:
+    unknown = sorted(set(hyperparameters) - set(LightningSettings.__dataclass_fields__))
+    try:
+        settings = msgspec.convert(hyperparameters, LightningSettings)
+        sizes = [int(size) for size in settings.layer_sizes.split(",")]
+    except ValueError as error:
+        raise InvalidDeclaration(f"the hyperparameters of the lightning trainer are unusable: {error}") from error
+    if unknown or min(sizes) < 1:
+        known = sorted(LightningSettings.__dataclass_fields__)
+        raise InvalidDeclaration(f"the lightning trainer has no hyperparameters {unknown}; it has {known}")
+    return settings
+
+
+def _network(
+    train: Labelled,
+    signature: Signature,
+    vocabulary: Vocabulary,
+    settings: LightningSettings,
+    warm_start: WarmStart | None,
+) -> tuple["TabularNetwork", bool]:
+    """Return a new network, its bins laid on train, or with the earlier model's weights where they fit."""
+    from ml_assets.core.trainers.network import TabularNetwork, bin_edges
+    from ml_assets.core.trainers.warm_start import take_over
+
+    lower, width = bin_edges(train.inputs.numeric, settings.n_bins)
+    network = TabularNetwork(
+        lower,
+        width,
+        [vocabulary.cardinality(column.name) for column in signature.categorical],
+        embedding_size=settings.embedding_size,
+        layer_sizes=[int(size) for size in settings.layer_sizes.split(",")],
+        dropout=settings.dropout,
+    )
+    is_warm = warm_start is not None and take_over(network, signature, vocabulary, warm_start)
+    return network, is_warm
+
+
+@contextmanager
+def _quiet_and_deterministic(seed: int) -> Iterator[None]:
+    """Seed torch, ask it for deterministic algorithms and Lightning for silence; undo all of it afterwards."""
+    import torch
+
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # Lightning's advice is on DataLoader workers and on loggers, neither of which is used here.
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning.*")
+        warnings.filterwarnings("ignore", module=r"lightning_fabric.*|lightning_utilities.*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(was_deterministic)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

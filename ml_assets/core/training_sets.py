@@ -1,0 +1,292 @@
+"""The frozen examples of one training: immutable files under a fingerprint, split by time."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Literal, cast
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from ml_assets.core.errors import ArtifactMissing, BadInput, TrainingDataMissing
+from ml_assets.core.feature_views import Feature
+from ml_assets.core.fingerprints import canonical_type, content_hash, json_hash
+from ml_assets.core.names import artifact_path, identifier
+from ml_assets.core.ports import ArtifactStore, Dialect, Parameter
+from ml_assets.core.spec import UseCase
+from ml_assets.core.splits import Split, split_days
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartFile:
+    """One Arrow IPC file of a training set; ``size`` in bytes."""
+
+    sha256: str
+    size: int
+    n_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetManifest:
+    """What manifest.json says of a training set. Written last: without it the folder is unfinished."""
+
+    use_case: str
+    as_of: date
+    fingerprint: str
+    content_hash: str
+    code_version: str
+    sample_fraction: float
+    inputs: tuple[Feature, ...]
+    days: Split
+    files: Mapping[Part, PartFile]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """The examples of one training, by part, sorted by day and decision."""
+
+    manifest: TrainingSetManifest
+    train: pa.Table
+    validation: pa.Table
+    test: pa.Table
+
+    @property
+    def use_case(self) -> str:
+        """The name of the use case."""
+        return self.manifest.use_case
+
+    @property
+    def as_of(self) -> date:
+        """The as-of date: everything known before that local day starts."""
+        return self.manifest.as_of
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits over content, use case, inputs, split and code."""
+        return self.manifest.fingerprint
+
+    @property
+    def days(self) -> Split:
+        """The local days of each part."""
+        return self.manifest.days
+
+    @property
+    def counts(self) -> Mapping[Part, int]:
+        """How many examples each part has."""
+        return {part: file.n_rows for part, file in self.manifest.files.items()}
+
+    @property
+    def file_sizes(self) -> Mapping[Part, int]:
+        """The bytes of each part's file."""
+        return {part: file.size for part, file in self.manifest.files.items()}
+
+
+def source_hash(paths: Iterable[Path]) -> str:
+    """Return the sha256 over source files, by name and content: the ``code_version`` of what they shape."""
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda path: (path.name, path.parts)):
+        digest.update(f"{path.name}\0".encode())
+        # A checkout with Windows line ends is the same code.
+        digest.update(hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).digest())
+    return digest.hexdigest()
+
+
+def examples_sql(use_case: UseCase, inputs: Sequence[Feature], dialect: Dialect) -> str:
+    """Return the SELECT of the examples a training may see: those whose label was known before the as-of date.
+
+    Its parameters are those of ``examples_parameters``.
+    """
+    mark = "$" if dialect == "duckdb" else "@"
+    names = [
+        "decision_id",
+        "partition_on",
+        "decided_at",
+        *(identifier(f.name) for f in inputs),
+        "label",
+        "label_known_at",
+    ]
+    return (
+        f"SELECT {', '.join(names)}\n"
+        f"FROM {use_case.examples_table}\n"
+        f"WHERE partition_on >= {mark}first_day AND partition_on < {mark}as_of_day\n"
+        f"  AND label IS NOT NULL AND label_known_at < {mark}as_of_at\n"
+        f"ORDER BY partition_on, decision_id"
+    )
+
+
+def examples_parameters(use_case: UseCase, as_of: date, as_of_at: datetime) -> dict[str, Parameter]:
+    """Return the parameters of ``examples_sql``; ``as_of_at`` is the UTC moment at which the as-of date starts."""
+    rule = use_case.split
+    n_days = rule.train_days + rule.validation_days + rule.test_days + 2 * rule.gap_days
+    return {"first_day": as_of - timedelta(days=n_days), "as_of_day": as_of, "as_of_at": as_of_at}
+
+
+def freeze(
+    examples: pa.Table,
+    *,
+    use_case: UseCase,
+    inputs: Sequence[Feature],
+    as_of: date,
+    sample_fraction: float = 1.0,
+    code_version: str,
+    store: ArtifactStore,
+) -> TrainingSet:
+    """Split these labelled examples by time and write them once under their fingerprint.
+
+    The same fingerprint already there is verified and used again; a damaged one is written anew. Raises
+    TrainingDataMissing for too few days, BadInput for an example of the as-of date or later, without a label, or twice.
+    """
+    table = _canonical(examples, inputs)
+    _refuse_bad_examples(table, as_of)
+    days = split_days(cast("list[date]", table["partition_on"].unique().to_pylist()), use_case.split)
+    sampled = table if sample_fraction >= 1.0 else table.filter(_is_sampled(table["decision_id"], sample_fraction))
+    parts: dict[Part, pa.Table] = {
+        part: _of_days(sampled, part_days)
+        for part, part_days in zip(PARTS, (days.train, days.validation, days.test), strict=True)
+    }
+    empty = [part for part, rows in parts.items() if rows.num_rows == 0]
+    if empty:
+        raise TrainingDataMissing(f"a sample of {sample_fraction} leaves no example for {empty}; raise sample_fraction")
+    content = json_hash({part: content_hash(rows) for part, rows in parts.items()})
+    fingerprint = json_hash(
+        {
+            "content": content,
+            "use_case": (use_case.name, use_case.question, use_case.task, use_case.decisions, use_case.label),
+            "inputs": inputs,
+            "split": (use_case.split, days),
+            "as_of": as_of,
+            "sample_fraction": sample_fraction,
+            "code_version": code_version,
+        }
+    )
+    if not _is_intact(store, use_case.name, fingerprint):
+        _write(
+            store,
+            parts,
+            TrainingSetManifest(
+                use_case=use_case.name,
+                as_of=as_of,
+                fingerprint=fingerprint,
+                content_hash=content,
+                code_version=code_version,
+                sample_fraction=sample_fraction,
+                inputs=tuple(inputs),
+                days=days,
+                files={},
+            ),
+        )
+    pointer = msgspec.json.encode({"fingerprint": fingerprint})
+    store.put(_pointer_path(use_case.name, as_of), pointer)
+    return load_training_set(store, use_case.name, fingerprint)
+
+
+def training_set_of(store: ArtifactStore, use_case_name: str, as_of: date) -> str:
+    """Return the fingerprint last frozen for an as-of date; raise TrainingDataMissing where there is none."""
+    try:
+        pointer = store.get(_pointer_path(use_case_name, as_of))
+    except ArtifactMissing as error:
+        raise TrainingDataMissing(
+            f"{use_case_name} has no training set as of {as_of}; materialize {use_case_name}/training_set for {as_of}"
+        ) from error
+    return msgspec.json.decode(pointer, type=dict[str, str])["fingerprint"]
+
+
+def load_training_set(store: ArtifactStore, use_case_name: str, fingerprint: str) -> TrainingSet:
+    """Read a training set; every file must have the hash its manifest names, or BadInput is raised."""
+    folder = _folder(use_case_name, fingerprint)
+    try:
+        manifest = msgspec.json.decode(store.get(f"{folder}/manifest.json"), type=TrainingSetManifest)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{folder}/manifest.json is no training set manifest ({error}); freeze it again") from error
+    if (manifest.use_case, manifest.fingerprint) != (use_case_name, fingerprint):
+        raise BadInput(f"{folder}/manifest.json is of {manifest.use_case} {manifest.fingerprint}; freeze it again")
+    tables: dict[Part, pa.Table] = {}
+    for part in PARTS:
+        content = store.get(f"{folder}/{part}.arrow")
+        found = hashlib.sha256(content).hexdigest()
+        if found != manifest.files[part].sha256:
+            raise BadInput(
+                f"{folder}/{part}.arrow has sha256 {found}; its manifest says {manifest.files[part].sha256}; "
+                f"materialize {use_case_name}/training_set for {manifest.as_of} again"
+            )
+        tables[part] = pa.ipc.open_file(pa.BufferReader(content)).read_all()
+    return TrainingSet(manifest=manifest, train=tables["train"], validation=tables["validation"], test=tables["test"])
+
+
+def _write(store: ArtifactStore, parts: Mapping[Part, pa.Table], manifest: TrainingSetManifest) -> None:
+    folder = _folder(manifest.use_case, manifest.fingerprint)
+    files: dict[Part, PartFile] = {}
+    for part, rows in parts.items():
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+            writer.write_table(rows)
+        content = cast("bytes", sink.getvalue().to_pybytes())
+        store.put(f"{folder}/{part}.arrow", content)
+        files[part] = PartFile(sha256=hashlib.sha256(content).hexdigest(), size=len(content), n_rows=rows.num_rows)
+    store.put(f"{folder}/manifest.json", msgspec.json.format(msgspec.json.encode(replace(manifest, files=files))))
+
+
+def _is_intact(store: ArtifactStore, use_case_name: str, fingerprint: str) -> bool:
+    """Tell whether the files of this fingerprint are there and whole; freeze replaces them if not."""
+    if not store.exists(f"{_folder(use_case_name, fingerprint)}/manifest.json"):
+        return False
+    try:
+        load_training_set(store, use_case_name, fingerprint)
+    except (BadInput, ArtifactMissing):
+        return False
+    return True
+
+
+def _canonical(examples: pa.Table, inputs: Sequence[Feature]) -> pa.Table:
+    """Return the columns of ``examples_sql`` in its order, of canonical types, sorted by day and decision."""
+    names = ["decision_id", "partition_on", "decided_at", *(f.name for f in inputs), "label", "label_known_at"]
+    absent = [name for name in names if name not in examples.column_names]
+    if absent:
+        raise BadInput(f"the examples lack the columns {absent}; materialize the examples of these days again")
+    table = examples.select(names)
+    fields = [pa.field(field.name, canonical_type(field.type)) for field in table.schema]
+    return table.cast(pa.schema(fields)).sort_by([("partition_on", "ascending"), ("decision_id", "ascending")])
+
+
+def _of_days(table: pa.Table, days: tuple[date, ...]) -> pa.Table:
+    """Return the rows of these days; the table is sorted by day."""
+    return table.filter(pa.array(np.isin(table["partition_on"].to_numpy(), np.array(days, dtype="datetime64[D]"))))
+
+
+def _refuse_bad_examples(table: pa.Table, as_of: date) -> None:
+    if table.num_rows == 0:
+        return
+    newest = cast("date", table["partition_on"][table.num_rows - 1].as_py())
+    if newest >= as_of:
+        raise BadInput(f"the examples reach {newest}; a training as of {as_of} may see earlier days only")
+    n_unlabelled = table["label"].null_count
+    if n_unlabelled:
+        raise BadInput(f"{n_unlabelled} of {table.num_rows} examples have no label; read them with examples_sql")
+    n_twice = table.num_rows - len(table["decision_id"].unique())
+    if n_twice:
+        raise BadInput(f"{n_twice} decisions occur more than once in the examples; materialize their days again")
+
+
+def _is_sampled(decision_ids: pa.ChunkedArray, fraction: float) -> pa.Array:
+    """Tell which decisions are in a sample: the same ones on any machine, and all of a smaller sample's in a larger."""
+    threshold = int(fraction * 2**64)
+    hashes = (
+        hashlib.blake2b(decision_id.encode(), digest_size=8).digest()
+        for decision_id in cast("list[str]", decision_ids.to_pylist())
+    )
+    values = np.frombuffer(b"".join(hashes), dtype="<u8")
+    return pa.array(values < np.uint64(min(threshold, 2**64 - 1)))
+
+
+def _folder(use_case_name: str, fingerprint: str) -> str:
+    return artifact_path(f"training_sets/{identifier(use_case_name)}/{fingerprint}")
+
+
+def _pointer_path(use_case_name: str, as_of: date) -> str:
+    return artifact_path(f"training_sets/{identifier(use_case_name)}/as_of/{as_of.isoformat()}.json")

@@ -1,0 +1,1 @@
+"""Stage features: dbt models and, under the same contract, features that SQL cannot compute."""

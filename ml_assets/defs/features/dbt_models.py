@@ -1,0 +1,115 @@
+"""The dbt models: staging, intermediate, features and labels of the run's days, in one in-process invocation."""
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any, cast
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, dbt_assets
+from dagster_dbt.asset_utils import get_updated_cli_invocation_params_for_context
+from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
+
+from ml_assets.backends.dbt_in_process import DbtInProcess
+from ml_assets.backends.environments import Environment
+from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
+from ml_assets.core.column_lineage import ColumnLineage
+from ml_assets.core.ports import DayRange, Warehouse
+from ml_assets.resources import dbt_of
+
+OWNERS = ["team:data-engineering"]
+
+
+class Translator(DagsterDbtTranslator):
+    """Puts every dbt model into the features group, keyed schema/name, fresh once a day."""
+
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: object) -> dg.AssetSpec:
+        """Return dagster-dbt's own spec with this project's group, owners, kinds and freshness."""
+        spec = super().get_asset_spec(manifest, unique_id, project)  # type: ignore[arg-type]
+        if not unique_id.startswith("model."):
+            return spec
+        return spec.replace_attributes(
+            group_name="features",
+            owners=OWNERS,
+            tags={**spec.tags, "cadence": "daily", "layer": spec.key.path[0]},
+            freshness_policy=DAILY_FRESHNESS,
+        )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """One multi-asset over the whole dbt project."""
+    return dg.Definitions(assets=[_dbt_models(dbt_of(Environment.current()))])
+
+
+def _dbt_models(dbt: DbtInProcess) -> dg.AssetsDefinition:
+    manifest = dbt.prepare()
+    translator = Translator()
+
+    @dbt_assets(
+        manifest=manifest,
+        dagster_dbt_translator=translator,
+        partitions_def=DAILY,
+        backfill_policy=ONE_RUN,
+        pool="warehouse",
+        name="dbt_models",
+    )
+    def dbt_models(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> Iterator[Any]:
+        days = days_of(context)
+        invocation = get_updated_cli_invocation_params_for_context(context, dbt.manifest_document, translator)
+        build = dbt.build(invocation.selection_args, days=days)
+        outputs, checks = [], []
+        for raw_event in build.events:
+            message = DbtCoreCliEventMessage(raw_event=dict(raw_event), event_history_metadata={})
+            for event in message.to_default_asset_events(dbt.manifest_document, translator, context):
+                (outputs if isinstance(event, dg.Output) else checks).append(event)
+        tables = {output.output_name: dbt.table_of(output.metadata["unique_id"].text) for output in outputs}
+        counts = _rows_by_day(warehouse, sorted(dbt.partitioned_tables & set(tables.values())), days)
+        lineage = dbt.column_lineage(build, _Schema(warehouse))
+        for output in outputs:
+            table = tables[output.output_name]
+            key = dg.AssetKey(table.split("."))
+            for day, n_rows in counts.get(table, {}).items():
+                context.add_asset_metadata({"dagster/partition_row_count": n_rows}, key, day.isoformat())
+            facts = {"n_rows": sum(counts[table].values())} if table in counts else {}
+            yield dg.Output(None, output.output_name, metadata={**output.metadata, **facts, **_lineage(lineage.get(table, {}))})
+        yield from checks
+        if build.failures:
+            raise dg.Failure("dbt: " + "\n".join(build.failures))
+
+    return dbt_models
+
+
+def _rows_by_day(warehouse: Warehouse, tables: list[str], days: DayRange) -> dict[str, dict[date, int]]:
+    """Return the rows each table has on each day, with one query for all tables."""
+    if not tables:
+        return {}
+    first, last = ("$first_day", "$last_day") if warehouse.dialect == "duckdb" else ("@first_day", "@last_day")
+    sql = " union all ".join(
+        f"select '{table}' as table_name, partition_on, count(*) as n_rows from {table} "
+        f"where partition_on between {first} and {last} group by partition_on"
+        for table in tables
+    )
+    counts: dict[str, dict[date, int]] = {table: {} for table in tables}
+    for row in warehouse.query(sql, {"first_day": days.first, "last_day": days.last}).to_pylist():
+        counts[cast("str", row["table_name"])][cast("date", row["partition_on"])] = cast("int", row["n_rows"])
+    return counts
+
+
+class _Schema(dict[str, Mapping[str, str]]):
+    """The columns of each table, asked of the warehouse only for the tables that lineage has not seen yet."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        super().__init__()
+        self._warehouse = warehouse
+
+    def __missing__(self, table: str) -> Mapping[str, str]:
+        self[table] = self._warehouse.columns(table) or {}
+        return self[table]
+
+
+def _lineage(columns: ColumnLineage) -> dict[str, dg.TableColumnLineage]:
+    deps = {
+        column: [dg.TableColumnDep(asset_key=table.split("."), column_name=parent) for table, parent in parents]
+        for column, parents in columns.items()
+    }
+    return {"dagster/column_lineage": dg.TableColumnLineage(deps_by_column=deps)} if deps else {}

@@ -1,0 +1,158 @@
+"""What every artifact store must do: the same tests pass on a local folder, in memory, and on S3's own protocol."""
+
+import importlib.util
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ml_assets.backends.object_store import ObjectArtifactStore
+from ml_assets.core.errors import AlreadyExists, ArtifactMissing, BadInput, InvalidName
+
+needs_moto = pytest.mark.skipif(importlib.util.find_spec("moto") is None, reason="moto, a stand-in for S3, is absent")
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint() -> Iterator[str]:
+    """The address of a server that speaks S3's protocol, with an empty bucket called ``bucket``."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=endpoint, **keys).create_bucket(Bucket="bucket")
+    yield endpoint
+    server.stop()
+
+
+@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=needs_moto)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectArtifactStore:
+    """One empty store of each kind."""
+    if request.param == "local":
+        return ObjectArtifactStore((tmp_path / "artifacts").as_uri())
+    if request.param == "memory":
+        return ObjectArtifactStore("memory://")
+    # Each test has a folder of its own in the bucket.
+    return ObjectArtifactStore(
+        f"s3://bucket/{tmp_path.name.lower().replace('_', '-')}",
+        options={
+            "endpoint": request.getfixturevalue("s3_endpoint"),
+            "access_key_id": "test",
+            "secret_access_key": "test",
+            "region": "us-east-1",
+            "client_options": {"allow_http": True},
+            "virtual_hosted_style_request": False,
+        },
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"one", bytes(range(256)) * 40_000], ids=["empty", "small", "10 MB"])
+def test_a_file_comes_back_byte_for_byte(store: ObjectArtifactStore, content: bytes):
+    store.put("models/arrival_delay/2013-07-01-3fa2c1d0/model.onnx", content)
+    assert store.get("models/arrival_delay/2013-07-01-3fa2c1d0/model.onnx") == content
+
+
+def test_put_replaces_what_was_there(store: ObjectArtifactStore):
+    store.put("reports/day.html", b"a long first version")
+    store.put("reports/day.html", b"second")
+    assert store.get("reports/day.html") == b"second"
+
+
+def test_create_never_replaces_what_was_there(store: ObjectArtifactStore):
+    store.create("ledger/arrival_delay/000001.json", b"first")
+    with pytest.raises(AlreadyExists, match=r"ledger/arrival_delay/000001\.json is there already"):
+        store.create("ledger/arrival_delay/000001.json", b"second")
+    assert store.get("ledger/arrival_delay/000001.json") == b"first"
+
+
+def test_of_many_creators_at_once_exactly_one_wins(store: ObjectArtifactStore):
+    start, outcomes = threading.Barrier(8), list[str]()
+
+    def claim(name: str) -> None:
+        start.wait()
+        try:
+            store.create("ledger/arrival_delay/000002.json", name.encode())
+            outcomes.append(name)
+        except AlreadyExists:
+            pass
+
+    threads = [threading.Thread(target=claim, args=(f"claimant {n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [store.get("ledger/arrival_delay/000002.json").decode()] == outcomes
+
+
+def test_an_absent_file_is_named(store: ObjectArtifactStore):
+    store.put("models/a/manifest.json", b"{}")
+    assert not store.exists("models/b/manifest.json")
+    with pytest.raises(ArtifactMissing, match=r"models/b/manifest\.json"):
+        store.get("models/b/manifest.json")
+    # A folder is no file.
+    assert not store.exists("models/a")
+    with pytest.raises(ArtifactMissing):
+        store.get("models/a")
+
+
+def test_a_file_exists_once_it_is_written(store: ObjectArtifactStore):
+    store.create("models/a/manifest.json", b"{}")
+    assert store.exists("models/a/manifest.json")
+
+
+def test_a_listing_is_sorted_and_ends_at_the_folders_border(store: ObjectArtifactStore):
+    for path in ("ledger/a/000002.json", "ledger/a/000001.json", "ledger/ab/000001.json", "ledger/a/deep/er.json"):
+        store.put(path, b"{}")
+    assert store.list("ledger/a") == ["ledger/a/000001.json", "ledger/a/000002.json", "ledger/a/deep/er.json"]
+    assert store.list("ledger/a/") == store.list("ledger/a")
+    assert len(store.list("")) == 4
+    assert store.list("ledger/none") == []
+
+
+@pytest.mark.parametrize(
+    "path", ["../out", "a/../../out", "/etc/passwd", "a//b", "a/./b", "a/.hidden", "A", "a b", "", "a%2f"]
+)
+def test_no_path_leaves_the_store(store: ObjectArtifactStore, path: str):
+    for call in (store.get, store.exists, store.address, lambda p: store.put(p, b""), lambda p: store.create(p, b"")):
+        with pytest.raises(InvalidName):
+            call(path)
+    if path:
+        with pytest.raises(InvalidName):
+            store.list(path)
+
+
+def test_a_stranger_to_the_schemes_is_refused():
+    with pytest.raises(BadInput, match="'ftp://host/folder' is no artifact store; expected"):
+        ObjectArtifactStore("ftp://host/folder")
+
+
+def test_the_address_of_a_local_file_is_its_path(tmp_path: Path):
+    store = ObjectArtifactStore((tmp_path / "a folder").as_uri())
+    store.put("reports/day.html", b"hello")
+    assert Path(store.address("reports/day.html")) == tmp_path / "a folder" / "reports" / "day.html"
+    assert Path(store.address("reports/day.html")).read_bytes() == b"hello"
+
+
+def test_the_address_of_a_file_elsewhere_is_its_url():
+    options = {"region": "us-east-1"}
+    assert ObjectArtifactStore("s3://bucket/ml/", options=options).address("a/b.json") == "s3://bucket/ml/a/b.json"
+    assert ObjectArtifactStore("memory://").address("a/b.json") == "memory://a/b.json"
+
+
+def test_a_write_that_was_killed_leaves_no_file_to_be_read(tmp_path: Path):
+    store = ObjectArtifactStore(tmp_path.as_uri())
+    store.put("models/a/model.onnx", b"whole")
+    # What obstore leaves behind when it is killed before it renames.
+    (tmp_path / "models" / "a" / "manifest.json#1").write_bytes(b'{"half')
+    assert store.list("models/a") == ["models/a/model.onnx"]
+    store.create("models/a/manifest.json", b"{}")
+    assert store.get("models/a/manifest.json") == b"{}"
+
+
+def test_nothing_is_opened_before_the_first_use(tmp_path: Path):
+    ObjectArtifactStore((tmp_path / "later").as_uri())
+    assert not (tmp_path / "later").exists()
