@@ -28,15 +28,6 @@ def today(now: datetime) -> date:
     return now.astimezone(LOCAL_ZONE).date()
 
 
-def each_day(days: DayRange) -> tuple[date, ...]:
-    """Return every day of a range.
-
-    >>> len(each_day(DayRange(first=date(2013, 2, 27), last=date(2013, 3, 2))))
-    4
-    """
-    return tuple(days.first + timedelta(days=n) for n in range((days.last - days.first).days + 1))
-
-
 def days_of(context: dg.AssetExecutionContext) -> DayRange:
     """Return the local days that this run of a daily asset is for: one, or a range."""
     keys = context.partition_key_range

@@ -80,3 +80,23 @@
 {% macro bigquery__weekday(local_date) -%}
     lower(format_date('%A', {{ local_date }}))
 {%- endmacro %}
+
+
+{#- The quotient of two integers, rounded towards zero. -#}
+{% macro integer_division(dividend, divisor) -%}
+    {{ return(adapter.dispatch('integer_division')(dividend, divisor)) }}
+{%- endmacro %}
+
+{% macro duckdb__integer_division(dividend, divisor) -%}
+    ({{ dividend }} // {{ divisor }})
+{%- endmacro %}
+
+{% macro bigquery__integer_division(dividend, divisor) -%}
+    div({{ dividend }}, {{ divisor }})
+{%- endmacro %}
+
+
+{#- What an integer division leaves. Both dialects know it by this name. -#}
+{% macro remainder(dividend, divisor) -%}
+    mod({{ dividend }}, {{ divisor }})
+{%- endmacro %}

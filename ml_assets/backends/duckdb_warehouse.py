@@ -3,7 +3,7 @@
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from pathlib import Path
@@ -53,7 +53,7 @@ class DuckDBWarehouse:
         return "duckdb"
 
     @contextmanager
-    def session(self) -> Iterator[None]:
+    def session(self) -> Generator[None]:
         """Share one connection between the operations of this thread; the file stays locked until the end."""
         if self._shared() is not None:
             yield
@@ -82,8 +82,12 @@ class DuckDBWarehouse:
         with self._connection() as connection:
             return _columns(connection, table)
 
-    def replace_days(self, writes: Mapping[str, pa.Table], days: DayRange) -> None:
+    def replace_days(
+        self, writes: Mapping[str, pa.Table], days: DayRange, *, use_case: str | None = None
+    ) -> None:
         """Replace the days in every named table with these rows, all in one transaction.
+
+        Where several use cases share the tables, only the rows whose ``use_case`` column says this one are replaced.
 
         Creates a missing schema or table from the rows' Arrow schema. A day without rows ends up empty.
         Raises SchemaChanged where the columns differ from the table's, ValueError for a row outside the days.
@@ -95,7 +99,7 @@ class DuckDBWarehouse:
             for table, rows in writes.items():
                 with _incoming(connection, rows):
                     self._fit(connection, table, _columns_of_query(connection, "SELECT * FROM incoming", {}))
-                    self._delete(connection, table, days)
+                    self._delete(connection, table, days, use_case)
                     self._insert(connection, table, "SELECT * FROM incoming", {})
 
     def replace_days_with_query(
@@ -132,7 +136,7 @@ class DuckDBWarehouse:
         return cast("duckdb.DuckDBPyConnection | None", getattr(self._of_thread, "connection", None))
 
     @contextmanager
-    def _connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _connection(self) -> Generator[duckdb.DuckDBPyConnection]:
         shared = self._shared()
         with self._known_errors():
             if shared is not None:
@@ -142,7 +146,7 @@ class DuckDBWarehouse:
                 yield connection
 
     @contextmanager
-    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _transaction(self) -> Generator[duckdb.DuckDBPyConnection]:
         with self._connection() as connection:
             connection.begin()
             try:
@@ -155,7 +159,7 @@ class DuckDBWarehouse:
                 raise
 
     @contextmanager
-    def _known_errors(self) -> Iterator[None]:
+    def _known_errors(self) -> Generator[None]:
         """Say in the project's words what went wrong, where it is known what that means."""
         try:
             yield
@@ -213,8 +217,14 @@ class DuckDBWarehouse:
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(table.partition('.')[0])}")
         connection.execute(f"CREATE OR REPLACE TABLE {_quoted_table(table)} ({declared})")
 
-    def _delete(self, connection: duckdb.DuckDBPyConnection, table: str, days: DayRange) -> None:
-        connection.execute(f"DELETE FROM {_quoted_table(table)} WHERE {_IN_DAYS}", _bounds(days))  # noqa: S608 - quoted
+    def _delete(
+        self, connection: duckdb.DuckDBPyConnection, table: str, days: DayRange, use_case: str | None = None
+    ) -> None:
+        sql, bounds = f"DELETE FROM {_quoted_table(table)} WHERE {_IN_DAYS}", _bounds(days)  # noqa: S608 - quoted
+        if use_case is None:
+            connection.execute(sql, bounds)
+        else:
+            connection.execute(f"{sql} AND use_case = $use_case", {**bounds, "use_case": use_case})
 
     def _insert(
         self, connection: duckdb.DuckDBPyConnection, table: str, sql: str, parameters: Mapping[str, Parameter]
@@ -277,7 +287,7 @@ def _columns_of_query(
 
 
 @contextmanager
-def _incoming(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> Iterator[None]:
+def _incoming(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> Generator[None]:
     connection.register("incoming", rows)
     try:
         yield

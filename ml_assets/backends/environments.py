@@ -44,7 +44,7 @@ class Environment:
         mode = _one_of("ML_ASSETS_TRACKER", variables.get("ML_ASSETS_TRACKER") or "offline", get_args(TrackerMode))
         replay = _one_of("ML_ASSETS_REPLAY", (variables.get("ML_ASSETS_REPLAY") or "yes").lower(), (*_YES, *_NO))
         return cls(
-            name=cast("EnvironmentName", name),
+            name=name,
             home=Path(home).expanduser().absolute(),
             is_replaying=replay in _YES,
             tracker_mode=cast("TrackerMode", mode),
@@ -59,6 +59,16 @@ class Environment:
     def artifacts_url(self) -> str:
         """The URL of the artifact store."""
         return (self.home / "artifacts").as_uri()
+
+    @property
+    def work_folder(self) -> Path:
+        """The folder of unfinished work, on the same disk as its results so that a rename finishes it."""
+        return self.home / "work"
+
+    @property
+    def dbt_project_folder(self) -> Path:
+        """The dbt project of this repository."""
+        return _root() / "dbt_project"
 
     @property
     def dagster_home(self) -> Path:

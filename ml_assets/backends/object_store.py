@@ -8,7 +8,6 @@ from typing import cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
-from obstore.exceptions import NotFoundError as ObjectNotFound
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from ml_assets.core.errors import AlreadyExists, ArtifactMissing, BadInput
@@ -60,14 +59,14 @@ class ObjectArtifactStore:
         """Return a file's content; raise ArtifactMissing where there is none."""
         try:
             return obstore.get(self._store, artifact_path(path)).bytes().to_bytes()
-        except (FileNotFoundError, ObjectNotFound) as error:
+        except FileNotFoundError as error:
             raise ArtifactMissing(f"there is no {self.address(path)}; materialize the asset that writes it") from error
 
     def exists(self, path: str) -> bool:
         """Tell whether there is a file of that name."""
         try:
             obstore.head(self._store, artifact_path(path))
-        except (FileNotFoundError, ObjectNotFound):
+        except FileNotFoundError:
             return False
         return True
 

@@ -201,8 +201,8 @@ def _explain(bins: Bins, shares: Floats, values: pa.ChunkedArray | pa.Array) -> 
     most = int(np.argmax(gain))
     if not gain[most] > 0:
         return "as in training"
-    found = f"{_percent(shares[most])} of the day's rows"
-    was = f"(training: {_percent(reference[most])})"
+    found = f"{percent(shares[most])} of the day's rows"
+    was = f"(training: {percent(reference[most])})"
     if most == len(shares) - 1:
         return f"missing in {found} {was}"
     if bins.kind == "categorical":
@@ -217,10 +217,10 @@ def _explain(bins: Bins, shares: Floats, values: pa.ChunkedArray | pa.Array) -> 
     return f"{found} at {bins.label(most)} {was}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Write a share for people.
 
-    >>> _percent(0.314), _percent(0.004), _percent(0.00004), _percent(0.0)
+    >>> percent(0.314), percent(0.004), percent(0.00004), percent(0.0)
     ('31 %', '0.4 %', 'under 0.1 %', '0 %')
     """
     if 0 < share < 0.001:

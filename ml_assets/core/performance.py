@@ -1,9 +1,10 @@
 """How good the predictions of a day proved to be, once its labels are known."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import cast
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +13,15 @@ from ml_assets.core.drift import Verdict
 from ml_assets.core.errors import DataMissing
 from ml_assets.core.evaluation import Floats, Metrics, evaluate, log_loss
 
-__all__ = ["PERFORMANCE_SCHEMA", "Verdict", "measure_performance", "performance_verdict"]
+__all__ = [
+    "PERFORMANCE_SCHEMA",
+    "ScoreHistogram",
+    "Verdict",
+    "measure_performance",
+    "newest_days",
+    "performance_verdict",
+    "pool_histograms",
+]
 
 PERFORMANCE_SCHEMA = pa.schema(
     {
@@ -33,14 +42,36 @@ PERFORMANCE_SCHEMA = pa.schema(
         "brier": pa.float64(),
         "calibration_error": pa.float64(),
         "base_rate_log_loss": pa.float64(),
+        "score_histogram": pa.string(),
     }
 )
 
 _REASONS = {"n_cancelled": "cancelled", "n_diverted": "diverted", "n_not_landed": "not landed"}
+_N_BINS = 100
 
 # Judgement: one stormy day ranks badly by nature; a week that loses 0.05 of ROC AUC is a model that has aged.
-_N_DAYS = 7
-_ROC_AUC_TOLERANCE = 0.05
+N_DAYS_JUDGED = 7
+ROC_AUC_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreHistogram:
+    """Labelled predictions counted in 100 equal bins of [0, 1], so that days can be pooled without their rows.
+
+    Each tuple has 100 numbers: rows, rows with a positive label, and the sum of the predictions.
+    """
+
+    n_rows: tuple[int, ...]
+    n_positive: tuple[int, ...]
+    prediction_sum: tuple[float, ...]
+
+    @property
+    def roc_auc(self) -> float | None:
+        """The ROC AUC with predictions of one bin counted as ties; None where one class is absent."""
+        positive = np.asarray(self.n_positive, np.float64)
+        negative = np.asarray(self.n_rows, np.float64) - positive
+        n_pairs = positive.sum() * negative.sum()
+        return float(positive @ (np.cumsum(negative) - negative / 2) / n_pairs) if n_pairs else None
 
 
 def measure_performance(
@@ -49,24 +80,21 @@ def measure_performance(
     """Measure one day's predictions against its labels; one row (``PERFORMANCE_SCHEMA``).
 
     Args:
-        examples_and_predictions: one row per decision of the day: ``prediction``, ``label`` (null where there is none),
-            ``no_label_reason``.
+        examples_and_predictions: one row per decision of the day: ``prediction``, ``label`` (null where there is
+            none), ``no_label_reason``.
         use_case: whose predictions they are.
         day: the local day.
         model_version: which version made them.
 
-    ``n_unlabelled`` also counts decisions whose reason is none of the three counted beside it. ``positive_share`` and
-    the metrics are of the labelled decisions and null where there are none; ``roc_auc`` and ``pr_auc`` are null too
-    where the labelled decisions hold one class. ``mean_prediction`` is of the labelled decisions, so that it compares
-    with ``positive_share``. ``base_rate_log_loss`` is the loss of predicting the day's own positive share for everyone,
-    a base rate that knows the day's outcome: beating it is hard on purpose.
+    ``n_unlabelled`` also counts decisions without a label whose reason is none of the three counted beside it.
+    Everything from ``positive_share`` on is of the labelled decisions and null where there are none; ``roc_auc`` and
+    ``pr_auc`` are null as well where these hold one class. ``base_rate_log_loss`` is the loss of predicting the day's
+    own positive share for everyone: a base rate with hindsight, which a good model need not beat on every day.
+    ``score_histogram`` is a ScoreHistogram as JSON.
     """
     table = examples_and_predictions
     labelled = table.filter(pc.field("label").is_valid())
-    counted = {
-        name: int(pc.sum(pc.equal(table.column("no_label_reason"), reason)).as_py() or 0)
-        for name, reason in _REASONS.items()
-    }
+    reasons = table.column("no_label_reason").to_pylist()
     row: dict[str, object] = {
         "use_case": use_case,
         "partition_on": day,
@@ -74,6 +102,96 @@ def measure_performance(
         "n_decisions": table.num_rows,
         "n_labelled": labelled.num_rows,
         "n_unlabelled": table.num_rows - labelled.num_rows,
-        **counted,
+        **{name: reasons.count(reason) for name, reason in _REASONS.items()},
     }
     return pa.Table.from_pylist([row | (_quality(labelled) if labelled.num_rows else {})], schema=PERFORMANCE_SCHEMA)
+
+
+def performance_verdict(recent: pa.Table, holdout: Metrics) -> Verdict:
+    """Judge the last seven calendar days of ``monitoring.performance`` rows of one use case; newest day included.
+
+    Args:
+        recent: the rows; those of other model versions than the newest day's are left out, so that a new champion
+            starts with a clean slate.
+        holdout: what the champion showed on the holdout it was promoted on.
+
+    It alarms when over these days, each weighted by its labelled decisions,
+
+    - the log loss is no better than that of predicting the holdout's positive share for everyone, or
+    - the ROC AUC of all decisions pooled is more than 0.05 below the holdout's. (The mean of the days' own values would
+      not compare: much of what the holdout's measures is telling bad days from good ones.)
+
+    Raises DataMissing where there are no rows.
+    """
+    rows = newest_days(recent, N_DAYS_JUDGED)
+    labelled = rows.filter(pc.field("n_labelled") > 0)
+    if not labelled.num_rows:
+        return Verdict(is_alarming=False, reasons=(f"no label is known yet for the last {N_DAYS_JUDGED} days",))
+    weights, share, loss = (
+        np.asarray(labelled.column(name).to_numpy(), np.float64)
+        for name in ("n_labelled", "positive_share", "log_loss")
+    )
+    constant = min(max(holdout.positive_share, 1e-6), 1 - 1e-6)
+    base = -(share * np.log(constant) + (1 - share) * np.log1p(-constant))
+    skill = 1 - float(weights @ loss) / float(weights @ base)
+    period = f"over {labelled.num_rows} labelled days to {rows.column('partition_on')[-1].as_py()}"
+    found = f"{period}, the log loss is {abs(skill):.1%} {'below' if skill > 0 else 'above'} the base rate's"
+    reasons = [(skill <= 0, found)]
+    auc = pool_histograms(labelled).roc_auc
+    if auc is not None and holdout.roc_auc is not None:
+        expected = f"{ROC_AUC_TOLERANCE:g} of the holdout's {holdout.roc_auc:.3f}"
+        is_low = auc < holdout.roc_auc - ROC_AUC_TOLERANCE
+        reasons.append((is_low, f"{period}, ROC AUC {auc:.3f} is {'not ' if is_low else ''}within {expected}"))
+    failed = tuple(reason for is_failed, reason in reasons if is_failed)
+    return Verdict(is_alarming=bool(failed), reasons=failed or tuple(reason for _, reason in reasons))
+
+
+def newest_days(performance: pa.Table, n_days: int) -> pa.Table:
+    """Return the rows of the newest day's model version on the ``n_days`` calendar days that end on it, oldest first.
+
+    Raises DataMissing where there are no rows.
+    """
+    if not performance.num_rows:
+        raise DataMissing("no performance has been measured yet; materialize the performance of a day first")
+    rows = performance.sort_by("partition_on")
+    newest, version = rows.column("partition_on")[-1].as_py(), rows.column("model_version")[-1].as_py()
+    first = newest - timedelta(days=n_days - 1)
+    return rows.filter((pc.field("partition_on") >= first) & (pc.field("model_version") == version))
+
+
+def pool_histograms(performance: pa.Table) -> ScoreHistogram:
+    """Add up the score histograms of several days."""
+    texts = performance.column("score_histogram").drop_null().to_pylist()
+    days = [msgspec.json.decode(text, type=ScoreHistogram) for text in texts]
+
+    def total(columns: Sequence[Sequence[float]]) -> Floats:
+        return np.sum(np.asarray(columns, np.float64).reshape(-1, _N_BINS), axis=0)
+
+    return ScoreHistogram(
+        n_rows=tuple(int(n) for n in total([day.n_rows for day in days])),
+        n_positive=tuple(int(n) for n in total([day.n_positive for day in days])),
+        prediction_sum=tuple(total([day.prediction_sum for day in days]).tolist()),
+    )
+
+
+def _quality(labelled: pa.Table) -> dict[str, object]:
+    y = np.asarray(labelled.column("label").cast(pa.int8()).to_numpy(), np.float64)
+    p = np.asarray(labelled.column("prediction").to_numpy(), np.float64)
+    metrics = evaluate(y, p)
+    index = np.minimum((p * _N_BINS).astype(np.int64), _N_BINS - 1)
+    histogram = ScoreHistogram(
+        n_rows=tuple(np.bincount(index, minlength=_N_BINS).tolist()),
+        n_positive=tuple(np.bincount(index, y, _N_BINS).astype(np.int64).tolist()),
+        prediction_sum=tuple(np.bincount(index, p, _N_BINS).round(6).tolist()),
+    )
+    return {
+        "positive_share": metrics.positive_share,
+        "mean_prediction": float(p.mean()),
+        "roc_auc": metrics.roc_auc,
+        "pr_auc": metrics.pr_auc,
+        "log_loss": metrics.log_loss,
+        "brier": metrics.brier,
+        "calibration_error": metrics.calibration_error,
+        "base_rate_log_loss": log_loss(y, np.full(len(y), metrics.positive_share)),
+        "score_histogram": msgspec.json.encode(histogram).decode(),
+    }

@@ -29,8 +29,12 @@ class Warehouse(Protocol):
         """Return column name -> SQL type of a table, or None where there is no such table."""
         ...
 
-    def replace_days(self, writes: Mapping[str, pa.Table], days: DayRange) -> None:
+    def replace_days(
+        self, writes: Mapping[str, pa.Table], days: DayRange, *, use_case: str | None = None
+    ) -> None:
         """Replace the days in every named table with these rows, all in one transaction.
+
+        Where several use cases share the tables, only the rows whose ``use_case`` column says this one are replaced.
 
         Creates a missing schema or table from the rows' Arrow schema. A day without rows ends up empty.
         Raises SchemaChanged where the columns differ from the table's, ValueError for a row outside the days.

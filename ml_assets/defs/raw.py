@@ -7,7 +7,7 @@ from typing import cast
 import dagster as dg
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of, each_day
+from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
 from ml_assets.core import contracts
 from ml_assets.core.contracts import Checked, Contract
 from ml_assets.core.ports import DayRange, Source, Warehouse
@@ -102,7 +102,7 @@ def _schema(contract: Contract) -> dict[str, object]:
 
 def _rows_by_day(checked: Checked, days: DayRange) -> dict[date, int]:
     found = Counter(cast("list[date]", checked.accepted.column("partition_on").to_pylist()))
-    return {day: found[day] for day in each_day(days)}
+    return {day: found[day] for day in days.dates}
 
 
 def _has_rows(counts: dict[date, int]) -> dg.AssetCheckResult:

@@ -158,6 +158,20 @@ def test_threads_do_not_share_a_session(path: Path):
     assert found == [[1]]
 
 
+def test_of_two_writers_of_one_day_in_one_process_the_second_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch):
+    first, second = DuckDBWarehouse(path), DuckDBWarehouse(path)
+    insert = first._insert
+
+    def insert_while_the_other_writes(*arguments: object) -> object:
+        with pytest.raises(WarehouseBusy, match="another thread wrote"):
+            second.replace_days({"raw.seen": seen(3)}, DAY)
+        return insert(*arguments)
+
+    monkeypatch.setattr(first, "_insert", insert_while_the_other_writes)
+    first.replace_days({"raw.seen": seen(2)}, DAY)
+    assert numbers_in(second) == [2]
+
+
 @pytest.mark.parametrize("moment", ["between delete and insert", "after insert"])
 def test_a_kill_in_the_middle_of_a_write_leaves_the_old_day(path: Path, moment: str):
     killed = subprocess.run([sys.executable, "-c", _KILLED_WHILE_WRITING, str(path), moment], check=False)

@@ -1,6 +1,7 @@
 import logging
 
 import pytest
+import wandb
 
 from ml_assets.backends.wandb_tracker import WandbRun, WandbTracker
 
@@ -22,6 +23,7 @@ def test_an_offline_run_is_written_below_the_folder_and_prints_nothing(tmp_path,
     run.log({"validation_log_loss": 0.5}, step=1)
     run.log({"validation_log_loss": 0.4}, step=2)
     run.finish({"holdout_roc_auc": 0.7})
+    wandb.teardown()  # as at the end of a process: W&B's own process may write the file a moment after finish
     written = list((tmp_path / "tracking").rglob("*.wandb"))
     assert len(written) == 1
     assert written[0].stat().st_size > 0

@@ -27,7 +27,10 @@ _SMALLEST_BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class LightningSettings:
-    """The hyperparameters and their defaults, chosen on January to September 2013 of ``arrival_delay``.
+    """The hyperparameters and their defaults.
+
+    They are judgement: eight settings tried on ``arrival_delay`` (January to September 2013, then October to December)
+    lay within 0.003 of ROC AUC, and these are among the cheapest.
 
     Attributes:
         layer_sizes: units of the hidden layers, separated by commas.
@@ -44,16 +47,16 @@ class LightningSettings:
         accelerator: ``cpu`` is deterministic; ``gpu`` and ``auto`` as in Lightning.
     """
 
-    layer_sizes: str = "256,128"
+    layer_sizes: str = "128,64"
     embedding_size: int = 8
     n_bins: int = 8
-    dropout: float = 0.2
+    dropout: float = 0.3
     unseen_share: float = 0.01
     learning_rate: float = 0.002
     warm_start_factor: float = 0.5
     weight_decay: float = 0.01
     batch_rows: int = 1024
-    n_epochs: int = 6
+    n_epochs: int = 5
     patience: int = 2
     accelerator: str = "cpu"
 

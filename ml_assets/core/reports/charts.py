@@ -1,0 +1,231 @@
+"""The charts of the reports, as Vega-Lite specifications made by altair and drawn without a browser.
+
+Colours are the light palette of the page; its style sheet swaps each for a dark one, so no chart may use others.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ml_assets.core.evaluation import CalibrationBin
+from ml_assets.core.performance import ScoreHistogram
+from ml_assets.core.reference import Bins
+
+if TYPE_CHECKING:
+    import altair as alt
+
+Spec = Mapping[str, object]
+
+INK, MUTED, GRID = "#1f2933", "#616e7c", "#e4e7eb"
+MAIN, OTHER, QUIET = "#2563a6", "#c2571a", "#9aa5b1"
+
+# Narrow enough to be read on a phone without shrinking much.
+_WIDTH, _HEIGHT = 372, 210
+_FONT = "Helvetica Neue, Arial, sans-serif"
+
+
+def chart_svg(spec: Spec, *, name: str) -> str:
+    """Draw a chart as one ``<svg>`` element. ``name`` keeps its ids apart from those of other charts on the page."""
+    import vl_convert
+
+    svg = cast("str", vl_convert.vegalite_to_svg(dict(spec)))
+    # vl_convert numbers clip paths on through the life of the process; a report must not depend on what came before.
+    found = dict.fromkeys(re.findall(r'id="(clip\d+)"', svg))
+    names = {clip: f"{name}-clip{i}" for i, clip in enumerate(found)}
+    return re.sub(r'(id="|url\(#)(clip\d+)', lambda match: match[1] + names[match[2]], svg)
+
+
+def chart_png(spec: Spec, *, scale: float = 2.0) -> bytes:
+    """Draw a chart as a PNG on white; ``scale`` 2 makes it sharp on dense screens."""
+    import vl_convert
+
+    return cast("bytes", vl_convert.vegalite_to_png({**spec, "background": "white"}, scale=scale))
+
+
+def lines_by_day(
+    days: Sequence[date],
+    series: Mapping[str, Sequence[float | None]],
+    *,
+    y_title: str,
+    level: tuple[str, float] | None = None,
+    is_share: bool = False,
+) -> Spec:
+    """Draw one or two numbers a day as lines; null leaves a gap in them.
+
+    ``level`` is a named horizontal line to compare with; ``is_share`` writes the axis in percent.
+    """
+    import altair as alt
+
+    values = [
+        {"day": day.isoformat(), "value": value, "series": name}
+        for name, column in series.items()
+        for day, value in zip(days, column, strict=True)
+    ]
+    # UTC, or the day shown would depend on the time zone of the machine that draws it.
+    x = alt.X(
+        "day:T",
+        title="Local day",
+        scale=alt.Scale(type="utc"),
+        axis=alt.Axis(format="%-d %b", tickCount=min(len(days), 6), grid=False),
+    )
+    y = alt.Y(
+        "value:Q",
+        title=y_title,
+        scale=alt.Scale(zero=False, nice=True),
+        axis=alt.Axis(format=".0%" if is_share else "", tickCount=5),
+    )
+    legend = alt.Legend(orient="top", title=None, symbolType="stroke") if len(series) > 1 else None
+    names = list(series)
+    color = alt.Color("series:N", scale=alt.Scale(domain=names, range=[MAIN, OTHER][: len(names)]), legend=legend)
+    chart = alt.Chart(alt.Data(values=values)).encode(x=x, y=y, color=color)
+    layers = [
+        chart.mark_line(strokeWidth=2, invalid="break-paths-filter-domains"),
+        chart.mark_point(size=28, filled=True, opacity=1, invalid="filter"),
+    ]
+    if level:
+        name, value = level
+        rule = alt.Chart(alt.Data(values=[{"value": value, "label": name}]))
+        layers.append(rule.mark_rule(color=QUIET, strokeDash=[4, 3], strokeWidth=1.5).encode(y="value:Q"))
+        layers.append(
+            rule.mark_text(align="right", baseline="bottom", dy=-3, fontSize=11, color=MUTED).encode(
+                x=alt.value(_WIDTH - 2), y="value:Q", text="label:N"
+            )
+        )
+    return _spec(alt.layer(*layers))
+
+
+def calibration(bins: Sequence[CalibrationBin]) -> Spec:
+    """Draw what came true against what was predicted; on the diagonal predictions mean what they say."""
+    import altair as alt
+
+    values = [{"predicted": b.mean_prediction, "happened": b.positive_share} for b in bins]
+    top = min(1.0, 1.05 * max([0.1, *(max(v.values()) for v in values)]))
+    scale, axis = alt.Scale(domain=[0, top], nice=False), alt.Axis(format=".0%", tickCount=5)
+    diagonal = alt.Chart(alt.Data(values=[{"v": 0}, {"v": top}])).mark_line(
+        color=QUIET, strokeDash=[4, 3], strokeWidth=1.5
+    )
+    chart = alt.Chart(alt.Data(values=values)).encode(
+        x=alt.X("predicted:Q", title="Predicted probability (mean of the bin)", scale=scale, axis=axis),
+        y=alt.Y("happened:Q", title="Share that came true", scale=scale, axis=axis),
+    )
+    return _spec(
+        alt.layer(
+            diagonal.encode(x=alt.X("v:Q"), y=alt.Y("v:Q")),
+            chart.mark_line(color=MAIN, strokeWidth=2),
+            chart.mark_point(color=MAIN, filled=True, size=36, opacity=1),
+        )
+    )
+
+
+def prediction_shares(bins: Bins, predictions: npt.ArrayLike) -> Spec:
+    """Draw the share of the day's predictions in each training bin beside the share of the training rows in it."""
+    import altair as alt
+
+    scores = np.asarray(predictions, np.float64)
+    day = np.bincount(bins.index(pa.array(scores)), minlength=len(bins.shares)) / max(1, len(scores))
+    shown = [i for i, share in enumerate(bins.shares) if share > 0 or day[i] > 0]
+    labels = {i: _short(bins, i) for i in shown}
+    values = [
+        {"bin": labels[i], "share": float(share), "rows": rows}
+        for i in shown
+        for rows, share in (("this day", day[i]), ("training", bins.shares[i]))
+    ]
+    chart = (
+        alt.Chart(alt.Data(values=values))
+        .mark_bar()
+        .encode(
+            x=alt.X(
+                "bin:N",
+                sort=list(labels.values()),
+                title="Predicted probability (bins of training)",
+                axis=alt.Axis(labelAngle=-40, grid=False),
+            ),
+            xOffset=alt.XOffset("rows:N", sort=["this day", "training"]),
+            y=alt.Y("share:Q", title="Share of the rows", axis=alt.Axis(format=".0%", tickCount=5)),
+            color=alt.Color(
+                "rows:N",
+                scale=alt.Scale(domain=["this day", "training"], range=[MAIN, QUIET]),
+                legend=alt.Legend(orient="top", title=None),
+            ),
+        )
+    )
+    return _spec(chart)
+
+
+def training_curve(epochs: Sequence[tuple[int, float, float]]) -> Spec:
+    """Draw the log loss over epochs, each ``(number, train log loss, validation log loss)``."""
+    import altair as alt
+
+    names = ["training", "validation"]
+    values = [
+        {"epoch": number, "value": value, "series": name}
+        for number, *losses in epochs
+        for name, value in zip(names, losses, strict=True)
+    ]
+    chart = alt.Chart(alt.Data(values=values)).encode(
+        x=alt.X("epoch:Q", title="Epoch", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
+        y=alt.Y("value:Q", title="Log loss (nats)", scale=alt.Scale(zero=False)),
+        color=alt.Color(
+            "series:N",
+            scale=alt.Scale(domain=names, range=[QUIET, MAIN]),
+            legend=alt.Legend(orient="top", title=None, symbolType="stroke"),
+        ),
+    )
+    return _spec(alt.layer(chart.mark_line(strokeWidth=2), chart.mark_point(size=28, filled=True, opacity=1)))
+
+
+def calibration_of_histogram(histogram: ScoreHistogram, n_bins: int = 10) -> tuple[CalibrationBin, ...]:
+    """Merge the 100 bins of pooled predictions, lowest first, into at most ``n_bins`` of about equal count."""
+    counts = np.asarray(histogram.n_rows)
+    total = counts.sum()
+    if not total:
+        return ()
+    group = np.minimum((np.cumsum(counts) - counts / 2) * n_bins // total, n_bins - 1).astype(np.int64)
+    rows, positive, predicted = (
+        np.bincount(group, np.asarray(column, np.float64), n_bins)
+        for column in (histogram.n_rows, histogram.n_positive, histogram.prediction_sum)
+    )
+    return tuple(
+        CalibrationBin(
+            mean_prediction=float(predicted[i] / rows[i]),
+            positive_share=float(positive[i] / rows[i]),
+            n_rows=int(rows[i]),
+        )
+        for i in np.flatnonzero(rows)
+    )
+
+
+def _short(bins: Bins, index: int) -> str:
+    if index in (0, len(bins.edges)) or index == len(bins.shares) - 1:
+        return bins.label(index)
+    low, high = bins.edges[index - 1], bins.edges[index]
+    return f"{low:.2f}\N{EN DASH}{high:.2f}"
+
+
+def _spec(chart: "alt.Chart | alt.LayerChart") -> Spec:
+    styled = (
+        chart.properties(width=_WIDTH, height=_HEIGHT, background="transparent", padding=6)
+        .configure(font=_FONT)
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor=MUTED,
+            titleColor=MUTED,
+            titleFontWeight="normal",
+            labelFontSize=12,
+            titleFontSize=12,
+            titlePadding=8,
+            gridColor=GRID,
+            domainColor=QUIET,
+            tickColor=QUIET,
+            tickSize=4,
+            labelOverlap=True,
+        )
+        .configure_axisY(domain=False, ticks=False)
+        .configure_legend(labelColor=INK, labelFontSize=12, offset=4, padding=0)
+    )
+    return cast("Spec", styled.to_dict())

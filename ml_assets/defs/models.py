@@ -1,0 +1,145 @@
+"""Stage models: the candidate fitted on one training set, and the champion that may serve."""
+
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from pydantic import Field
+
+from ml_assets.backends.environments import Environment
+from ml_assets.calendar import DAILY, WEEKLY_FRESHNESS, as_of_day
+from ml_assets.core import promotion, registry, training_sets
+from ml_assets.core.candidates import TrainedCandidate, train_candidate
+from ml_assets.core.evaluation import evaluate
+from ml_assets.core.feature_views import FeatureView
+from ml_assets.core.package import ModelPackage, load_package
+from ml_assets.core.ports import ArtifactStore, Tracker
+from ml_assets.core.promotion import Verdict
+from ml_assets.core.scoring import score
+from ml_assets.core.spec import UseCase
+from ml_assets.core.training_sets import TrainingSet
+from ml_assets.resources import feature_views_of
+from ml_assets.use_cases import code_version_of, load_use_cases
+
+GATES = {
+    "roc_auc_floor": "ROC AUC on the holdout reaches the floor of the use case.",
+    "calibrated": "Predicted and observed shares agree.",
+    "beats_base_rate_pr_auc": "PR AUC above that of predicting the base rate for everyone.",
+    "beats_base_rate_log_loss": "Log loss below that of predicting the base rate for everyone.",
+    "beats_logistic_roc_auc": "ROC AUC above that of a logistic regression.",
+    "beats_logistic_log_loss": "Log loss below that of a logistic regression.",
+    "not_worse_than_champion": "Log loss not above the current champion's on the same holdout.",
+}
+
+
+class CandidateConfig(dg.Config):
+    """What a person may set when launching a training from the UI."""
+
+    is_warm_started: bool = Field(True, description="Start from the champion's weights where the days allow it.")
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """A candidate and a champion per use case."""
+    views = feature_views_of(Environment.current())
+    use_cases = load_use_cases()
+    return dg.Definitions(assets=[_candidate(u, views) for u in use_cases] + [_champion(u) for u in use_cases])
+
+
+def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDefinition:
+    inputs = use_case.inputs(declared)
+    key = use_case.key("candidate")
+
+    @dg.asset(
+        key=key,
+        description="The model fitted on the training set of this as-of date, not yet allowed to serve.",
+        group_name="models",
+        deps=[use_case.key("training_set")],
+        partitions_def=DAILY,
+        owners=list(use_case.owners),
+        kinds={"pytorch", "onnx", "wandb"},
+        tags={"cadence": "on_training", "use_case": use_case.name},
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=key, blocking=True, description=text) for name, text in GATES.items()
+        ],
+    )
+    def _fit(
+        context: dg.AssetExecutionContext,
+        config: CandidateConfig,
+        store: dg.ResourceParam[ArtifactStore],
+        tracker: dg.ResourceParam[Tracker],
+    ) -> dg.MaterializeResult:
+        as_of = as_of_day(context)
+        training_set = _training_set_of(store, use_case, as_of)
+        champion = _champion_before(store, use_case, as_of)
+
+        def on_epoch(number: int, metrics: Mapping[str, float]) -> None:
+            context.log.info(f"epoch {number}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+
+        work = Environment.current().work_folder
+        work.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            trained = train_candidate(
+                training_set,
+                use_case=use_case,
+                inputs=inputs,
+                store=store,
+                tracker=tracker,
+                code_version=code_version_of(use_case),
+                parent=champion if config.is_warm_started else None,
+                on_epoch=on_epoch,
+                work_folder=Path(folder),
+            )
+        verdict = verdict_on(trained.package, champion, training_set, use_case)
+        if not verdict.is_promotable:
+            registry.refuse(store, **_entry(trained.package, verdict, use_case))
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(trained.package.package_hash),
+            metadata=_facts(trained, store),
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=gate.name,
+                    passed=gate.is_passed,
+                    description=gate.detail,
+                    metadata={k: v for k, v in {"found": gate.found, "expected": gate.expected}.items() if v is not None},
+                )
+                for gate in verdict.gates
+            ],
+        )
+
+    return _fit
+
+
+def _champion(use_case: UseCase) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=use_case.key("champion"),
+        description="The version in charge from the as-of date on; changed only by an entry in the promotion ledger.",
+        group_name="models",
+        deps=[use_case.key("candidate"), use_case.key("training_set")],
+        partitions_def=DAILY,
+        freshness_policy=WEEKLY_FRESHNESS,
+        owners=list(use_case.owners),
+        kinds={"ledger"},
+        tags={"cadence": "on_training", "use_case": use_case.name},
+    )
+    def _promote(context: dg.AssetExecutionContext, store: dg.ResourceParam[ArtifactStore]) -> dg.MaterializeResult:
+        as_of = as_of_day(context)
+        training_set = _training_set_of(store, use_case, as_of)
+        package = load_package(store, use_case.name, candidate_of(store, use_case, training_set))
+        # A blocking check stops this asset only in the run that trained; here it holds in any later run too.
+        verdict = verdict_on(package, _champion_before(store, use_case, as_of), training_set, use_case)
+        if not verdict.is_promotable:
+            raise dg.Failure(f"{package.version} may not serve: " + "; ".join(verdict.reasons))
+        entry = registry.promote(store, **_entry(package, verdict, use_case))
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(entry.package_hash),
+            metadata={
+                "version": entry.version,
+                "effective_from": entry.effective_from.isoformat(),
+                "ledger_sequence": entry.sequence,
+                "reason": entry.reason,
+            },
+        )
+
+    return _promote
