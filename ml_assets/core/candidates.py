@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from time import perf_counter
@@ -12,9 +13,10 @@ import pyarrow as pa
 
 from ml_assets.core import package as packages
 from ml_assets.core.encoding import NULL_CODE, UNSEEN_CODE, Coded, Signature, Vocabulary, encode
-from ml_assets.core.errors import PackageRefused
+from ml_assets.core.errors import DataMissing, PackageRefused
 from ml_assets.core.evaluation import evaluate, evaluate_baselines, log_loss
 from ml_assets.core.feature_views import Feature
+from ml_assets.core.names import artifact_path, identifier
 from ml_assets.core.package import Manifest, ModelPackage, PackageMetrics, Recipe, load_package, save_package
 from ml_assets.core.ports import ArtifactStore, Parameter, Tracker
 from ml_assets.core.reference import build_reference
@@ -81,6 +83,7 @@ def train_candidate(
     version = recipe.version(training_set.as_of)
     existing = _existing(store, use_case.name, version)
     if existing:
+        store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
         return TrainedCandidate(package=existing, is_reused=True, seconds=perf_counter() - started, history=())
     run = tracker.start(use_case=use_case.name, run_name=version, parameters=_parameters(recipe))
 
@@ -104,10 +107,25 @@ def train_candidate(
             work_folder=work_folder,
         )
         package = _package(training_set, use_case, inputs, recipe, coded, fitted, store)
+        store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
         summary = _summary(package.metrics)
     finally:
         run.finish(summary)
     return TrainedCandidate(package=package, is_reused=False, seconds=perf_counter() - started, history=fitted.history)
+
+
+def candidate_of(store: ArtifactStore, use_case_name: str, as_of: date) -> str:
+    """Return the version last trained for an as-of date; raise DataMissing where there is none."""
+    path = _pointer_path(use_case_name, as_of)
+    if not store.exists(path):
+        raise DataMissing(
+            f"{use_case_name} has no candidate as of {as_of}; materialize {use_case_name}/candidate for that date first"
+        )
+    return msgspec.json.decode(store.get(path), type=str)
+
+
+def _pointer_path(use_case_name: str, as_of: date) -> str:
+    return artifact_path(f"candidates/{identifier(use_case_name)}/{as_of.isoformat()}.json")
 
 
 def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded]) -> float:

@@ -2,7 +2,9 @@
 
 import tempfile
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TypedDict
 
 import dagster as dg
 from pydantic import Field
@@ -10,12 +12,12 @@ from pydantic import Field
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, WEEKLY_FRESHNESS, as_of_day
 from ml_assets.core import promotion, registry, training_sets
-from ml_assets.core.candidates import TrainedCandidate, train_candidate
+from ml_assets.core.candidates import TrainedCandidate, candidate_of, train_candidate
 from ml_assets.core.evaluation import evaluate
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.ports import ArtifactStore, Tracker
-from ml_assets.core.promotion import Verdict
+from ml_assets.core.promotion import Gate, Verdict
 from ml_assets.core.scoring import score
 from ml_assets.core.spec import UseCase
 from ml_assets.core.training_sets import TrainingSet
@@ -126,7 +128,7 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
     def _promote(context: dg.AssetExecutionContext, store: dg.ResourceParam[ArtifactStore]) -> dg.MaterializeResult:
         as_of = as_of_day(context)
         training_set = _training_set_of(store, use_case, as_of)
-        package = load_package(store, use_case.name, candidate_of(store, use_case, training_set))
+        package = load_package(store, use_case.name, candidate_of(store, use_case.name, as_of))
         # A blocking check stops this asset only in the run that trained; here it holds in any later run too.
         verdict = verdict_on(package, _champion_before(store, use_case, as_of), training_set, use_case)
         if not verdict.is_promotable:
@@ -143,3 +145,74 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
         )
 
     return _promote
+
+
+def verdict_on(
+    package: ModelPackage, champion: ModelPackage | None, training_set: TrainingSet, use_case: UseCase
+) -> Verdict:
+    """Hold a candidate against baselines and champion, all measured on the test part of its training set."""
+    holdout = training_set.test
+    of_champion = evaluate(holdout["label"].to_numpy(), score(champion, holdout)) if champion else None
+    metrics = package.metrics
+    return promotion.judge(metrics.holdout, baselines=metrics.baselines, champion=of_champion, rule=use_case.promotion)
+
+
+class _Entry(TypedDict):
+    use_case: str
+    version: str
+    package_hash: str
+    effective_from: date
+    as_of: date
+    reason: str
+    gates: tuple[Gate, ...]
+    recorded_at: datetime
+    recorded_by: str
+
+
+def _entry(package: ModelPackage, verdict: Verdict, use_case: UseCase) -> _Entry:
+    return {
+        "use_case": use_case.name,
+        "version": package.version,
+        "package_hash": package.package_hash,
+        "effective_from": package.as_of,
+        "as_of": package.as_of,
+        "reason": "; ".join(verdict.reasons),
+        "gates": verdict.gates,
+        "recorded_at": datetime.now(UTC),
+        "recorded_by": "gates",
+    }
+
+
+def _training_set_of(store: ArtifactStore, use_case: UseCase, as_of: date) -> TrainingSet:
+    fingerprint = training_sets.training_set_of(store, use_case.name, as_of)
+    return training_sets.load_training_set(store, use_case.name, fingerprint)
+
+
+def _champion_before(store: ArtifactStore, use_case: UseCase, as_of: date) -> ModelPackage | None:
+    """Return who was in charge on the day before: a re-run must not find its own candidate there."""
+    entry = registry.champion_on(store, use_case.name, as_of - timedelta(days=1))
+    return load_package(store, use_case.name, entry.version) if entry else None
+
+
+def _facts(trained: TrainedCandidate, store: ArtifactStore) -> dict[str, object]:
+    package = trained.package
+    holdout, logistic = package.metrics.holdout, package.metrics.baselines["logistic"]
+    measured = {
+        "roc_auc": holdout.roc_auc,
+        "pr_auc": holdout.pr_auc,
+        "log_loss": holdout.log_loss,
+        "brier": holdout.brier,
+        "calibration_error": holdout.calibration_error,
+        "logistic_roc_auc": logistic.roc_auc,
+        "logistic_log_loss": logistic.log_loss,
+    }
+    return {
+        **{name: value for name, value in measured.items() if value is not None},
+        "version": package.version,
+        "is_reused": trained.is_reused,
+        "is_warm_started": package.manifest.is_warm_started,
+        "seconds": trained.seconds,
+        "n_epochs": package.metrics.n_epochs,
+        "largest_parity_difference": package.metrics.largest_parity_difference,
+        "dagster/uri": store.address(f"models/{package.use_case}/{package.version}/manifest.json"),
+    }

@@ -1,0 +1,154 @@
+"""Automation: what runs without a person: the day, the week, a retraining that was decided, a new champion."""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+import dagster as dg
+
+from ml_assets.calendar import LOCAL_ZONE, today
+from ml_assets.core.ports import Alerter
+from ml_assets.core.spec import UseCase
+from ml_assets.use_cases import load_use_cases
+
+DAILY_GROUPS = ("raw", "features", "examples", "predictions", "monitoring")
+ZONE = str(LOCAL_ZONE)
+RUNNING = dg.DefaultSensorStatus.RUNNING
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Two jobs and sensors per use case, the daily job, the schedules, the failure alert."""
+    use_cases = load_use_cases()
+    trainings = {use_case.name: _training_job(use_case) for use_case in use_cases}
+    rescores = {use_case.name: _rescore_job(use_case) for use_case in use_cases}
+    return dg.Definitions(
+        jobs=[daily, *trainings.values(), *rescores.values()],
+        schedules=[every_day, *(_every_week(trainings[use_case.name], use_case) for use_case in use_cases)],
+        sensors=[
+            *(_retraining_decided(trainings[use_case.name], use_case) for use_case in use_cases),
+            *(_champion_changed(rescores[use_case.name], use_case) for use_case in use_cases),
+            run_failed,
+        ],
+    )
+
+
+daily = dg.define_asset_job(
+    "daily",
+    selection=dg.AssetSelection.groups(*DAILY_GROUPS),
+    description="One local day, raw to monitoring, with the champion that is in charge of it.",
+)
+
+
+@dg.schedule(
+    job=daily,
+    cron_schedule="30 6 * * *",
+    execution_timezone=ZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every morning: yesterday, whose outcomes have landed by now.",
+)
+def every_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Ask for yesterday's partition, once."""
+    yesterday = today(context.scheduled_execution_time) - timedelta(days=1)
+    return dg.RunRequest(run_key=f"daily:{yesterday}", partition_key=yesterday.isoformat())
+
+
+def _training_job(use_case: UseCase) -> dg.UnresolvedAssetJobDefinition:
+    keys = [dg.AssetKey(use_case.key(stage)) for stage in ("training_set", "candidate", "champion")]
+    return dg.define_asset_job(
+        f"{use_case.name}_training",
+        selection=dg.AssetSelection.assets(*keys),
+        description="Freeze a training set as of one day, fit a candidate, promote it if it passes the gates.",
+    )
+
+
+def _rescore_job(use_case: UseCase) -> dg.UnresolvedAssetJobDefinition:
+    keys = [dg.AssetKey(use_case.key(stage)) for stage in ("predictions", "drift", "performance", "retraining", "report")]
+    return dg.define_asset_job(
+        f"{use_case.name}_rescore",
+        selection=dg.AssetSelection.assets(*keys),
+        description="Predict and monitor again the days that a new champion or a rollback took over.",
+    )
+
+
+def _every_week(job: dg.UnresolvedAssetJobDefinition, use_case: UseCase) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"{use_case.name}_every_week",
+        job=job,
+        cron_schedule="30 7 * * 1",
+        execution_timezone=ZONE,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Every Monday, after the daily run: train as of today.",
+    )
+    def _schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        as_of = today(context.scheduled_execution_time)
+        return dg.RunRequest(run_key=f"{use_case.name}:weekly:{as_of}", partition_key=as_of.isoformat())
+
+    return _schedule
+
+
+def _retraining_decided(job: dg.UnresolvedAssetJobDefinition, use_case: UseCase) -> dg.SensorDefinition:
+    @dg.asset_sensor(
+        name=f"{use_case.name}_retraining_decided",
+        asset_key=dg.AssetKey(use_case.key("retraining")),
+        job=job,
+        default_status=RUNNING,
+        minimum_interval_seconds=30,
+        description="Starts the training that a retraining decision asks for; the decision itself keeps the cool-down.",
+    )
+    def _sensor(context: dg.SensorEvaluationContext, event: dg.EventLogEntry) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        facts = event.asset_materialization.metadata if event.asset_materialization else {}
+        if "decision" not in facts or facts["decision"].value != "retrain":
+            yield dg.SkipReason("the newest decision is to wait")
+            return
+        as_of = str(facts["as_of"].value)
+        # The run that decided is part of the key: a decision made again after a failed training trains again.
+        yield dg.RunRequest(run_key=f"{use_case.name}:{as_of}:{event.run_id}", partition_key=as_of)
+
+    return _sensor
+
+
+def _champion_changed(job: dg.UnresolvedAssetJobDefinition, use_case: UseCase) -> dg.SensorDefinition:
+    @dg.asset_sensor(
+        name=f"{use_case.name}_champion_changed",
+        asset_key=dg.AssetKey(use_case.key("champion")),
+        job=job,
+        default_status=RUNNING,
+        minimum_interval_seconds=30,
+        description="Predicts again the days already predicted that the new champion is in charge of.",
+    )
+    def _sensor(context: dg.SensorEvaluationContext, event: dg.EventLogEntry) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        facts = event.asset_materialization.metadata if event.asset_materialization else {}
+        if "effective_from" not in facts:
+            yield dg.SkipReason("the event names no day from which the champion is in charge")
+            return
+        effective_from = str(facts["effective_from"].value)
+        predicted = context.instance.get_materialized_partitions(dg.AssetKey(use_case.key("predictions")))
+        stretches = list(_stretches(sorted(day for day in predicted if day >= effective_from)))
+        if not stretches:
+            yield dg.SkipReason(f"no day since {effective_from} has been predicted yet")
+        for first, last in stretches:
+            yield dg.RunRequest(
+                run_key=f"{use_case.name}:{facts['version'].value}:{first}:{last}:{event.run_id}",
+                tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+            )
+
+    return _sensor
+
+
+def _stretches(days: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield first and last day of each unbroken stretch of sorted ISO days."""
+    start = 0
+    for place, day in enumerate(days):
+        following = (date.fromisoformat(day) + timedelta(days=1)).isoformat()
+        if place + 1 == len(days) or days[place + 1] != following:
+            yield days[start], day
+            start = place + 1
+
+
+@dg.run_failure_sensor(default_status=RUNNING, description="Tells the person on call that a run failed.")
+def run_failed(context: dg.RunFailureSensorContext, alerter: dg.ResourceParam[Alerter]) -> None:
+    """Send one alert per failed run."""
+    alerter.send(
+        title=f"{context.dagster_run.job_name} failed",
+        text=f"run {context.dagster_run.run_id}: {context.failure_event.message}",
+    )

@@ -1,0 +1,115 @@
+"""Stage predictions: the champion of the day scores the day's decisions, in batches through ONNX Runtime."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import groupby
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
+from ml_assets.core import registry
+from ml_assets.core.package import load_package
+from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
+from ml_assets.core.scoring import PREDICTIONS_SCHEMA, keep_confirmed, prediction_rows, score
+from ml_assets.core.spec import UseCase
+from ml_assets.use_cases import load_use_cases
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """One asset per use case."""
+    return dg.Definitions(assets=[_predictions(use_case) for use_case in load_use_cases()])
+
+
+def _predictions(use_case: UseCase) -> dg.AssetsDefinition:
+    key, table = use_case.key("predictions"), use_case.predictions_table
+
+    @dg.asset(
+        key=key,
+        description="One row per decision of one local day: the probability the champion of that day gives.",
+        group_name="predictions",
+        deps=[
+            use_case.key("examples"),
+            # Who is in charge on a day is who was promoted last, on that day or before; four weeks of it are shown.
+            dg.AssetDep(
+                use_case.key("champion"),
+                partition_mapping=dg.TimeWindowPartitionMapping(
+                    start_offset=-27, end_offset=0, allow_nonexistent_upstream_partitions=True
+                ),
+            ),
+        ],
+        partitions_def=DAILY,
+        backfill_policy=ONE_RUN,
+        freshness_policy=DAILY_FRESHNESS,
+        pool="warehouse",
+        owners=list(use_case.owners),
+        kinds={"onnx", "duckdb"},
+        tags={"cadence": "daily", "use_case": use_case.name},
+        metadata={"dagster/table_name": table},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "every_decision_scored", asset=key, blocking=True, description="As many predictions as examples."
+            )
+        ],
+    )
+    def _score(
+        context: dg.AssetExecutionContext,
+        warehouse: dg.ResourceParam[Warehouse],
+        store: dg.ResourceParam[ArtifactStore],
+    ) -> dg.MaterializeResult:
+        days = days_of(context)
+        examples = _of_days(warehouse, use_case.examples_table, days)
+        parts = [
+            prediction_rows(
+                rows, scores, model_version=version, run_id=context.run.run_id, predicted_at=datetime.now(UTC)
+            )
+            for version, rows, scores in score_days(examples, days, use_case=use_case, store=store)
+        ]
+        rows = pa.concat_tables(parts) if parts else PREDICTIONS_SCHEMA.empty_table()
+        existing = _of_days(warehouse, table, days) if warehouse.columns(table) else PREDICTIONS_SCHEMA.empty_table()
+        rows = keep_confirmed(rows, existing)
+        warehouse.replace_days({table: rows}, days)
+        for day in days.dates:
+            of_day = rows.filter(pc.field("partition_on") == pa.scalar(day))
+            facts: dict[str, object] = {"dagster/partition_row_count": of_day.num_rows}
+            if of_day.num_rows:
+                facts |= {
+                    "mean_prediction": pc.mean(of_day["prediction"]).as_py(),
+                    "model_version": of_day["model_version"][0].as_py(),
+                }
+            context.add_asset_metadata(facts, partition_key=day.isoformat())
+        return dg.MaterializeResult(
+            metadata={"n_rows": rows.num_rows, "n_confirmed": _n_of_other_runs(rows, context.run.run_id)},
+            check_results=[
+                dg.AssetCheckResult(
+                    passed=rows.num_rows == examples.num_rows,
+                    metadata={"n_examples": examples.num_rows, "n_predictions": rows.num_rows},
+                )
+            ],
+        )
+
+    return _score
+
+
+def score_days(
+    examples: pa.Table, days: DayRange, *, use_case: UseCase, store: ArtifactStore
+) -> Iterator[tuple[str, pa.Table, object]]:
+    """Yield version, examples and scores for each stretch of days one champion was in charge of."""
+    champions = [(day, registry.champion_required(store, use_case.name, day).version) for day in days.dates]
+    for version, stretch in groupby(champions, key=lambda pair: pair[1]):
+        dates = [day for day, _ in stretch]
+        rows = examples.filter(pc.field("partition_on").isin(pa.array(dates, pa.date32())))
+        if rows.num_rows:
+            yield version, rows, score(load_package(store, use_case.name, version), rows)
+
+
+def _of_days(warehouse: Warehouse, table: str, days: DayRange) -> pa.Table:
+    first, last = ("$first_day", "$last_day") if warehouse.dialect == "duckdb" else ("@first_day", "@last_day")
+    sql = f"select * from {table} where partition_on between {first} and {last} order by partition_on, decision_id"  # noqa: S608
+    return warehouse.query(sql, {"first_day": days.first, "last_day": days.last})
+
+
+def _n_of_other_runs(rows: pa.Table, run_id: str) -> int:
+    return int(pc.sum(pc.not_equal(rows["run_id"], run_id)).as_py() or 0)
