@@ -79,6 +79,17 @@ def log_loss(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
     return float(-np.mean(np.where(y == 1, np.log(p), np.log1p(-p))))
 
 
+def constant_log_loss(positive_share: npt.ArrayLike, prediction: float) -> Floats:
+    """Return the log loss of predicting one probability for everyone, for groups of rows with these positive shares.
+
+    >>> constant_log_loss([0.0, 0.5, 1.0], 0.5).round(4).tolist()
+    [0.6931, 0.6931, 0.6931]
+    """
+    share = np.asarray(positive_share, np.float64)
+    p = min(max(prediction, _SMALLEST_PROBABILITY), 1 - _SMALLEST_PROBABILITY)
+    return -(share * np.log(p) + (1 - share) * np.log1p(-p))
+
+
 def calibration_curve(
     labels: npt.ArrayLike, predictions: npt.ArrayLike, n_bins: int = 10
 ) -> tuple[CalibrationBin, ...]:

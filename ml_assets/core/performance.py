@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from ml_assets.core.drift import Verdict
 from ml_assets.core.errors import DataMissing
-from ml_assets.core.evaluation import Floats, Metrics, evaluate, log_loss
+from ml_assets.core.evaluation import Floats, Metrics, constant_log_loss, evaluate, log_loss
 
 __all__ = [
     "PERFORMANCE_SCHEMA",
@@ -51,6 +51,7 @@ _N_BINS = 100
 
 # Judgement: one stormy day ranks badly by nature; a week that loses 0.05 of ROC AUC is a model that has aged.
 N_DAYS_JUDGED = 7
+_MINIMUM_DAYS = 3
 ROC_AUC_TOLERANCE = 0.05
 
 
@@ -115,7 +116,7 @@ def performance_verdict(recent: pa.Table, holdout: Metrics) -> Verdict:
             starts with a clean slate.
         holdout: what the champion showed on the holdout it was promoted on.
 
-    It alarms when over these days, each weighted by its labelled decisions,
+    It alarms when at least three of these days have labels and over them, each weighted by its labelled decisions,
 
     - the log loss is no better than that of predicting the holdout's positive share for everyone, or
     - the ROC AUC of all decisions pooled is more than 0.05 below the holdout's. (The mean of the days' own values would
@@ -125,14 +126,14 @@ def performance_verdict(recent: pa.Table, holdout: Metrics) -> Verdict:
     """
     rows = newest_days(recent, N_DAYS_JUDGED)
     labelled = rows.filter(pc.field("n_labelled") > 0)
-    if not labelled.num_rows:
-        return Verdict(is_alarming=False, reasons=(f"no label is known yet for the last {N_DAYS_JUDGED} days",))
+    if labelled.num_rows < _MINIMUM_DAYS:
+        few = f"only {labelled.num_rows} of the last {N_DAYS_JUDGED} days have labels, too few to judge quality"
+        return Verdict(is_alarming=False, reasons=(few,))
     weights, share, loss = (
         np.asarray(labelled.column(name).to_numpy(), np.float64)
         for name in ("n_labelled", "positive_share", "log_loss")
     )
-    constant = min(max(holdout.positive_share, 1e-6), 1 - 1e-6)
-    base = -(share * np.log(constant) + (1 - share) * np.log1p(-constant))
+    base = constant_log_loss(share, holdout.positive_share)
     skill = 1 - float(weights @ loss) / float(weights @ base)
     period = f"over {labelled.num_rows} labelled days to {rows.column('partition_on')[-1].as_py()}"
     found = f"{period}, the log loss is {abs(skill):.1%} {'below' if skill > 0 else 'above'} the base rate's"

@@ -33,7 +33,7 @@ def chart_svg(spec: Spec, *, name: str) -> str:
     """Draw a chart as one ``<svg>`` element. ``name`` keeps its ids apart from those of other charts on the page."""
     import vl_convert
 
-    svg = cast("str", vl_convert.vegalite_to_svg(dict(spec)))
+    svg = vl_convert.vegalite_to_svg(dict(spec))
     # vl_convert numbers clip paths on through the life of the process; a report must not depend on what came before.
     found = dict.fromkeys(re.findall(r'id="(clip\d+)"', svg))
     names = {clip: f"{name}-clip{i}" for i, clip in enumerate(found)}
@@ -44,7 +44,7 @@ def chart_png(spec: Spec, *, scale: float = 2.0) -> bytes:
     """Draw a chart as a PNG on white; ``scale`` 2 makes it sharp on dense screens."""
     import vl_convert
 
-    return cast("bytes", vl_convert.vegalite_to_png({**spec, "background": "white"}, scale=scale))
+    return vl_convert.vegalite_to_png({**spec, "background": "white"}, scale=scale)
 
 
 def lines_by_day(
@@ -207,7 +207,7 @@ def _short(bins: Bins, index: int) -> str:
     return f"{low:.2f}\N{EN DASH}{high:.2f}"
 
 
-def _spec(chart: "alt.Chart | alt.LayerChart") -> Spec:
+def _spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart") -> Spec:
     styled = (
         chart.properties(width=_WIDTH, height=_HEIGHT, background="transparent", padding=6)
         .configure(font=_FONT)

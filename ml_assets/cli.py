@@ -1,0 +1,258 @@
+"""The ``ml-assets`` command: the main job, the replay, and the promotion ledger."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from getpass import getuser
+from typing import Annotated
+
+import dagster as dg
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ml_assets.backends.environments import Environment
+from ml_assets.core import registry
+from ml_assets.core.errors import BadInput, MlAssetsError
+from ml_assets.core.package import load_package
+from ml_assets.core.ports import DayRange
+from ml_assets.core.spec import UseCase
+from ml_assets.lifecycle import LANDING, SERVING, Lifecycle
+from ml_assets.use_cases import load_use_cases
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The life of a model after the notebook.")
+console = Console()
+
+Day = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])]
+UseCaseName = Annotated[str, typer.Option("--use-case", help="The use case's name.")]
+
+
+@app.command()
+def run(
+    from_day: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"])] = datetime(2013, 1, 1),  # noqa: DTZ001
+    to_day: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"])] = datetime(2013, 7, 14),  # noqa: DTZ001
+    as_of: Annotated[datetime, typer.Option("--as-of", formats=["%Y-%m-%d"])] = datetime(2013, 7, 1),  # noqa: DTZ001
+) -> None:
+    """Land the days, train as of one of them, promote, then predict and monitor from that day on."""
+    landed = DayRange(first=from_day.date(), last=to_day.date())
+    served = DayRange(first=as_of.date(), last=to_day.date())
+    with _failures_in_words(), _Screen() as screen:
+        life = Lifecycle(Environment.current(), on_event=screen.on_event)
+        screen.begin(f"land and join {landed}")
+        life.run_groups(LANDING, landed)
+        promoted = {}
+        for use_case in load_use_cases():
+            screen.begin(f"train {use_case.name} as of {served.first}")
+            promoted[use_case.name] = life.train(use_case, served.first)
+        screen.begin(f"predict and monitor {served}")
+        life.run_groups(SERVING, served)
+    for use_case in load_use_cases():
+        _summary(life, use_case, landed, served, is_promoted=promoted[use_case.name])
+
+
+@app.command()
+def replay(
+    from_day: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"])],
+    to_day: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"])],
+) -> None:
+    """Live the days one by one as production does: land, predict, monitor, decide; train on Mondays and when decided."""
+    days = DayRange(first=from_day.date(), last=to_day.date())
+    table = Table("day", "predictions", "ROC AUC", "training", "decision for tomorrow", title=f"replay {days}")
+    with _failures_in_words(), _Screen() as screen:
+        life = Lifecycle(Environment.current(), on_event=screen.on_event)
+        use_cases = load_use_cases()
+        for use_case in use_cases:
+            life.require_champion(use_case, days.first)
+        screen.begin("replay", total=len(days.dates) * len(use_cases))
+        for found in life.replay(days, use_cases):
+            screen.advance(str(found.day))
+            roc_auc = f"{found.roc_auc:.3f}" if found.roc_auc is not None else "-"
+            table.add_row(str(found.day), f"{found.n_predictions:,}", roc_auc, found.trained or "-", found.decision)
+    console.print(table)
+
+
+@app.command()
+def history(use_case: UseCaseName = "arrival_delay") -> None:
+    """Print the promotion ledger: who was in charge from which day, who was refused, and why."""
+    with _failures_in_words():
+        store = _store()
+        table = Table("no.", "action", "version", "from", "recorded", "by", "reason", title=f"ledger of {use_case}")
+        for entry in registry.entries(store, _known(use_case).name):
+            table.add_row(
+                *(str(entry.sequence), entry.action, entry.version, str(entry.effective_from)),
+                *(f"{entry.recorded_at:%Y-%m-%d %H:%M}", entry.recorded_by, entry.reason),
+            )
+    console.print(table)
+
+
+@app.command()
+def rollback(
+    effective_from: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day affected.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the ledger.")],
+    use_case: UseCaseName = "arrival_delay",
+    to_version: Annotated[str | None, typer.Option("--to", help="Which version; the one before unless given.")] = None,
+) -> None:
+    """Put an earlier champion back in charge, with one more ledger entry."""
+    with _failures_in_words():
+        entry = registry.rollback(
+            _store(),
+            _known(use_case).name,
+            effective_from=effective_from.date(),
+            to_version=to_version,
+            reason=reason,
+            recorded_at=datetime.now(UTC),
+            recorded_by=getuser(),
+        )
+    console.print(f"{entry.version} is in charge from {entry.effective_from} on (ledger entry {entry.sequence}).")
+    console.print(f"Predict the days since again: materialize {use_case}/predictions and what follows it.")
+
+
+class _Screen:
+    """A progress display fed by the events of the runs: one line per stage, the step that is running, its last word."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}", table_column=None),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[now]}"),
+            console=console,
+        )
+        self._task: int | None = None
+        self._counts_steps = True
+
+    def __enter__(self) -> "_Screen":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, now="")
+        self._progress.stop()
+
+    def begin(self, what: str, *, total: int | None = None) -> None:
+        """Start a line; without a total it counts the steps of the runs that follow."""
+        if self._task is not None:
+            done = self._progress.tasks[self._task].completed
+            self._progress.update(self._task, now="", total=done, completed=done)
+        self._counts_steps = total is None
+        self._task = self._progress.add_task(what, total=total, now="")
+
+    def advance(self, now: str) -> None:
+        """Move the line one on."""
+        if self._task is not None:
+            self._progress.update(self._task, advance=1, now=now)
+
+    def on_event(self, entry: dg.EventLogEntry) -> None:
+        """Show the step that started or finished, or what a step says."""
+        if self._task is None:
+            return
+        event = entry.dagster_event
+        if event is None:
+            self._progress.update(self._task, now=entry.user_message[:80])
+        elif event.is_step_start:
+            self._progress.update(self._task, now=event.step_key or "")
+        elif event.is_step_success and self._counts_steps:
+            self.advance("")
+        elif event.event_type_value == "PIPELINE_START" and self._counts_steps:
+            self._progress.update(self._task, total=None)
+
+
+@contextmanager
+def _failures_in_words() -> Iterator[None]:
+    """Show an error of this project as a sentence; any other error keeps its traceback."""
+    try:
+        yield
+    except MlAssetsError as error:
+        console.print(f"[red bold]{type(error).__name__}[/] {error}", highlight=False)
+        raise typer.Exit(1) from error
+
+
+def _known(name: str) -> UseCase:
+    found = {use_case.name: use_case for use_case in load_use_cases()}
+    if name not in found:
+        raise BadInput(f"there is no use case {name!r}; there is {', '.join(found)}")
+    return found[name]
+
+
+def _store():  # noqa: ANN202
+    from ml_assets.resources import resources_of
+
+    return resources_of(Environment.current())["store"]
+
+
+def _summary(life: Lifecycle, use_case: UseCase, landed: DayRange, served: DayRange, *, is_promoted: bool) -> None:
+    """Print what the run came to, in words a person understands."""
+    bounds = {"first": landed.first, "last": landed.last}
+    rows = life.warehouse.query(
+        """
+        select (select count(*) from raw.flights where partition_on between $first and $last) as n_flights,
+               (select count(*) from raw.weather where partition_on between $first and $last) as n_weather,
+               (select count(*) from raw.flights_quarantine where partition_on between $first and $last)
+             + (select count(*) from raw.schedules_quarantine where partition_on between $first and $last)
+             + (select count(*) from raw.weather_quarantine where partition_on between $first and $last) as n_quarantined
+        """,
+        bounds,
+    ).to_pylist()[0]
+    served_bounds = {"first": served.first, "last": served.last, "use_case": use_case.name}
+    quality = life.warehouse.query(
+        """
+        select count(*) as n_days, sum(n_decisions) as n_decisions, sum(n_unlabelled) as n_unlabelled,
+               sum(roc_auc * n_labelled) / sum(n_labelled) as roc_auc
+        from monitoring.performance
+        where use_case = $use_case and partition_on between $first and $last
+        """,
+        served_bounds,
+    ).to_pylist()[0]
+    drift = life.warehouse.query(
+        """
+        select count(*) filter (is_drifted and kind <> 'prediction') as n_drifted,
+               count(*) filter (kind <> 'prediction') as n_measured,
+               count(*) filter (is_drifted and kind = 'prediction') as n_prediction_days,
+               count(distinct feature) filter (is_drifted and kind <> 'prediction') as n_features,
+               mode(feature) filter (is_drifted and kind <> 'prediction') as most_often
+        from monitoring.drift
+        where use_case = $use_case and partition_on between $first and $last
+        """,
+        served_bounds,
+    ).to_pylist()[0]
+    entry = registry.champion_required(life.store, use_case.name, served.last)
+    metrics = load_package(life.store, use_case.name, entry.version).metrics
+    holdout, logistic, base = metrics.holdout, metrics.baselines["logistic"], metrics.baselines["base_rate"]
+    table = Table(show_header=False, title=f"{use_case.name}: {use_case.question}", title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row(
+        "landed",
+        f"{rows['n_flights']:,} flights and {rows['n_weather']:,} weather hours of {landed}; "
+        f"{rows['n_quarantined']} rows quarantined",
+    )
+    table.add_row("champion", f"{entry.version} ({'promoted' if is_promoted else 'kept; the new candidate was refused'})")
+    table.add_row(
+        "quality on the holdout",
+        f"ROC AUC {_number(holdout.roc_auc)}, PR AUC {_number(holdout.pr_auc)}, log loss {_number(holdout.log_loss)}\n"
+        f"logistic baseline {_number(logistic.roc_auc)}, {_number(logistic.pr_auc)}, {_number(logistic.log_loss)}\n"
+        f"base rate {_number(base.roc_auc)}, {_number(base.pr_auc)}, {_number(base.log_loss)}",
+    )
+    table.add_row(
+        "predicted",
+        f"{quality['n_decisions']:,} flights on {quality['n_days']} days ({served}); ROC AUC {_number(quality['roc_auc'])}; "
+        f"{quality['n_unlabelled']:,} cancelled or diverted, so never labelled",
+    )
+    often = f"; most often {drift['most_often']}" if drift["most_often"] else ""
+    table.add_row(
+        "drift",
+        f"{drift['n_drifted']} of {drift['n_measured']:,} feature-days beyond their limits "
+        f"({drift['n_features']} features{often}); the prediction on {drift['n_prediction_days']} of {quality['n_days']} days",
+    )
+    report = f"reports/{use_case.name}/{served.last}.html"
+    table.add_row("report", life.store.address(report))
+    table.add_row("next", "make ui, then http://127.0.0.1:3000")
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

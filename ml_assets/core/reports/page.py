@@ -1,0 +1,80 @@
+"""One HTML page that needs nothing but itself: templates, style and the rules that keep foreign text inert."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import jinja2
+from markupsafe import Markup
+
+from ml_assets.core.drift import percent
+from ml_assets.core.errors import BadInput
+from ml_assets.core.reports.charts import Spec, chart_svg
+
+_TEMPLATES = files("ml_assets.core.reports") / "templates"
+_SCHEMES = ("http://", "https://", "file://", "s3://", "gs://", "/", "./", "../", "#")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A drawn chart, its title and a sentence on how to read it."""
+
+    title: str
+    svg: Markup
+    caption: str
+
+
+def render(template: str, **values: object) -> str:
+    """Fill a template. All text is escaped; only drawings made by this package may be passed as Markup.
+
+    The page's content security policy allows its one style sheet, by hash, and nothing else: no script, no request.
+    """
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    # The style sheet is a file of this package, not foreign text.
+    return _environment().get_template(template).render(style=Markup(style), policy=policy, **values)  # noqa: S704
+
+
+def checked_links(links: Mapping[str, str]) -> Mapping[str, str]:
+    """Return links unchanged; raise BadInput for an address a click could run as a script."""
+    for name, address in links.items():
+        if not address.startswith(_SCHEMES):
+            raise BadInput(f"the link {name!r} leads to {address!r}; expected an address that begins with {_SCHEMES}")
+    return links
+
+
+def draw(title: str, spec: Spec, caption: str) -> Chart:
+    """Draw a chart to be placed on the page."""
+    svg = chart_svg(spec, name=title.lower().replace(" ", "-"))
+    # Vega escapes all text of the chart; no title comes from outside.
+    return Chart(title=title, svg=Markup(svg), caption=caption)  # noqa: S704
+
+
+def count(value: int) -> str:
+    """Write a count for people, thousands apart."""
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ml_assets.core.reports", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "number": _number, "count": count}
+    return environment
+
+
+def _percent(share: float | None) -> str:
+    return "\N{EM DASH}" if share is None else percent(share)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "\N{EM DASH}" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,151 @@
+"""Runs of the asset graph in this process: a stretch of days at once, a training, or day by day as production would."""
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from ml_assets.backends.environments import Environment
+from ml_assets.core import registry
+from ml_assets.core.errors import ChampionMissing, MlAssetsError
+from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
+from ml_assets.core.spec import UseCase
+
+LANDING = ("raw", "features", "examples")
+SERVING = ("predictions", "monitoring")
+TRAINING_STAGES = ("training_set", "candidate", "champion")
+
+OnEvent = Callable[[dg.EventLogEntry], None]
+
+
+class RunFailed(MlAssetsError):
+    """A run of the asset graph failed; the message names the step and the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayedDay:
+    """What one replayed day came to."""
+
+    day: date
+    n_predictions: int
+    roc_auc: float | None
+    decision: str
+    trained: str
+
+
+class Lifecycle:
+    """The asset graph of this environment with a Dagster instance that remembers its runs.
+
+    ``on_event`` is told of every event and log line of a run while it goes on.
+    """
+
+    def __init__(self, environment: Environment, *, on_event: OnEvent = lambda _event: None) -> None:
+        from ml_assets.definitions import defs
+
+        self._instance = instance_of(environment)
+        self._definitions = defs()
+        self._job = self._definitions.resolve_implicit_global_asset_job_def()
+        self._graph = self._definitions.resolve_asset_graph()
+        self._on_event = on_event
+        self.warehouse: Warehouse = self._definitions.resources["warehouse"]  # type: ignore[index]
+        self.store: ArtifactStore = self._definitions.resources["store"]  # type: ignore[index]
+
+    def run_groups(self, groups: Sequence[str], days: DayRange) -> None:
+        """Materialize every asset of these groups for these days, in one run; raise RunFailed where a step fails."""
+        keys = [key for key in self._graph.get_all_asset_keys() if self._graph.get(key).group_name in groups]
+        self._run(sorted(keys), days)
+
+    def train(self, use_case: UseCase, as_of: date) -> bool:
+        """Freeze, fit and promote as of a day; return whether the candidate was promoted (False: gates refused it)."""
+        keys = [dg.AssetKey(use_case.key(stage)) for stage in TRAINING_STAGES]
+        try:
+            self._run(keys, DayRange(first=as_of, last=as_of))
+        except RunFailed:
+            if any(e.action == "refuse" and e.as_of == as_of for e in registry.entries(self.store, use_case.name)):
+                return False
+            raise
+        return True
+
+    def replay(self, days: DayRange, use_cases: Sequence[UseCase]) -> Iterator[ReplayedDay]:
+        """Live these days one after the other as production does, and yield what each came to.
+
+        Mondays, and days that a retraining decision asked for, begin with a training as of that day.
+        """
+        asked_for: set[date] = set()
+        for day in days.dates:
+            for use_case in use_cases:
+                trained = ""
+                if day.weekday() == 0 or day in asked_for:
+                    trained = "promoted" if self.train(use_case, day) else "refused"
+                self.run_groups((*LANDING, *SERVING), DayRange(first=day, last=day))
+                facts = self._facts(use_case, day)
+                if facts["decision"] == "retrain":
+                    asked_for.add(day + timedelta(days=1))
+                yield ReplayedDay(day=day, trained=trained, **facts)
+
+    def require_champion(self, use_case: UseCase, day: date) -> None:
+        """Raise ChampionMissing, saying what to do, where nobody is in charge on a day."""
+        if day.weekday() != 0 and registry.champion_on(self.store, use_case.name, day) is None:
+            raise ChampionMissing(f"{use_case.name} has no champion on {day}; run `ml-assets run`, or start on a Monday")
+
+    def _run(self, keys: Sequence[dg.AssetKey], days: DayRange) -> None:
+        is_one_day = days.first == days.last
+        run_id = str(uuid.uuid4())
+        tags = {
+            "dagster/asset_partition_range_start": days.first.isoformat(),
+            "dagster/asset_partition_range_end": days.last.isoformat(),
+        }
+        with _listening(self._instance, run_id, self._on_event):
+            result = self._job.execute_in_process(
+                run_id=run_id,
+                instance=self._instance,
+                asset_selection=list(keys),
+                partition_key=days.first.isoformat() if is_one_day else None,
+                tags={} if is_one_day else tags,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                raise_on_error=False,
+            )
+        if not result.success:
+            raise RunFailed(f"{days}: " + "; ".join(_failures(result.all_events)))
+
+    def _facts(self, use_case: UseCase, day: date) -> dict[str, object]:
+        sql = """
+            select p.n_decisions as n_predictions, p.roc_auc, coalesce(r.decision, '') as decision
+            from monitoring.performance p left join monitoring.retraining_decisions r using (use_case, partition_on)
+            where use_case = $use_case and partition_on = $day
+        """
+        rows = self.warehouse.query(sql, {"use_case": use_case.name, "day": day}).to_pylist()
+        return rows[0] if rows else {"n_predictions": 0, "roc_auc": None, "decision": ""}
+
+
+def instance_of(environment: Environment) -> dg.DagsterInstance:
+    """Return the Dagster instance of this environment, set up from deploy/local/dagster.yaml on first use."""
+    home = environment.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    settings = Path(__file__).parents[1] / "deploy" / "local" / "dagster.yaml"
+    if not (home / "dagster.yaml").exists():
+        shutil.copy(settings, home / "dagster.yaml")
+    return dg.DagsterInstance.from_config(str(home))
+
+
+@contextmanager
+def _listening(instance: dg.DagsterInstance, run_id: str, on_event: OnEvent) -> Iterator[None]:
+    instance.add_event_listener(run_id, on_event)
+    yield
+
+
+def _failures(events: Sequence[dg.DagsterEvent]) -> list[str]:
+    """Return what a person needs to know of each failed step: its name and the innermost error."""
+    found = []
+    for event in events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            found.append(f"{event.step_key}: {error.message.strip() if error else event.message}")
+    return found or ["the run ended without saying why"]
