@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.core.drift import Verdict
+from ml_assets.core.drift import Verdict, percent
 from ml_assets.core.errors import DataMissing
 from ml_assets.core.evaluation import Floats, Metrics, constant_log_loss, evaluate, log_loss
 
@@ -136,7 +136,7 @@ def performance_verdict(recent: pa.Table, holdout: Metrics) -> Verdict:
     base = constant_log_loss(share, holdout.positive_share)
     skill = 1 - float(weights @ loss) / float(weights @ base)
     period = f"over {labelled.num_rows} labelled days to {rows.column('partition_on')[-1].as_py()}"
-    found = f"{period}, the log loss is {abs(skill):.1%} {'below' if skill > 0 else 'above'} the base rate's"
+    found = f"{period}, the log loss is {percent(abs(skill))} {'below' if skill > 0 else 'above'} the base rate's"
     reasons = [(skill <= 0, found)]
     auc = pool_histograms(labelled).roc_auc
     if auc is not None and holdout.roc_auc is not None:

@@ -120,6 +120,6 @@ def _gate(name: str, metric: str, found: float | None, comparison: str, expected
         detail = f"{metric} cannot be computed: the holdout holds one class only"
         return Gate(name=name, is_passed=False, found=found, expected=expected, detail=detail)
     is_passed = _COMPARISONS[comparison](found, expected)
-    verb = "is" if is_passed else "is not"
+    verb = "is" if is_passed else "should be"
     detail = f"{metric} {found:.4f} {verb} {comparison} {whose} {expected:.4f}"
     return Gate(name=name, is_passed=is_passed, found=found, expected=expected, detail=detail)

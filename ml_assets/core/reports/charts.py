@@ -26,6 +26,7 @@ MAIN, OTHER, QUIET = "#2563a6", "#c2571a", "#9aa5b1"
 
 # Narrow enough to be read on a phone without shrinking much.
 _WIDTH, _HEIGHT = 372, 210
+_N_DATES = 6
 _FONT = "Helvetica Neue, Arial, sans-serif"
 
 
@@ -66,12 +67,13 @@ def lines_by_day(
         for name, column in series.items()
         for day, value in zip(days, column, strict=True)
     ]
+    step = max(1, -(-len(days) // _N_DATES))
     # UTC, or the day shown would depend on the time zone of the machine that draws it.
     x = alt.X(
         "day:T",
         title="Local day",
         scale=alt.Scale(type="utc"),
-        axis=alt.Axis(format="%-d %b", tickCount=min(len(days), 6), grid=False),
+        axis=alt.Axis(format="%-d %b", values=[day.isoformat() for day in days[::-step]], grid=False),
     )
     y = alt.Y(
         "value:Q",
@@ -97,6 +99,40 @@ def lines_by_day(
             )
         )
     return _spec(alt.layer(*layers))
+
+
+def stacked_by_day(days: Sequence[date], parts: Mapping[str, Sequence[int]], *, y_title: str) -> Spec:
+    """Draw at most three counts a day, one on top of the other."""
+    import altair as alt
+
+    names = list(parts)
+    values = [
+        {"day": f"{day:%-d %b}", "value": count, "part": name, "order": i}
+        for i, (name, column) in enumerate(parts.items())
+        for day, count in zip(days, column, strict=True)
+    ]
+    step = max(1, -(-len(days) // _N_DATES))
+    labels = [f"{day:%-d %b}" for day in days]
+    chart = (
+        alt.Chart(alt.Data(values=values))
+        .mark_bar()
+        .encode(
+            x=alt.X(
+                "day:N",
+                sort=labels,
+                title="Local day",
+                axis=alt.Axis(values=labels[::-step], labelAngle=0, grid=False, ticks=False),
+            ),
+            y=alt.Y("value:Q", title=y_title, axis=alt.Axis(tickCount=5, tickMinStep=1)),
+            color=alt.Color(
+                "part:N",
+                scale=alt.Scale(domain=names, range=[MAIN, OTHER, QUIET][: len(names)]),
+                legend=alt.Legend(orient="top", title=None),
+            ),
+            order="order:Q",
+        )
+    )
+    return _spec(chart)
 
 
 def calibration(bins: Sequence[CalibrationBin]) -> Spec:
@@ -223,9 +259,10 @@ def _spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart") -> Spec:
             domainColor=QUIET,
             tickColor=QUIET,
             tickSize=4,
-            labelOverlap=True,
+            labelOverlap="greedy",
+            labelSeparation=6,
         )
         .configure_axisY(domain=False, ticks=False)
         .configure_legend(labelColor=INK, labelFontSize=12, offset=4, padding=0)
     )
-    return cast("Spec", styled.to_dict())
+    return cast("Spec", styled.to_dict(validate=False))

@@ -71,7 +71,8 @@ def monitoring_report(
         verdicts.append(performance_verdict(performance, holdout))
     scores = np.asarray(predictions, np.float64)
     shown, rest = _by_severity(rows)
-    labelled = performance.filter(pc.field("n_labelled") > 0).slice(max(0, performance.num_rows - _N_DAYS_SHOWN))
+    performance = performance.slice(max(0, performance.num_rows - _N_DAYS_SHOWN))
+    labelled = performance.filter(pc.field("n_labelled") > 0)
     return render(
         "monitoring.html",
         use_case=use_case,
@@ -82,10 +83,10 @@ def monitoring_report(
         figures=[*_day_figures(rows, scores, reference), *_quality_figures(performance, holdout)],
         quality_charts=_quality_charts(labelled, holdout) if labelled.num_rows else [],
         labelled_to=labelled.column("partition_on")[-1].as_py() if labelled.num_rows else None,
-        prediction_charts=_prediction_charts(scores, reference, labelled),
+        prediction_charts=_prediction_charts(scores, reference, performance),
         drift_shown=shown,
         drift_rest=rest,
-        unlabelled=_unlabelled(performance),
+        unlabelled=list(reversed(_unlabelled(performance)[-N_DAYS_JUDGED:])),
         champion_facts=_champion_facts(champion, holdout, reference),
         links=checked_links(links),
     )
@@ -152,6 +153,11 @@ def _quality_figures(performance: pa.Table, holdout: Metrics) -> Sequence[_Figur
             value=f"{percent(abs(skill))} {'lower' if skill > 0 else 'higher'}",
             words=f"than that of predicting {percent(holdout.positive_share)} for everyone; lower is better",
         ),
+        _Figure(
+            name="Without an outcome",
+            value=percent(1 - float(weights.sum()) / float(_column(labelled, "n_decisions").sum())),
+            words=f"of the decisions of {days}; they are predicted and counted",
+        ),
     ]
 
 
@@ -162,7 +168,8 @@ def _quality_charts(labelled: pa.Table, holdout: Metrics) -> Sequence[Chart]:
         return cast("list[float | None]", labelled.column(name).to_pylist())
 
     base = constant_log_loss(_column(labelled, "positive_share"), holdout.positive_share).tolist()
-    level = ("holdout", holdout.roc_auc) if holdout.roc_auc is not None else None
+    week = newest_days(labelled, N_DAYS_JUDGED)
+    level = (f"holdout {holdout.roc_auc:.3f}", holdout.roc_auc) if holdout.roc_auc is not None else None
     return [
         draw(
             "Ranking",
@@ -186,36 +193,47 @@ def _quality_charts(labelled: pa.Table, holdout: Metrics) -> Sequence[Chart]:
             ),
             "The mean prediction and the share that came true, of the decisions with an outcome.",
         ),
+        draw(
+            "Calibration",
+            charts.calibration(charts.calibration_of_histogram(pool_histograms(week))),
+            f"The last {week.num_rows} days with outcomes, in tenths of the decisions. On the dashed line, "
+            "what is predicted at 30 % comes true 30 times in 100.",
+        ),
     ]
 
 
-def _prediction_charts(scores: npt.NDArray[np.float64], reference: Reference, labelled: pa.Table) -> Sequence[Chart]:
+def _prediction_charts(scores: npt.NDArray[np.float64], reference: Reference, performance: pa.Table) -> Sequence[Chart]:
     drawn: list[Chart] = []
     if len(scores):
         drawn.append(
             draw(
-                "Distribution",
+                "Distribution of the day",
                 charts.prediction_shares(reference.prediction, scores),
                 "Each bin holds a tenth of the training rows: bars beyond the grey ones mean more of such predictions.",
             )
         )
-    if labelled.num_rows:
-        week = newest_days(labelled, N_DAYS_JUDGED)
+    if performance.num_rows:
+        parts = {"cancelled": "n_cancelled", "diverted": "n_diverted", "not landed or other": "n_other"}
+        rows = _unlabelled(performance)
         drawn.append(
             draw(
-                "Calibration",
-                charts.calibration(charts.calibration_of_histogram(pool_histograms(week))),
-                f"The last {week.num_rows} days with outcomes, in tenths of the decisions. On the dashed line, "
-                "what is predicted at 30 % comes true 30 times in 100.",
+                "Decisions without an outcome",
+                charts.stacked_by_day(
+                    [cast("date", row["partition_on"]) for row in rows],
+                    {name: [cast("int", row[column]) for row in rows] for name, column in parts.items()},
+                    y_title="Decisions",
+                ),
+                "Predicted and counted, but there is nothing to compare the prediction with.",
             )
         )
     return drawn
 
 
 def _unlabelled(performance: pa.Table) -> Sequence[Row]:
-    rows = cast("list[dict[str, int]]", performance.slice(max(0, performance.num_rows - N_DAYS_JUDGED)).to_pylist())
-    counted = ("n_cancelled", "n_diverted", "n_not_landed")
-    return [{**row, "n_other": row["n_unlabelled"] - sum(row[name] for name in counted)} for row in reversed(rows)]
+    """Return the days as rows, oldest first, with ``n_other``: the decisions without a label for any other reason."""
+    rows = cast("list[dict[str, int]]", performance.to_pylist())
+    counted = ("n_cancelled", "n_diverted")
+    return [{**row, "n_other": row["n_unlabelled"] - sum(row[name] for name in counted)} for row in rows]
 
 
 def _champion_facts(champion: LedgerEntry, holdout: Metrics, reference: Reference) -> Mapping[str, str]:

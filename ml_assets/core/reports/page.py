@@ -65,11 +65,17 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.PackageLoader("ml_assets.core.reports", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_unbroken,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "number": _number, "count": count}
     return environment
+
+
+def _unbroken(value: object) -> object:
+    """Keep a percent sign on the line of its number."""
+    return value.replace(" %", "\N{NO-BREAK SPACE}%") if isinstance(value, str) else value
 
 
 def _percent(share: float | None) -> str:
