@@ -21,7 +21,7 @@ from ml_assets.core.spec import UseCase
 from ml_assets.lifecycle import LANDING, SERVING, Lifecycle
 from ml_assets.use_cases import load_use_cases
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="The life of a model after the notebook.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The life of a model after the notebook.")
 console = Console()
 
 Day = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])]

@@ -30,7 +30,9 @@ def column_lineage(sql: str, *, schema: Mapping[str, Mapping[str, str]], dialect
     scope = build_scope(qualified)
     found: ColumnLineage = {}
     for column in cast("list[str]", qualified.named_selects):
-        leaves = [node for node in lineage(column, qualified, schema=nested, scope=scope, dialect=dialect).walk() if not node.downstream]
-        tables = [(leaf.expression.find(exp.Table), exp.to_column(leaf.name).name) for leaf in leaves]
-        found[column] = sorted({(f"{t.db}.{t.name}", name) for t, name in tables if t is not None and t.db})
+        nodes = lineage(column, qualified, schema=nested, scope=scope, dialect=dialect).walk()
+        # A leaf without a table is a literal.
+        leaves = [(node.expression.find(exp.Table), node.name) for node in nodes if not node.downstream]
+        parents = {(f"{t.db}.{t.name}", exp.to_column(name).name) for t, name in leaves if t is not None and t.db}
+        found[column] = sorted(parents)
     return found

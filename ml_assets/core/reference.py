@@ -204,7 +204,7 @@ def _edges(numbers: Floats) -> tuple[float, ...]:
     if not len(finite):
         return ()
     # Quantiles that are values of the column, so that "12 to 15" means what it says for whole numbers.
-    upper = np.quantile(finite, np.linspace(0, 1, _N_BINS + 1)[1:], method="inverted_cdf")
+    upper = np.quantile(finite, np.arange(1, _N_BINS + 1) / _N_BINS, method="inverted_cdf")
     return tuple(np.unique([np.nextafter(finite.min(), -np.inf), *upper]).tolist())
 
 

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from ml_assets.calendar import LOCAL_ZONE, today
 from ml_assets.core.ports import Alerter
 from ml_assets.core.spec import UseCase
 from ml_assets.use_cases import load_use_cases
+
+Job = dg.JobDefinition | UnresolvedAssetJobDefinition
 
 DAILY_GROUPS = ("raw", "features", "examples", "predictions", "monitoring")
 ZONE = str(LOCAL_ZONE)
@@ -52,7 +55,7 @@ def every_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=f"daily:{yesterday}", partition_key=yesterday.isoformat())
 
 
-def _training_job(use_case: UseCase) -> dg.UnresolvedAssetJobDefinition:
+def _training_job(use_case: UseCase) -> Job:
     keys = [dg.AssetKey(use_case.key(stage)) for stage in ("training_set", "candidate", "champion")]
     return dg.define_asset_job(
         f"{use_case.name}_training",
@@ -61,7 +64,7 @@ def _training_job(use_case: UseCase) -> dg.UnresolvedAssetJobDefinition:
     )
 
 
-def _rescore_job(use_case: UseCase) -> dg.UnresolvedAssetJobDefinition:
+def _rescore_job(use_case: UseCase) -> Job:
     keys = [dg.AssetKey(use_case.key(stage)) for stage in ("predictions", "drift", "performance", "retraining", "report")]
     return dg.define_asset_job(
         f"{use_case.name}_rescore",
@@ -70,7 +73,7 @@ def _rescore_job(use_case: UseCase) -> dg.UnresolvedAssetJobDefinition:
     )
 
 
-def _every_week(job: dg.UnresolvedAssetJobDefinition, use_case: UseCase) -> dg.ScheduleDefinition:
+def _every_week(job: Job, use_case: UseCase) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=f"{use_case.name}_every_week",
         job=job,
@@ -86,7 +89,7 @@ def _every_week(job: dg.UnresolvedAssetJobDefinition, use_case: UseCase) -> dg.S
     return _schedule
 
 
-def _retraining_decided(job: dg.UnresolvedAssetJobDefinition, use_case: UseCase) -> dg.SensorDefinition:
+def _retraining_decided(job: Job, use_case: UseCase) -> dg.SensorDefinition:
     @dg.asset_sensor(
         name=f"{use_case.name}_retraining_decided",
         asset_key=dg.AssetKey(use_case.key("retraining")),
@@ -107,7 +110,7 @@ def _retraining_decided(job: dg.UnresolvedAssetJobDefinition, use_case: UseCase)
     return _sensor
 
 
-def _champion_changed(job: dg.UnresolvedAssetJobDefinition, use_case: UseCase) -> dg.SensorDefinition:
+def _champion_changed(job: Job, use_case: UseCase) -> dg.SensorDefinition:
     @dg.asset_sensor(
         name=f"{use_case.name}_champion_changed",
         asset_key=dg.AssetKey(use_case.key("champion")),

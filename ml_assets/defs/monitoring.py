@@ -128,14 +128,19 @@ def _report(use_case: UseCase) -> dg.AssetsDefinition:
         quality = _recent(warehouse, PERFORMANCE, use_case, days.last, since=days.first - HISTORY)
         drift = _recent(warehouse, DRIFT, use_case, days.last, since=days.first - timedelta(days=2))
         for day, rows in _by_day(_scored(warehouse, use_case, days), days):
+            champion = registry.champion_required(store, use_case.name, day)
             package = load_package(store, use_case.name, rows["model_version"][0].as_py())
             page = monitoring_report(
                 use_case=use_case.name,
                 day=day,
                 drift=_until(drift, day),
                 performance=_until(quality, day),
-                predictions=rows["prediction"],
-                package=package,
+                champion=champion,
+                holdout=package.metrics.holdout,
+                reference=package.reference,
+                predictions=rows["prediction"].to_numpy(),
+                links={},
+                question=use_case.question,
             )
             path = report_path(use_case, day)
             store.put(path, page.encode())

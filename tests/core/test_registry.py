@@ -1,10 +1,15 @@
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from threading import Lock
 
 import pytest
 
+from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.core import registry
 from ml_assets.core.errors import AlreadyExists, ArtifactMissing, BadInput, ChampionMissing, LedgerBroken
 from ml_assets.core.promotion import Gate
@@ -210,16 +215,9 @@ def test_an_entry_copied_under_another_number_is_an_error(store: StoreInMemory):
 
 
 def test_a_time_without_a_zone_is_refused(store: StoreInMemory):
+    entry = promote(store, "one", date(2013, 7, 1))
     with pytest.raises(ValueError, match="no time zone"):
-        registry.rollback(
-            store,
-            "arrival_delay",
-            effective_from=promote(store, "one", date(2013, 7, 1)).effective_from,
-            to_version=promote(store, "two", date(2013, 7, 1)).version and "one",
-            reason="",
-            recorded_at=datetime(2013, 8, 2),  # noqa: DTZ001
-            recorded_by="olga",
-        )
+        replace(entry, recorded_at=datetime(2013, 8, 2))  # noqa: DTZ001
 
 
 def test_sixteen_writers_at_once_leave_sixteen_entries_no_gap_and_one_champion(store: StoreInMemory):
@@ -237,3 +235,27 @@ def test_sixteen_writers_of_one_promotion_leave_one_entry(store: StoreInMemory):
         written = list(pool.map(lambda _: promote(store, "one", date(2013, 7, 1)), range(16)))
     assert entries(store, "arrival_delay") == [written[0]]
     assert all(entry == written[0] for entry in written)
+
+
+_WRITER = """
+import sys
+from datetime import UTC, date, datetime
+from ml_assets.backends.object_store import ObjectArtifactStore
+from ml_assets.core.registry import promote
+
+for i in range(4):
+    promote(
+        ObjectArtifactStore(sys.argv[1]), use_case="arrival_delay", version=f"v{sys.argv[2]}-{i}", package_hash="",
+        effective_from=date(2013, 7, 1), as_of=date(2013, 7, 1), reason="", gates=(),
+        recorded_at=datetime(2013, 7, 1, tzinfo=UTC), recorded_by="test",
+    )
+"""
+
+
+def test_four_processes_writing_to_one_folder_leave_sixteen_entries(tmp_path: Path):
+    command = [sys.executable, "-c", _WRITER, tmp_path.as_uri()]
+    writers = [subprocess.Popen([*command, str(i)]) for i in range(4)]
+    assert [writer.wait(60) for writer in writers] == [0] * 4
+    ledger = entries(ObjectArtifactStore(tmp_path.as_uri()), "arrival_delay")
+    assert {entry.version for entry in ledger} == {f"v{process}-{i}" for process in range(4) for i in range(4)}
+    assert len(ledger) == 16

@@ -1,0 +1,88 @@
+"""The few expressions in which the SQL of DuckDB and of BigQuery differ."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from ml_assets.core.names import identifier, table_name
+from ml_assets.core.ports import Dialect
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def microseconds(duration: timedelta) -> int:
+    """Return a duration in whole microseconds.
+
+    >>> microseconds(timedelta(hours=2))
+    7200000000
+    """
+    return duration // _MICROSECOND
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sql:
+    """Writes expressions in one dialect. Every name is validated and quoted, so a reserved word is a legal name.
+
+    Names beginning with ``_`` are the join's own: no validated name begins so, hence they never collide.
+    """
+
+    dialect: Dialect
+
+    @property
+    def is_duckdb(self) -> bool:
+        """Tell DuckDB from BigQuery."""
+        return self.dialect == "duckdb"
+
+    def name(self, column: str) -> str:
+        """Return a validated, quoted column name; raise InvalidName."""
+        return f'"{identifier(column)}"' if self.is_duckdb else f"`{identifier(column)}`"
+
+    def names(self, columns: Iterable[str], *, of: str = "") -> str:
+        """Return validated, quoted column names with commas between, each of one relation if ``of`` names it."""
+        return ", ".join(f"{of}.{self.name(column)}" if of else self.name(column) for column in columns)
+
+    def table(self, table: str) -> str:
+        """Return a validated, quoted ``schema.table``; raise InvalidName."""
+        return ".".join(self.name(part) for part in table_name(table).split("."))
+
+    def cte(self, name: str, select: str) -> str:
+        """Return one entry of a WITH list; DuckDB is told to compute it once."""
+        return f"{name} AS {'MATERIALIZED ' if self.is_duckdb else ''}(\n{select}\n)"
+
+    def micros(self, timestamp: str) -> str:
+        """Return a timestamp as microseconds since 1970: integers compare exactly and skip time-zone arithmetic."""
+        return f"{'epoch_us' if self.is_duckdb else 'UNIX_MICROS'}({timestamp})"
+
+    def earlier(self, timestamp: str, duration: timedelta) -> str:
+        """Return a timestamp moved back by a duration."""
+        if self.is_duckdb:
+            return f"{timestamp} - INTERVAL {microseconds(duration)} MICROSECOND"
+        return f"TIMESTAMP_SUB({timestamp}, INTERVAL {microseconds(duration)} MICROSECOND)"
+
+    def day(self, parameter: str, *, plus: int = 0) -> str:
+        """Return a DATE parameter moved by whole days."""
+        if self.is_duckdb:
+            return f"CAST(${parameter} AS DATE) + {plus}"
+        return f"DATE_ADD(@{parameter}, INTERVAL {plus} DAY)"
+
+    def exact(self, value: str) -> str:
+        """Return a number as a decimal with nine places: sums of it are exact in any order."""
+        return f"CAST({value} AS {'DECIMAL' if self.is_duckdb else 'NUMERIC'}(38, 9))"
+
+    def double(self, value: str) -> str:
+        """Return a number as a double."""
+        return f"CAST({value} AS {'DOUBLE' if self.is_duckdb else 'FLOAT64'})"
+
+    def counts(self, value: str) -> str:
+        """Return the condition under which ``count`` counts a value: not null, and not false if it is a boolean."""
+        if self.is_duckdb:
+            return f"{value} IS NOT NULL AND NOT (typeof({value}) = 'BOOLEAN' AND CAST({value} AS VARCHAR) = 'false')"
+        return f"TO_JSON_STRING({value}) NOT IN ('null', 'false')"
+
+    def same(self, left: str, right: str, columns: Iterable[str]) -> str:
+        """Return the condition that two relations agree in these columns."""
+        return " AND ".join(f"{left}.{self.name(column)} = {right}.{self.name(column)}" for column in columns)
+
+    def present(self, columns: Iterable[str]) -> str:
+        """Return the condition that none of these columns is null."""
+        return " AND ".join(f"{self.name(column)} IS NOT NULL" for column in columns)

@@ -1,0 +1,298 @@
+import base64
+import hashlib
+import re
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ml_assets.core.drift import DRIFT_SCHEMA, build_reference, measure_drift
+from ml_assets.core.errors import BadInput, DataMissing
+from ml_assets.core.evaluation import CalibrationBin, Metrics, calibration_curve
+from ml_assets.core.feature_views import Feature
+from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance, pool_histograms
+from ml_assets.core.promotion import judge
+from ml_assets.core.registry import LedgerEntry
+from ml_assets.core.reports import candidate_report, chart_png, chart_svg, monitoring_report
+from ml_assets.core.reports.charts import calibration, calibration_of_histogram, lines_by_day, prediction_shares
+from ml_assets.core.spec import PromotionRule
+
+SCRIPT = '<script>alert(1)</script><img src=x onerror="alert(2)">'
+LAST_DAY = date(2013, 7, 5)
+GOOD = Metrics(
+    roc_auc=0.72, pr_auc=0.48, log_loss=0.45, brier=0.15, calibration_error=0.02, n_rows=1000, positive_share=0.25
+)
+INPUTS = [
+    Feature(name="wind_speed_mph", kind="numeric", view="feat_origin_weather"),
+    Feature(name="carrier", kind="categorical", view="feat_schedule"),
+]
+CHAMPION = LedgerEntry(
+    sequence=1,
+    action="promote",
+    use_case="arrival_delay",
+    version="2013-07-01-3fa2c1d0beef",
+    package_hash="9f" * 32,
+    effective_from=date(2013, 7, 1),
+    as_of=date(2013, 7, 1),
+    reason="passed every gate",
+    recorded_at=datetime(2013, 7, 1, tzinfo=UTC),
+    recorded_by="run 1",
+)
+
+
+class Page(HTMLParser):
+    """The elements, attributes and text of a page, as a browser would see them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.attributes.extend((name, value or "") for name, value in attrs)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data.replace("\N{NO-BREAK SPACE}", " ")
+
+
+class Month:
+    """A small world: a reference of June, and five days of July with drift and performance."""
+
+    def __init__(self, new_carrier: str = "AA") -> None:
+        generator = np.random.default_rng(4)
+        june = self._day(generator, 3000, "AA").append_column(
+            "partition_on", pa.array([date(2013, 6, 1 + i % 10) for i in range(3000)])
+        )
+        self.reference = build_reference(june, INPUTS, june.column("prediction").to_numpy())
+        drift, performance = [], []
+        for back in reversed(range(5)):
+            day = LAST_DAY - timedelta(days=back)
+            rows = self._day(generator, 300, new_carrier if back == 0 else "AA")
+            self.predictions = rows.column("prediction").to_numpy()
+            drift.append(
+                measure_drift(
+                    self.reference, rows, self.predictions, use_case="arrival_delay", model_version="v1", day=day
+                )
+            )
+            performance.append(measure_performance(rows, use_case="arrival_delay", day=day, model_version="v1"))
+        self.drift, self.performance = pa.concat_tables(drift), pa.concat_tables(performance)
+
+    @staticmethod
+    def _day(generator: np.random.Generator, n: int, carrier: str) -> pa.Table:
+        predictions = generator.beta(2, 5, n)
+        labels = [None if i % 50 == 0 else bool(generator.random() < p) for i, p in enumerate(predictions)]
+        return pa.table(
+            {
+                "wind_speed_mph": generator.gamma(4, 3, n),
+                "carrier": [carrier if i % 3 else "UA" for i in range(n)],
+                "prediction": predictions,
+                "label": pa.array(labels, pa.bool_()),
+                "no_label_reason": pa.array(["cancelled" if y is None else None for y in labels], pa.string()),
+            }
+        )
+
+    def report(self, **changes: object) -> str:
+        arguments: dict[str, object] = {
+            "use_case": "arrival_delay",
+            "question": "Will this flight arrive 15 minutes late or more?",
+            "day": LAST_DAY,
+            "drift": self.drift,
+            "performance": self.performance,
+            "champion": CHAMPION,
+            "holdout": GOOD,
+            "reference": self.reference,
+            "predictions": self.predictions,
+            "links": {"Dagster": "http://127.0.0.1:3000/assets/arrival_delay/drift"},
+        }
+        return monitoring_report(**(arguments | changes))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture(scope="module")
+def month() -> Month:
+    return Month()
+
+
+def candidate(**changes: object) -> str:
+    labels, predictions = np.arange(400) % 4 == 0, np.linspace(0.01, 0.9, 400)
+    base_rate = replace(GOOD, roc_auc=0.5, pr_auc=0.25, log_loss=0.56)
+    logistic = replace(GOOD, roc_auc=0.70, log_loss=0.46)
+    arguments: dict[str, object] = {
+        "use_case": "arrival_delay",
+        "version": "2013-07-01-3fa2c1d0beef",
+        "as_of": date(2013, 7, 1),
+        "candidate": GOOD,
+        "baselines": {"logistic": logistic, "base_rate": base_rate},
+        "champion": ("2013-06-24-77aa01bc23de", replace(GOOD, log_loss=0.44)),
+        "verdict": judge(
+            GOOD,
+            baselines={"base_rate": base_rate, "logistic": logistic},
+            champion=replace(GOOD, log_loss=0.44),
+            rule=PromotionRule(),
+        ),
+        "calibration": calibration_curve(labels, predictions),
+        "epochs": [(1, 0.52, 0.50), (2, 0.50, 0.48), (3, 0.49, 0.49)],
+        "facts": {"Training rows": "121 043"},
+        "links": {},
+    }
+    return candidate_report(**(arguments | changes))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_calm_day_is_well_and_its_numbers_are_on_the_page(month: Month):
+    page = Page(month.report())
+    assert "All is well" in page.text
+    assert "Will this flight arrive 15 minutes late or more?" in page.text
+    assert "0 of 2" in page.text
+    assert "Friday, 5 July 2013" in page.text
+    assert page.elements.count("figure") == 6
+
+
+def test_two_drifted_days_put_the_alarm_on_top(month: Month):
+    names = month.drift.column_names
+    drifted = month.drift.set_column(names.index("is_drifted"), "is_drifted", pa.array([True] * month.drift.num_rows))
+    page = Page(month.report(drift=drifted))
+    assert "Needs attention" in page.text
+    assert "2013-07-05: the prediction is drifted, with 2 of 2 features" in page.text
+    assert page.text.index("Needs attention") < page.text.index("Quality over the days")
+
+
+def test_drifted_features_come_first_in_the_table():
+    text = Page(Month(new_carrier="ZZ").report()).text
+    assert text.index("carrier drifted") < text.index("wind_speed_mph")
+    assert "67 % of the day's rows in categories never seen in training: ZZ" in text
+
+
+def test_text_from_the_data_stays_text():
+    html = Month(new_carrier=SCRIPT).report(question=SCRIPT, links={SCRIPT: "https://example.org/?q=" + SCRIPT})
+    page = Page(html)
+    assert SCRIPT in page.text
+    assert "script" not in page.elements
+    assert "img" not in page.elements
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+
+
+def test_a_candidates_facts_stay_text():
+    page = Page(candidate(facts={SCRIPT: SCRIPT}, version=SCRIPT, champion=(SCRIPT, GOOD)))
+    assert SCRIPT in page.text
+    assert not {"script", "img"} & set(page.elements)
+
+
+@pytest.mark.parametrize("address", ["javascript:alert(1)", " javascript:alert(1)", "data:text/html,x", "JAVASCRIPT:x"])
+def test_a_link_that_runs_a_script_is_refused(month: Month, address: str):
+    with pytest.raises(BadInput, match="expected an address"):
+        month.report(links={"open": address})
+    with pytest.raises(BadInput, match="expected an address"):
+        candidate(links={"open": address})
+
+
+@pytest.mark.parametrize("kind", ["monitoring", "candidate"])
+def test_a_report_needs_nothing_but_itself(month: Month, kind: str):
+    html = month.report(links={}) if kind == "monitoring" else candidate()
+    page = Page(html)
+    policy = next(value for name, value in page.attributes if name == "content" and "default-src" in value)
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    # An inline style would be blocked by the policy, an address would be fetched.
+    assert not [name for name, _ in page.attributes if name in {"style", "src", "srcset"}]
+    assert not [value for name, value in page.attributes if name in {"href", "xlink:href"}]
+    assert "@import" not in html
+    assert "url(http" not in html
+
+
+def test_the_style_sheet_matches_the_hash_in_the_policy(month: Month):
+    html = month.report()
+    style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)
+    assert style
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    policy = next(value for name, value in Page(html).attributes if value.startswith("default-src"))
+    assert f"style-src 'sha256-{digest}'" in policy
+
+
+def test_the_same_input_gives_the_same_bytes_whatever_was_drawn_before(month: Month):
+    first = month.report()
+    chart_svg(calibration([CalibrationBin(mean_prediction=0.1, positive_share=0.2, n_rows=5)]), name="other")
+    assert month.report() == first
+    assert candidate() == candidate()
+
+
+def test_ids_are_unique_on_the_page(month: Month):
+    ids = [value for name, value in Page(month.report()).attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_first_day_has_a_report_without_any_quality(month: Month):
+    page = Page(month.report(performance=PERFORMANCE_SCHEMA.empty_table()))
+    assert "No outcome is known yet" in page.text
+
+
+def test_a_day_of_one_class_has_a_gap_instead_of_a_number(month: Month):
+    rows = pa.table(
+        {
+            "prediction": [0.2, 0.3],
+            "label": [False, False],
+            "no_label_reason": pa.array([None, None], pa.string()),
+        }
+    )
+    only = measure_performance(rows, use_case="arrival_delay", day=LAST_DAY, model_version="v1")
+    text = Page(month.report(performance=only)).text
+    assert "all outcomes are alike" in text
+    assert "only 1 of the last 7 days have labels" in text.lower()
+
+
+def test_an_empty_day_has_a_report(month: Month):
+    none = pa.table({"wind_speed_mph": pa.array([], pa.float64()), "carrier": pa.array([], pa.string())})
+    drift = measure_drift(month.reference, none, [], use_case="arrival_delay", model_version="v1", day=LAST_DAY)
+    text = Page(month.report(drift=drift, predictions=[])).text
+    assert "no rows on this day" in text
+
+
+def test_a_day_whose_drift_is_not_measured_has_no_report(month: Month):
+    with pytest.raises(DataMissing, match="materialize arrival_delay/drift first"):
+        month.report(drift=DRIFT_SCHEMA.empty_table())
+
+
+def test_a_refused_candidate_says_why_and_a_good_one_that_it_may_serve():
+    refused = Page(candidate()).text
+    assert "May not serve" in refused
+    assert "Log loss 0.4500 should be at most the champion's 0.4400." in refused
+    base = {
+        "base_rate": replace(GOOD, pr_auc=0.25, log_loss=0.56),
+        "logistic": replace(GOOD, roc_auc=0.7, log_loss=0.46),
+    }
+    verdict = judge(GOOD, baselines=base, champion=None, rule=PromotionRule())
+    accepted = Page(candidate(verdict=verdict, champion=None, epochs=[], calibration=[]))
+    assert "It passed all 7 gates." in accepted.text
+    assert "figure" not in accepted.elements
+
+
+def test_charts_become_png_for_the_metadata_of_assets(month: Month):
+    png = chart_png(prediction_shares(month.reference.prediction, month.predictions))
+    assert png.startswith(b"\x89PNG\r\n")
+
+
+def test_a_missing_value_leaves_a_gap_in_a_line():
+    days = [date(2013, 7, 1 + i) for i in range(5)]
+    svg = chart_svg(lines_by_day(days, {"ROC AUC": [0.7, 0.72, None, 0.71, 0.73]}, y_title="ROC AUC"), name="line")
+    line = re.search(r'class="mark-line.*?<path[^>]* d="([^"]*)"', svg, re.DOTALL)
+    assert line
+    assert line[1].count("M") == 2
+
+
+def test_dates_are_drawn_as_they_are_in_any_time_zone():
+    days = [date(2013, 7, 4), date(2013, 7, 5)]
+    svg = chart_svg(lines_by_day(days, {"ROC AUC": [0.7, 0.72]}, y_title="ROC AUC"), name="line")
+    assert "4 Jul" in svg
+    assert "5 Jul" in svg
+    assert "3 Jul" not in svg
+
+
+def test_the_calibration_of_pooled_days_keeps_every_row(month: Month):
+    bins = calibration_of_histogram(pool_histograms(month.performance))
+    assert sum(b.n_rows for b in bins) == sum(month.performance.column("n_labelled").to_pylist())
+    assert 8 <= len(bins) <= 10
+    assert [b.mean_prediction for b in bins] == sorted(b.mean_prediction for b in bins)
