@@ -98,4 +98,3 @@ def _write(folder: Path, n_years: int) -> None:
                 path = folder / table / f"year_{year:02}.parquet"
                 connection.execute(f"copy rows to '{path}' (format parquet, compression snappy)")
                 connection.unregister("rows")
-

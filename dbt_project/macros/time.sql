@@ -12,7 +12,7 @@
 {%- endmacro %}
 
 {% macro bigquery__minutes_after(moment, minutes) -%}
-    timestamp_add({{ moment }}, interval {{ minutes }} minute)
+    timestamp_add({{ moment }}, interval ({{ minutes }}) minute)
 {%- endmacro %}
 
 
@@ -61,7 +61,7 @@
     timestamp(
         datetime_add(
             datetime(date_add({{ local_date }}, interval {{ days_later }} day)),
-            interval div({{ hhmm }}, 100) * 60 + mod({{ hhmm }}, 100) minute
+            interval (div({{ hhmm }}, 100) * 60 + mod({{ hhmm }}, 100)) minute
         ),
         {{ zone }}
     )

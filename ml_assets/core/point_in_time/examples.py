@@ -1,0 +1,45 @@
+"""The query that makes a use case's examples: decisions, features as known then, and the label."""
+
+from collections.abc import Sequence
+
+from ml_assets.core.feature_views import FeatureView
+from ml_assets.core.point_in_time.dialects import Sql
+from ml_assets.core.point_in_time.join import KEPT, Pruning, join_query
+from ml_assets.core.ports import Dialect
+from ml_assets.core.spec import UseCase
+
+NOT_LANDED = "not landed"
+
+
+def examples_query(use_case: UseCase, views: Sequence[FeatureView], *, dialect: Dialect) -> str:
+    """Return the SELECT of ``examples.<use_case>`` for the decisions whose event falls on first_day..last_day.
+
+    Its parameters are the DATEs first_day and last_day. Columns: decision_id, partition_on, decided_at, the features
+    in the order of the views, label, label_known_at, no_label_reason (null where there is a label, ``not landed``
+    where the label table does not have the decision yet). ``Pruning`` says which days of the views are read. The query
+    fails where a decision, or the label of one, is there twice.
+    """
+    sql = Sql(dialect=dialect)
+    decisions, label = use_case.decisions, use_case.label
+    days = f"partition_on BETWEEN {sql.day('first_day')} AND {sql.day('last_day')}"
+    entity = dict.fromkeys(column for view in views for column in view.entity if column not in KEPT)
+    taken = f"""SELECT decision_id, partition_on, {sql.earlier(sql.name(decisions.event_at), decisions.lead_time)} AS decided_at
+  {"".join(f", {sql.name(column)}" for column in entity)}
+FROM {sql.table(decisions.table)} WHERE {days}"""
+    joined = join_query(taken, views, dialect=dialect, pruning=Pruning(lead_time=decisions.lead_time))
+    features = "".join(f", _e.{sql.name(feature.name)}" for view in views for feature in view.features)
+    return f"""SELECT {sql.names(KEPT, of="_e")}{features}, _l.label, _l.label_known_at,
+  CASE WHEN _l._n IS NULL THEN '{NOT_LANDED}' ELSE _l.no_label_reason END AS no_label_reason
+FROM (
+{joined}
+) _e
+LEFT JOIN (
+  SELECT decision_id, MAX(label) AS label, MAX(label_known_at) AS label_known_at,
+    MAX(no_label_reason) AS no_label_reason, {_once(label.table)} AS _n
+  FROM {sql.table(label.table)} WHERE {days} GROUP BY decision_id
+) _l ON _e.decision_id = _l.decision_id"""
+
+
+def _once(table: str) -> str:
+    """Return an expression over a group of rows that fails where there is more than one."""
+    return f"CASE WHEN COUNT(*) > 1 THEN ERROR('{table} has a decision_id twice') ELSE 1 END"
