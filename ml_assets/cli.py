@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from getpass import getuser
 from typing import Annotated
 
@@ -21,7 +21,12 @@ from ml_assets.core.spec import UseCase
 from ml_assets.lifecycle import LANDING, SERVING, Lifecycle
 from ml_assets.use_cases import load_use_cases
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The life of a model after the notebook.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The life of a model after the notebook.",
+)
 console = Console()
 
 Day = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])]
@@ -56,7 +61,7 @@ def replay(
     from_day: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"])],
     to_day: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"])],
 ) -> None:
-    """Live the days one by one as production does: land, predict, monitor, decide; train on Mondays and when decided."""
+    """Live days one by one as production does: land, predict, monitor, decide; train on Mondays and when decided."""
     days = DayRange(first=from_day.date(), last=to_day.date())
     table = Table("day", "predictions", "ROC AUC", "training", "decision for tomorrow", title=f"replay {days}")
     with _failures_in_words(), _Screen() as screen:
@@ -178,7 +183,7 @@ def _known(name: str) -> UseCase:
     return found[name]
 
 
-def _store():  # noqa: ANN202
+def _store():
     from ml_assets.resources import resources_of
 
     return resources_of(Environment.current())["store"]
@@ -189,11 +194,12 @@ def _summary(life: Lifecycle, use_case: UseCase, landed: DayRange, served: DayRa
     bounds = {"first": landed.first, "last": landed.last}
     rows = life.warehouse.query(
         """
+        with quarantined as (
+            from raw.flights_quarantine union all from raw.schedules_quarantine union all from raw.weather_quarantine
+        )
         select (select count(*) from raw.flights where partition_on between $first and $last) as n_flights,
                (select count(*) from raw.weather where partition_on between $first and $last) as n_weather,
-               (select count(*) from raw.flights_quarantine where partition_on between $first and $last)
-             + (select count(*) from raw.schedules_quarantine where partition_on between $first and $last)
-             + (select count(*) from raw.weather_quarantine where partition_on between $first and $last) as n_quarantined
+               (select count(*) from quarantined where partition_on between $first and $last) as n_quarantined
         """,
         bounds,
     ).to_pylist()[0]
@@ -223,14 +229,16 @@ def _summary(life: Lifecycle, use_case: UseCase, landed: DayRange, served: DayRa
     metrics = load_package(life.store, use_case.name, entry.version).metrics
     holdout, logistic, base = metrics.holdout, metrics.baselines["logistic"], metrics.baselines["base_rate"]
     table = Table(show_header=False, title=f"{use_case.name}: {use_case.question}", title_justify="left")
-    table.add_column(style="bold")
-    table.add_column()
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
     table.add_row(
         "landed",
         f"{rows['n_flights']:,} flights and {rows['n_weather']:,} weather hours of {landed}; "
         f"{rows['n_quarantined']} rows quarantined",
     )
-    table.add_row("champion", f"{entry.version} ({'promoted' if is_promoted else 'kept; the new candidate was refused'})")
+    table.add_row(
+        "champion", f"{entry.version} ({'promoted' if is_promoted else 'kept; the new candidate was refused'})"
+    )
     table.add_row(
         "quality on the holdout",
         f"ROC AUC {_number(holdout.roc_auc)}, PR AUC {_number(holdout.pr_auc)}, log loss {_number(holdout.log_loss)}\n"
@@ -239,14 +247,16 @@ def _summary(life: Lifecycle, use_case: UseCase, landed: DayRange, served: DayRa
     )
     table.add_row(
         "predicted",
-        f"{quality['n_decisions']:,} flights on {quality['n_days']} days ({served}); ROC AUC {_number(quality['roc_auc'])}; "
+        f"{quality['n_decisions']:,} flights on {quality['n_days']} days ({served}); "
+        f"ROC AUC {_number(quality['roc_auc'])}; "
         f"{quality['n_unlabelled']:,} cancelled or diverted, so never labelled",
     )
-    often = f"; most often {drift['most_often']}" if drift["most_often"] else ""
+    often = f", most often {drift['most_often']}" if drift["most_often"] else ""
     table.add_row(
         "drift",
         f"{drift['n_drifted']} of {drift['n_measured']:,} feature-days beyond their limits "
-        f"({drift['n_features']} features{often}); the prediction on {drift['n_prediction_days']} of {quality['n_days']} days",
+        f"({drift['n_features']} features{often}),\n"
+        f"the prediction on {drift['n_prediction_days']} of {quality['n_days']} days",
     )
     report = f"reports/{use_case.name}/{served.last}.html"
     table.add_row("report", life.store.address(report))

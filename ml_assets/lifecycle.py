@@ -91,7 +91,9 @@ class Lifecycle:
     def require_champion(self, use_case: UseCase, day: date) -> None:
         """Raise ChampionMissing, saying what to do, where nobody is in charge on a day."""
         if day.weekday() != 0 and registry.champion_on(self.store, use_case.name, day) is None:
-            raise ChampionMissing(f"{use_case.name} has no champion on {day}; run `ml-assets run`, or start on a Monday")
+            raise ChampionMissing(
+                f"{use_case.name} has no champion on {day}; run `ml-assets run`, or start on a Monday"
+            )
 
     def _run(self, keys: Sequence[dg.AssetKey], days: DayRange) -> None:
         is_one_day = days.first == days.last

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from ml_assets.core.column_lineage import ColumnLineage, column_lineage
-
 from ml_assets.core.errors import WarehouseError
 from ml_assets.core.ports import DayRange
 
@@ -78,8 +77,10 @@ class DbtInProcess:
         variables = {**self._variables, "first_day": days.first.isoformat(), "last_day": days.last.isoformat()}
         try:
             result = dbtRunner(manifest=self._manifest, callbacks=[keep]).invoke(
-                [*_QUIET, "build", *selection, "--exclude-resource-type", "unit_test", *self._arguments(variables)]
-                + ["--no-write-json"]
+                [
+                    *(*_QUIET, "--no-write-json", "build", *selection),
+                    *("--exclude-resource-type", "unit_test", *self._arguments(variables)),
+                ]
             )
         finally:
             # dbt keeps its connection open otherwise, and with it the lock on the DuckDB file.
@@ -112,7 +113,11 @@ class DbtInProcess:
     def partitioned_tables(self) -> frozenset[str]:
         """The tables that hold one partition per day; the other models are views."""
         nodes = self.manifest_document["nodes"].items()
-        return frozenset(self.table_of(i) for i, n in nodes if cast("dict[str, str]", n["config"]).get("materialized") == "incremental")
+        return frozenset(
+            self.table_of(i)
+            for i, n in nodes
+            if cast("dict[str, str]", n["config"]).get("materialized") == "incremental"
+        )
 
     def column_lineage(self, build: DbtBuild, schema: Mapping[str, Mapping[str, str]]) -> dict[str, ColumnLineage]:
         """Return, for each table of a build, the parents' columns that each of its columns is made from.
@@ -125,7 +130,9 @@ class DbtInProcess:
             known = msgspec.json.decode(kept.read_bytes(), type=dict[str, ColumnLineage])
         missing = {table: sql for table, sql in build.compiled.items() if table not in known}
         if missing:
-            known |= {table: column_lineage(sql, schema=schema, dialect=self._dialect) for table, sql in missing.items()}
+            known |= {
+                table: column_lineage(sql, schema=schema, dialect=self._dialect) for table, sql in missing.items()
+            }
             aside = kept.with_suffix(f".{os.getpid()}.tmp")
             aside.write_bytes(msgspec.json.encode(known))
             aside.replace(kept)
@@ -144,10 +151,19 @@ class DbtInProcess:
         scratch = Path(tempfile.mkdtemp(dir=self.target_folder))
         try:
             result = dbtRunner().invoke(
-                [*_QUIET, "parse", "--no-partial-parse", *self._arguments(self._variables), "--target-path", str(scratch)]
+                [
+                    *_QUIET,
+                    "parse",
+                    "--no-partial-parse",
+                    *self._arguments(self._variables),
+                    "--target-path",
+                    str(scratch),
+                ]
             )
             if not result.success:
-                raise WarehouseError(f"dbt cannot parse {self.project_folder}: {result.exception}") from result.exception
+                raise WarehouseError(
+                    f"dbt cannot parse {self.project_folder}: {result.exception}"
+                ) from result.exception
             (scratch / "manifest.json").replace(self.target_folder / "manifest.json")
         finally:
             reset_adapters()
@@ -180,4 +196,3 @@ def _close_duckdb() -> None:
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
     DuckDBConnectionManager.close_all_connections()
-

@@ -82,9 +82,7 @@ class DuckDBWarehouse:
         with self._connection() as connection:
             return _columns(connection, table)
 
-    def replace_days(
-        self, writes: Mapping[str, pa.Table], days: DayRange, *, use_case: str | None = None
-    ) -> None:
+    def replace_days(self, writes: Mapping[str, pa.Table], days: DayRange, *, use_case: str | None = None) -> None:
         """Replace the days in every named table with these rows, all in one transaction.
 
         Where several use cases share the tables, only the rows whose ``use_case`` column says this one are replaced.

@@ -26,10 +26,16 @@ def column_lineage(sql: str, *, schema: Mapping[str, Mapping[str, str]], dialect
         if table.db:
             nested.setdefault(table.db, {})[table.name] = dict(schema[f"{table.db}.{table.name}"])
             table.set("catalog", None)
-    qualified = qualify(statement, schema=nested, dialect=dialect, quote_identifiers=False, validate_qualify_columns=False)
+    qualified = qualify(
+        statement,
+        schema=cast("dict[str, object]", nested),
+        dialect=dialect,
+        quote_identifiers=False,
+        validate_qualify_columns=False,
+    )
     scope = build_scope(qualified)
     found: ColumnLineage = {}
-    for column in cast("list[str]", qualified.named_selects):
+    for column in cast("exp.Query", qualified).named_selects:
         nodes = lineage(column, qualified, schema=nested, scope=scope, dialect=dialect).walk()
         # A leaf without a table is a literal.
         leaves = [(node.expression.find(exp.Table), node.name) for node in nodes if not node.downstream]

@@ -1,22 +1,22 @@
 """Every error this project raises, as one tree.
 
-    MlAssetsError
-    ├── BadInput                what came in is not what was agreed
-    │   ├── ContractBroken          a raw table lacks a column or has it in another type
-    │   ├── InvalidName             a name that could escape its folder or its SQL statement
-    │   ├── InvalidDeclaration      a use case or feature view contradicts itself
-    │   └── LedgerBroken            an entry of the promotion ledger is missing or unreadable
-    ├── NotReady                something upstream has not been materialized yet
-    │   ├── DataMissing             a table or a partition is absent or empty
-    │   ├── TrainingDataMissing     too few labelled days before the as-of date
-    │   └── ChampionMissing         nobody is in charge on that day
-    ├── PackageRefused          a model package fails its verification
-    ├── AlreadyExists           a conditional create found the name taken
-    ├── ArtifactMissing         no artifact has that name
-    └── WarehouseError          the warehouse could not do what it was asked
-        ├── WarehouseBusy           another process holds the database
-        ├── SchemaChanged           the rows to write do not fit the table that is there
-        └── StorageFull             the disk has no room for the write
+MlAssetsError
+├── BadInput                what came in is not what was agreed
+│   ├── ContractBroken          a raw table lacks a column or has it in another type
+│   ├── InvalidName             a name that could escape its folder or its SQL statement
+│   ├── InvalidDeclaration      a use case or feature view contradicts itself
+│   └── LedgerBroken            an entry of the promotion ledger is missing or unreadable
+├── NotReady                something upstream has not been materialized yet
+│   ├── DataMissing             a table or a partition is absent or empty
+│   ├── TrainingDataMissing     too few labelled days before the as-of date
+│   └── ChampionMissing         nobody is in charge on that day
+├── PackageRefused          a model package fails its verification
+├── AlreadyExists           a conditional create found the name taken
+├── ArtifactMissing         no artifact has that name
+└── WarehouseError          the warehouse could not do what it was asked
+    ├── WarehouseBusy           another process holds the database
+    ├── SchemaChanged           the rows to write do not fit the table that is there
+    └── StorageFull             the disk has no room for the write
 """
 
 

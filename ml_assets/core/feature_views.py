@@ -76,7 +76,9 @@ class WindowView:
         'origin_departures_mean_delay_minutes_3h'
         """
         hours = int(window / timedelta(hours=1))
-        return f"{view}_{aggregate}_{hours // 24}d" if hours > 24 and hours % 24 == 0 else f"{view}_{aggregate}_{hours}h"
+        return (
+            f"{view}_{aggregate}_{hours // 24}d" if hours > 24 and hours % 24 == 0 else f"{view}_{aggregate}_{hours}h"
+        )
 
 
 FeatureView = LatestView | WindowView
@@ -159,13 +161,15 @@ def _parse_view(model: Mapping[str, object], declaration: Mapping[str, object]) 
 
 def _feature(view: str, column: Mapping[str, object]) -> Feature:
     config = cast("dict[str, dict[str, str]]", column.get("config", {}))
-    is_text = str(column["data_type"]).lower() in {"string", "varchar", "text"} or "type_string" in str(column["data_type"])
+    is_text = str(column["data_type"]).lower() in {"string", "varchar", "text"} or "type_string" in str(
+        column["data_type"]
+    )
     kind = config.get("meta", {}).get("kind", "categorical" if is_text else "numeric")
     if kind not in ("numeric", "categorical"):
         raise ValueError(f"column {column['name']!r} has kind {kind!r}; expected numeric or categorical")
     return Feature(
         name=identifier(cast("str", column["name"])),
-        kind=cast("FeatureKind", kind),
+        kind=kind,
         view=view,
         description=str(column.get("description", "")),
     )

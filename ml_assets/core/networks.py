@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-_SCHEMA = pa.schema(
-    {"node": pa.string(), "degree": pa.int64(), "betweenness": pa.float64(), "pagerank": pa.float64()}
-)
+_SCHEMA = pa.schema({"node": pa.string(), "degree": pa.int64(), "betweenness": pa.float64(), "pagerank": pa.float64()})
 
 
 def centralities(edges: pa.Table) -> pa.Table:
@@ -20,7 +18,8 @@ def centralities(edges: pa.Table) -> pa.Table:
         0 to 1; Freeman 1977, where an edge is as long as 1 / weight); ``pagerank`` (sums to 1; Brin and Page 1998,
         damping 0.85, transitions in proportion to weight). Rounded to 12 decimals, so that machines agree.
 
-    >>> centralities(pa.table({"from_node": ["JFK", "BOS"], "to_node": ["BOS", "JFK"], "weight": [3, 3]})).to_pylist()[0]
+    >>> there_and_back = pa.table({"from_node": ["JFK", "BOS"], "to_node": ["BOS", "JFK"], "weight": [3, 3]})
+    >>> centralities(there_and_back).to_pylist()[0]
     {'node': 'BOS', 'degree': 2, 'betweenness': 0.0, 'pagerank': 0.5}
     """
     import igraph
@@ -42,7 +41,6 @@ def centralities(edges: pa.Table) -> pa.Table:
             "pagerank": [round(value, 12) for value in graph.pagerank(weights=weights)],
         }
     )
-
 
 
 def _text(edges: pa.Table, column: str) -> Sequence[str]:

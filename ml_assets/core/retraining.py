@@ -57,7 +57,8 @@ def decide(
     refused one counts too, or a change that no training can mend would train every day.
 
     >>> alarm, calm = Verdict(is_alarming=True, reasons=("wind drifted",)), Verdict(is_alarming=False, reasons=())
-    >>> decide("delay", date(2013, 7, 3), drift=alarm, quality=calm, last_training_on=None, rule=RetrainingRule()).reason
+    >>> day, rule = date(2013, 7, 3), RetrainingRule()
+    >>> decide("delay", day, drift=alarm, quality=calm, last_training_on=None, rule=rule).reason
     'drift: wind drifted'
     """
     alarms = [f"drift: {reason}" for reason in drift.reasons if drift.is_alarming]

@@ -65,7 +65,9 @@ def _training_job(use_case: UseCase) -> Job:
 
 
 def _rescore_job(use_case: UseCase) -> Job:
-    keys = [dg.AssetKey(use_case.key(stage)) for stage in ("predictions", "drift", "performance", "retraining", "report")]
+    keys = [
+        dg.AssetKey(use_case.key(stage)) for stage in ("predictions", "drift", "performance", "retraining", "report")
+    ]
     return dg.define_asset_job(
         f"{use_case.name}_rescore",
         selection=dg.AssetSelection.assets(*keys),
@@ -98,7 +100,9 @@ def _retraining_decided(job: Job, use_case: UseCase) -> dg.SensorDefinition:
         minimum_interval_seconds=30,
         description="Starts the training that a retraining decision asks for; the decision itself keeps the cool-down.",
     )
-    def _sensor(context: dg.SensorEvaluationContext, event: dg.EventLogEntry) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    def _sensor(
+        context: dg.SensorEvaluationContext, event: dg.EventLogEntry
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         facts = event.asset_materialization.metadata if event.asset_materialization else {}
         if "decision" not in facts or facts["decision"].value != "retrain":
             yield dg.SkipReason("the newest decision is to wait")
@@ -119,7 +123,9 @@ def _champion_changed(job: Job, use_case: UseCase) -> dg.SensorDefinition:
         minimum_interval_seconds=30,
         description="Predicts again the days already predicted that the new champion is in charge of.",
     )
-    def _sensor(context: dg.SensorEvaluationContext, event: dg.EventLogEntry) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    def _sensor(
+        context: dg.SensorEvaluationContext, event: dg.EventLogEntry
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         facts = event.asset_materialization.metadata if event.asset_materialization else {}
         if "effective_from" not in facts:
             yield dg.SkipReason("the event names no day from which the champion is in charge")

@@ -86,7 +86,8 @@ def _counts(warehouse: Warehouse, use_case: UseCase, days: DayRange) -> list[dic
             select partition_on, count(*) as n_decisions from {use_case.decisions.table} {where}
         ),
         examples as (
-            select partition_on, count(*) as n_examples, count(label) as n_labelled from {use_case.examples_table} {where}
+            select partition_on, count(*) as n_examples, count(label) as n_labelled
+            from {use_case.examples_table} {where}
         )
         select partition_on, n_decisions, coalesce(n_examples, 0) as n_examples, coalesce(n_labelled, 0) as n_labelled
         from decisions left join examples using (partition_on) order by partition_on

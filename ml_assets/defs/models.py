@@ -1,6 +1,7 @@
 """Stage models: the candidate fitted on one training set, and the champion that may serve."""
 
 import tempfile
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -13,11 +14,12 @@ from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, WEEKLY_FRESHNESS, as_of_day
 from ml_assets.core import promotion, registry, training_sets
 from ml_assets.core.candidates import TrainedCandidate, candidate_of, train_candidate
-from ml_assets.core.evaluation import evaluate
+from ml_assets.core.evaluation import CalibrationBin, calibration_curve, evaluate
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.ports import ArtifactStore, Tracker
 from ml_assets.core.promotion import Gate, Verdict
+from ml_assets.core.reports import candidate_report, chart_png, charts
 from ml_assets.core.scoring import score
 from ml_assets.core.spec import UseCase
 from ml_assets.core.training_sets import TrainingSet
@@ -96,15 +98,24 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
         verdict = verdict_on(trained.package, champion, training_set, use_case)
         if not verdict.is_promotable:
             registry.refuse(store, **_entry(trained.package, verdict, use_case))
+        curve = calibration_curve(training_set.test["label"].to_numpy(), score(trained.package, training_set.test))
+        path = f"reports/{use_case.name}/candidate-{trained.package.version}.html"
+        store.put(path, _page(trained, verdict, champion, training_set, curve, use_case).encode())
         return dg.MaterializeResult(
             data_version=dg.DataVersion(trained.package.package_hash),
-            metadata=_facts(trained, store),
+            metadata={
+                **_facts(trained, store),
+                "report": dg.MetadataValue.url(store.address(path)),
+                "calibration": _picture(chart_png(charts.calibration(curve))),
+            },
             check_results=[
                 dg.AssetCheckResult(
                     check_name=gate.name,
                     passed=gate.is_passed,
                     description=gate.detail,
-                    metadata={k: v for k, v in {"found": gate.found, "expected": gate.expected}.items() if v is not None},
+                    metadata={
+                        k: v for k, v in {"found": gate.found, "expected": gate.expected}.items() if v is not None
+                    },
                 )
                 for gate in verdict.gates
             ],
@@ -134,6 +145,8 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
         if not verdict.is_promotable:
             raise dg.Failure(f"{package.version} may not serve: " + "; ".join(verdict.reasons))
         entry = registry.promote(store, **_entry(package, verdict, use_case))
+        if entry.action != "promote":
+            raise dg.Failure(f"{package.version} was refused on {entry.recorded_at:%Y-%m-%d}: {entry.reason}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(entry.package_hash),
             metadata={
@@ -192,6 +205,44 @@ def _champion_before(store: ArtifactStore, use_case: UseCase, as_of: date) -> Mo
     """Return who was in charge on the day before: a re-run must not find its own candidate there."""
     entry = registry.champion_on(store, use_case.name, as_of - timedelta(days=1))
     return load_package(store, use_case.name, entry.version) if entry else None
+
+
+def _page(
+    trained: TrainedCandidate,
+    verdict: Verdict,
+    champion: ModelPackage | None,
+    training_set: TrainingSet,
+    curve: tuple[CalibrationBin, ...],
+    use_case: UseCase,
+) -> str:
+    """Return the candidate's report as HTML."""
+    package, holdout, days = trained.package, training_set.test, training_set.days
+    of_champion = (
+        (champion.version, evaluate(holdout["label"].to_numpy(), score(champion, holdout))) if champion else None
+    )
+    return candidate_report(
+        use_case=use_case.name,
+        version=package.version,
+        as_of=package.as_of,
+        candidate=package.metrics.holdout,
+        baselines=package.metrics.baselines,
+        champion=of_champion,
+        verdict=verdict,
+        calibration=curve,
+        epochs=[(epoch.number, epoch.train_log_loss, epoch.validation_log_loss) for epoch in trained.history],
+        facts={
+            **{part: f"{n:,} examples" for part, n in training_set.counts.items()},
+            "train days": f"{days.train[0]} to {days.train[-1]}",
+            "test days": f"{days.test[0]} to {days.test[-1]}",
+            "training set": training_set.fingerprint[:12],
+        },
+        links={},
+        question=use_case.question,
+    )
+
+
+def _picture(png: bytes) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(f"![calibration](data:image/png;base64,{b64encode(png).decode()})")
 
 
 def _facts(trained: TrainedCandidate, store: ArtifactStore) -> dict[str, object]:

@@ -194,7 +194,9 @@ def _retraining(use_case: UseCase) -> dg.AssetsDefinition:
 def _newest_day(keys: dict[str, list[str]]) -> dg.AssetChecksDefinition:
     """Check that each daily table has reached the day it must: a fresh materialization of an old day does not count."""
     specs = [
-        dg.AssetCheckSpec("newest_day", asset=key, description="The newest day is the run's, or yesterday outside a run.")
+        dg.AssetCheckSpec(
+            "newest_day", asset=key, description="The newest day is the run's, or yesterday outside a run."
+        )
         for key in keys.values()
     ]
 
@@ -261,9 +263,7 @@ def _by_day(rows: pa.Table, days: DayRange) -> Iterator[tuple[date, pa.Table]]:
             yield day, of_day
 
 
-def _recent(
-    warehouse: Warehouse, table: str, use_case: UseCase, last: date, *, since: date | None = None
-) -> pa.Table:
+def _recent(warehouse: Warehouse, table: str, use_case: UseCase, last: date, *, since: date | None = None) -> pa.Table:
     p = "$" if warehouse.dialect == "duckdb" else "@"
     sql = f"""
         select * from {table}

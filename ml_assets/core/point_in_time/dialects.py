@@ -45,9 +45,9 @@ class Sql:
         """Return a validated, quoted ``schema.table``; raise InvalidName."""
         return ".".join(self.name(part) for part in table_name(table).split("."))
 
-    def cte(self, name: str, select: str) -> str:
-        """Return one entry of a WITH list; DuckDB is told to compute it once."""
-        return f"{name} AS {'MATERIALIZED ' if self.is_duckdb else ''}(\n{select}\n)"
+    def cte(self, name: str, select: str, *, is_shared: bool = False) -> str:
+        """Return one entry of a WITH list; DuckDB is told to compute and keep one that is read more than once."""
+        return f"{name} AS {'MATERIALIZED ' if is_shared and self.is_duckdb else ''}(\n{select}\n)"
 
     def micros(self, timestamp: str) -> str:
         """Return a timestamp as microseconds since 1970: integers compare exactly and skip time-zone arithmetic."""

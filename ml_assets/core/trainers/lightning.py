@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -121,6 +121,7 @@ class LightningTrainer:
         """Fit on train, stop early by validation, and return the network of the best epoch."""
         import pytorch_lightning as pl
         import torch
+        from pytorch_lightning.callbacks import EarlyStopping
 
         from ml_assets.core.trainers.fitting import BestWeights, TabularModule
 
@@ -143,7 +144,7 @@ class LightningTrainer:
                 deterministic=True,
                 max_epochs=settings.n_epochs,
                 num_sanity_val_steps=0,
-                callbacks=[best, pl.callbacks.EarlyStopping("validation_log_loss", patience=settings.patience)],
+                callbacks=[best, EarlyStopping("validation_log_loss", patience=settings.patience)],
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
@@ -210,7 +211,7 @@ def _network(
 
 
 @contextmanager
-def _quiet_and_deterministic(seed: int) -> Iterator[None]:
+def _quiet_and_deterministic(seed: int) -> Generator[None]:
     """Seed torch, ask it for deterministic algorithms and Lightning for silence; undo all of it afterwards."""
     import torch
 

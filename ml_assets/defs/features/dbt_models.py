@@ -71,7 +71,9 @@ def _dbt_models(dbt: DbtInProcess) -> dg.AssetsDefinition:
             for day, n_rows in counts.get(table, {}).items():
                 context.add_asset_metadata({"dagster/partition_row_count": n_rows}, key, day.isoformat())
             facts = {"n_rows": sum(counts[table].values())} if table in counts else {}
-            yield dg.Output(None, output.output_name, metadata={**output.metadata, **facts, **_lineage(lineage.get(table, {}))})
+            yield dg.Output(
+                None, output.output_name, metadata={**output.metadata, **facts, **_lineage(lineage.get(table, {}))}
+            )
         yield from checks
         if build.failures:
             raise dg.Failure("dbt: " + "\n".join(build.failures))
