@@ -1,32 +1,34 @@
-# One verb each; `make` alone lists them.
-PYTHON ?= python3.11
+# One verb each; `make` alone lists them. ARGS goes to the verb's command: make run ARGS="--to 2013-08-11".
+# ML_ASSETS_HOME moves the state that lies in data/ otherwise.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 BIN := .venv/bin
-export DAGSTER_HOME := $(CURDIR)/data/dagster
+STATE := $(abspath $(or $(ML_ASSETS_HOME),data))
+export DAGSTER_HOME := $(STATE)/dagster
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test ui check bench clean
 
 help:  ## list the verbs
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .venv/installed: pyproject.toml constraints.txt
-	command -v $(PYTHON) >/dev/null && $(PYTHON) -m venv .venv || python3 -m venv .venv
+	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 install: .venv/installed  ## create the environment in .venv
 
 run: install  ## the main job: land half a year, train, promote, predict and monitor two weeks
-	$(BIN)/ml-assets run
+	$(BIN)/ml-assets run $(ARGS)
 
 test: install  ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
-data/dagster/dagster.yaml:
+$(DAGSTER_HOME)/dagster.yaml:
 	mkdir -p $(@D) && cp deploy/local/dagster.yaml $@
 
-ui: install data/dagster/dagster.yaml  ## the Dagster UI with schedules and sensors, on http://127.0.0.1:3000
-	$(BIN)/dagster dev --host 127.0.0.1 --port 3000
+ui: install $(DAGSTER_HOME)/dagster.yaml  ## the Dagster UI with schedules and sensors, on http://127.0.0.1:3000
+	$(BIN)/dagster dev --host 127.0.0.1 --port 3000 $(ARGS)
 
 check: install  ## format, lint, types, tests, dbt parse, definitions
 	$(BIN)/ruff format --check .

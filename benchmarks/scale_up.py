@@ -72,7 +72,7 @@ def replay_years(folder: Path, n_years: int) -> dict[str, str]:
 
     One year has 336,776 decisions; each further year adds 336 thousand more.
     """
-    done = folder / "complete"
+    done = folder / f"complete_{n_years}"
     if not done.exists():
         _write(folder, n_years)
         done.touch()
@@ -93,8 +93,6 @@ def _write(folder: Path, n_years: int) -> None:
             (folder / table).mkdir(parents=True, exist_ok=True)
             for year in range(n_years):
                 values = {"shift": year * REPLAY_DAYS, "until": until}
-                rows = connection.execute(select, values).to_arrow_table()
-                connection.register("rows", rows)
+                connection.execute(f"create or replace temp table shifted as {select}", values)
                 path = folder / table / f"year_{year:02}.parquet"
-                connection.execute(f"copy rows to '{path}' (format parquet, compression snappy)")
-                connection.unregister("rows")
+                connection.execute(f"copy shifted to '{path}' (format parquet, compression snappy)")

@@ -11,6 +11,6 @@
 """
 
 from ml_assets.core.point_in_time.examples import examples_query
-from ml_assets.core.point_in_time.join import Pruning, join_query
+from ml_assets.core.point_in_time.join import Pruning, join_query, parts
 
-__all__ = ["Pruning", "examples_query", "join_query"]
+__all__ = ["Pruning", "examples_query", "join_query", "parts"]

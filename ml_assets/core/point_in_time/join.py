@@ -4,7 +4,7 @@
 # ruff: noqa: S608
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from ml_assets.core.feature_views import FeatureView, LatestView, WindowView
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.point_in_time.latest import Lookup, latest_lookup
 from ml_assets.core.point_in_time.windows import window_lookup
-from ml_assets.core.ports import Dialect
+from ml_assets.core.ports import DayRange, Dialect
 
 KEPT = ("decision_id", "partition_on", "decided_at")
 
@@ -46,6 +46,22 @@ class Pruning:
     def last_offset(self) -> int:
         """Return the last partition day a row can be on, in days from last_day: none is known after the event."""
         return self.days_known_before
+
+
+def parts(days: DayRange, *, at_most_days: int) -> Iterator[DayRange]:
+    """Cut a long range of days into shorter ones: joining them one after the other bounds the memory of a join.
+
+    >>> from datetime import date
+    >>> [str(part) for part in parts(DayRange(first=date(2013, 1, 1), last=date(2013, 3, 1)), at_most_days=31)]
+    ['2013-01-01..2013-01-31', '2013-02-01..2013-03-01']
+    """
+    if at_most_days < 1:
+        raise ValueError(f"a part of {at_most_days} days is none; expected at least one")
+    first = days.first
+    while first <= days.last:
+        last = min(days.last, first + timedelta(days=at_most_days - 1))
+        yield DayRange(first=first, last=last)
+        first = last + timedelta(days=1)
 
 
 def join_query(

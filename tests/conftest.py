@@ -1,0 +1,160 @@
+"""A small life of the real use case on two weeks of real flights, built once and given to each test as a fresh copy."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pyarrow as pa
+import pytest
+
+from ml_assets.backends.environments import Environment
+from ml_assets.core.ports import DayRange
+from ml_assets.core.spec import PromotionRule, SplitRule, UseCase
+from ml_assets.lifecycle import LANDING, SERVING, Lifecycle
+from ml_assets.use_cases import arrival_delay
+
+_DATA = ("warehouse.duckdb", "artifacts", "work")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """A folder with all state of one environment: what is in its tables, what is in its files."""
+
+    path: Path
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Return the rows of every table that is stored, sorted by all columns; views only repeat these."""
+        with duckdb.connect(str(self.path / "warehouse.duckdb")) as connection:
+            connection.execute("set TimeZone = 'UTC'")
+            found = "select schema_name || '.' || table_name from duckdb_tables() order by all"
+            names = [name for (name,) in connection.execute(found).fetchall()]
+            return {name: connection.sql(f"select * from {name} order by all").to_arrow_table() for name in names}
+
+    def files(self) -> dict[str, bytes]:
+        """Return the content of every artifact, by path."""
+        folder = self.path / "artifacts"
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+    def copy_to(self, path: Path) -> "Home":
+        """Replace the tables and artifacts of another home by these; what Dagster remembers there stays."""
+        path.mkdir(exist_ok=True)
+        for name in _DATA:
+            target = path / name
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+            source = self.path / name
+            if source.is_dir():
+                shutil.copytree(source, target)
+            elif source.exists():
+                shutil.copy(source, target)
+        return Home(path=path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Life:
+    """The asset graph over a home: days landed, models trained, days served, as the command line does it."""
+
+    lifecycle: Lifecycle
+    use_case: UseCase
+    home: Home
+    events: list[dg.DagsterEvent] = field(default_factory=list)
+
+    def query(self, sql: str, **parameters: date | str) -> pa.Table:
+        """Return the rows of a SELECT."""
+        return self.lifecycle.warehouse.query(sql, parameters)
+
+    def land(self, first: date, last: date | None = None) -> None:
+        """Run raw, features and examples."""
+        self.lifecycle.run_groups(LANDING, DayRange(first=first, last=last or first))
+
+    def train(self, as_of: date) -> bool:
+        """Run training set, candidate and champion; tell whether it was promoted."""
+        return self.lifecycle.train(self.use_case, as_of)
+
+    def serve(self, first: date, last: date | None = None) -> None:
+        """Run predictions and monitoring."""
+        self.lifecycle.run_groups(SERVING, DayRange(first=first, last=last or first))
+
+    def facts(self, asset: str) -> Mapping[str, object]:
+        """Return the metadata of an asset's newest materialization since this test began."""
+        found = [e for e in self.events if e.is_step_materialization and e.asset_key == dg.AssetKey(asset.split("/"))]
+        return {name: value.value for name, value in found[-1].materialization.metadata.items()}
+
+    def check(self, asset: str, name: str) -> dg.AssetCheckEvaluation:
+        """Return the newest evaluation of a check since this test began."""
+        found = [e.asset_check_evaluation_data for e in self.events if e.event_type_value == "ASSET_CHECK_EVALUATION"]
+        key = dg.AssetCheckKey(dg.AssetKey(asset.split("/")), name)
+        return next(evaluation for evaluation in reversed(found) if evaluation.asset_check_key == key)
+
+
+def small_use_case() -> UseCase:
+    """Return the real use case with a network that trains in a second, judged by rules that two weeks can satisfy."""
+    return replace(
+        arrival_delay.USE_CASE,
+        hyperparameters={"layer_sizes": "16", "n_epochs": 2, "learning_rate": 0.01},
+        baseline_features=("n_planned_departures_origin",),
+        split=SplitRule(train_days=7, validation_days=2, test_days=3, minimum_train_days=3),
+        promotion=PromotionRule(minimum_roc_auc=0.5, maximum_calibration_error=0.3, may_lose_to_champion_by=1.0),
+    )
+
+
+@contextmanager
+def environment_of(home: Path) -> Iterator[None]:
+    """Let this process live in a home, without an experiment tracker."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ML_ASSETS_HOME", str(home))
+        patch.setenv("ML_ASSETS_TRACKER", "disabled")
+        yield
+
+
+def small_life(home: Path, on_event: Callable[[dg.DagsterEvent], None]) -> tuple[Lifecycle, UseCase]:
+    """Return the asset graph of the small use case over a home; to be called, and used, in ``environment_of`` it."""
+    use_case = small_use_case()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arrival_delay, "USE_CASE", use_case)
+
+        def pass_on(entry: dg.EventLogEntry) -> None:
+            if entry.dagster_event is not None:
+                on_event(entry.dagster_event)
+
+        return Lifecycle(Environment.current(), on_event=pass_on), use_case
+
+
+@pytest.fixture(scope="session")
+def _shared_life(tmp_path_factory: pytest.TempPathFactory) -> tuple[Life, Home]:
+    """The graph over one folder, and the state each test finds in it.
+
+    2013-01-01 to 2013-01-14 are landed; one model is in charge from 2013-01-12 on, another from 2013-01-14; both days
+    and the one between are predicted and monitored.
+    """
+    folder = tmp_path_factory.mktemp("life")
+    home, events = Home(path=folder / "home"), []
+    with environment_of(home.path):
+        lifecycle, use_case = small_life(home.path, events.append)
+        life = Life(lifecycle=lifecycle, use_case=use_case, home=home, events=events)
+        life.land(date(2013, 1, 1), date(2013, 1, 14))
+        assert life.train(date(2013, 1, 12))
+        assert life.train(date(2013, 1, 14))
+        life.serve(date(2013, 1, 12), date(2013, 1, 14))
+    return life, home.copy_to(folder / "as_built")
+
+
+@pytest.fixture(scope="session")
+def as_built(_shared_life: tuple[Life, Home]) -> Home:
+    """The state that ``life`` begins with; to be copied or read, not written."""
+    return _shared_life[1]
+
+
+@pytest.fixture
+def life(_shared_life: tuple[Life, Home]) -> Iterator[Life]:
+    """Two weeks of real flights with their champions: a fresh state for every test."""
+    life, as_built = _shared_life
+    as_built.copy_to(life.home.path)
+    life.events.clear()
+    with environment_of(life.home.path):
+        yield life
