@@ -28,7 +28,8 @@ def examples_query(use_case: UseCase, views: Sequence[FeatureView], *, dialect: 
     entity = dict.fromkeys(column for view in views for column in view.entity if column not in KEPT)
     decided_at = sql.earlier(sql.name(decisions.event_at), decisions.lead_time)
     columns = "".join(f", {sql.name(column)}" for column in entity)
-    taken = f"""SELECT decision_id, partition_on, {decided_at} AS decided_at{columns}
+    once = f"CASE WHEN COUNT(*) OVER (PARTITION BY decision_id) > 1 THEN {_twice(decisions.table)} ELSE decision_id END"
+    taken = f"""SELECT {once} AS decision_id, partition_on, {decided_at} AS decided_at{columns}
 FROM {sql.table(decisions.table)} WHERE {days}"""
     joined = join_query(taken, views, dialect=dialect, pruning=Pruning(lead_time=decisions.lead_time))
     features = "".join(f", _e.{sql.name(feature.name)}" for view in views for feature in view.features)
@@ -39,11 +40,12 @@ FROM (
 ) _e
 LEFT JOIN (
   SELECT decision_id, MAX(label) AS label, MAX(label_known_at) AS label_known_at,
-    MAX(no_label_reason) AS no_label_reason, {_once(label.table)} AS _n
+    MAX(no_label_reason) AS no_label_reason,
+    CASE WHEN COUNT(*) > 1 THEN {_twice(label.table)} ELSE 1 END AS _n
   FROM {sql.table(label.table)} WHERE {days} GROUP BY decision_id
 ) _l ON _e.decision_id = _l.decision_id"""
 
 
-def _once(table: str) -> str:
-    """Return an expression over a group of rows that fails where there is more than one."""
-    return f"CASE WHEN COUNT(*) > 1 THEN ERROR('{table} has a decision_id twice') ELSE 1 END"
+def _twice(table: str) -> str:
+    """Return the expression that ends the query with an error."""
+    return f"ERROR('{table} has a decision_id twice')"

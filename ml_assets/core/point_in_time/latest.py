@@ -90,7 +90,9 @@ def _by_last_value(view: LatestView, *, label: str, condition: str, sql: Sql) ->
         f"  SELECT {entity}, {values}, {sql.micros(sql.name(view.known_at))} AS _at FROM {sql.table(view.table)}\n"
         f"  WHERE {condition})\n"
         f"UNION ALL\n"
-        f"SELECT DISTINCT {entity}, _at, TRUE, NULL FROM _d WHERE {sql.present(view.entity)}",
+        # a bare NULL fits any type, one under DISTINCT is an INT64
+        f"SELECT {entity}, _at, TRUE, NULL\n"
+        f"FROM (SELECT DISTINCT {entity}, _at FROM _d WHERE {sql.present(view.entity)})",
     )
     seen = sql.cte(
         f"_{label}_seen",

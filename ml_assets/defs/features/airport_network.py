@@ -4,6 +4,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, day_starts_at, days_of
 from ml_assets.core.networks import centralities
@@ -12,14 +13,8 @@ from ml_assets.core.ports import Warehouse
 TABLE = "features.feat_airport_network"
 WINDOW = timedelta(days=28)
 
-# Only flights that have arrived count, and only those known to have arrived before the day starts.
-ROUTES = """
-    select origin as from_node, dest as to_node, count(*) as weight
-    from features.feat_arrivals
-    where known_at < {p}starts_at and known_at >= {p}window_starts_at
-      and partition_on between {p}first_day and {p}last_day
-    group by origin, dest
-    order by origin, dest
+ARRIVALS = """
+    select origin, dest, known_at from features.feat_arrivals where partition_on between {p}first_day and {p}last_day
 """
 
 
@@ -48,25 +43,28 @@ def feat_airport_network(
 ) -> dg.MaterializeResult:
     """One row per destination and local day: its place in the network of the 28 days before that day started."""
     days = days_of(context)
-    rows = pa.concat_tables([network_of(warehouse, day) for day in days.dates])
+    arrivals = warehouse.query(
+        ARRIVALS.format(p="$" if warehouse.dialect == "duckdb" else "@"),
+        # A flight can arrive a day or two after the one it was planned for.
+        {"first_day": days.first - WINDOW - timedelta(days=2), "last_day": days.last - timedelta(days=1)},
+    )
+    rows = pa.concat_tables([network_of(arrivals, day) for day in days.dates])
     warehouse.replace_days({TABLE: rows}, days)
     return dg.MaterializeResult(metadata={"n_rows": rows.num_rows})
 
 
-def network_of(warehouse: Warehouse, day: date) -> pa.Table:
-    """Return the rows of one local day, from the flights known to have arrived before it started."""
-    starts_at, window_starts_at = day_starts_at(day), day_starts_at(day - WINDOW)
-    routes = warehouse.query(
-        ROUTES.format(p="$" if warehouse.dialect == "duckdb" else "@"),
-        {
-            "starts_at": starts_at,
-            "window_starts_at": window_starts_at,
-            # A flight can arrive on the day after the one it was planned for, or the one after that.
-            "first_day": day - WINDOW - timedelta(days=2),
-            "last_day": day - timedelta(days=1),
-        },
+def network_of(arrivals: pa.Table, day: date) -> pa.Table:
+    """Return the rows of one local day, from the flights known to have arrived in the 28 days before it started.
+
+    ``arrivals`` has ``origin``, ``dest`` and ``known_at``, the moment of arrival, one row per flight.
+    """
+    starts_at = day_starts_at(day)
+    in_window = (pc.field("known_at") < starts_at) & (pc.field("known_at") >= day_starts_at(day - WINDOW))
+    flown = arrivals.filter(in_window).group_by(["origin", "dest"]).aggregate([([], "count_all")])
+    flown = flown.sort_by([("origin", "ascending"), ("dest", "ascending")])
+    network = centralities(
+        flown.select(["origin", "dest", "count_all"]).rename_columns(["from_node", "to_node", "weight"])
     )
-    network = centralities(routes)
     return pa.table(
         {
             "partition_on": pa.array([day] * network.num_rows, pa.date32()),

