@@ -27,8 +27,11 @@ class Translator(DagsterDbtTranslator):
         spec = super().get_asset_spec(manifest, unique_id, project)  # type: ignore[arg-type]
         if not unique_id.startswith("model."):
             return spec
+        # A view holds no days of its own; only the tables are partitioned.
+        is_view = manifest["nodes"][unique_id]["config"]["materialized"] == "view"
         return spec.replace_attributes(
             group_name="features",
+            partitions_def=None if is_view else DAILY,
             owners=OWNERS,
             tags={**spec.tags, "cadence": "daily", "layer": spec.key.path[0]},
             freshness_policy=DAILY_FRESHNESS,
@@ -48,7 +51,6 @@ def _dbt_models(dbt: DbtInProcess) -> dg.AssetsDefinition:
     @dbt_assets(
         manifest=manifest,
         dagster_dbt_translator=translator,
-        partitions_def=DAILY,
         backfill_policy=ONE_RUN,
         pool="warehouse",
         name="dbt_models",
@@ -71,7 +73,8 @@ def _dbt_models(dbt: DbtInProcess) -> dg.AssetsDefinition:
             for day, n_rows in counts.get(table, {}).items():
                 context.add_asset_metadata({"dagster/partition_row_count": n_rows}, key, day.isoformat())
             # The UI reads the lineage of the newest materialization; a copy for each day would be most of the run.
-            context.add_asset_metadata(_lineage(lineage.get(table, {})), key, days.last.isoformat())
+            newest = days.last.isoformat() if table in dbt.partitioned_tables else None
+            context.add_asset_metadata(_lineage(lineage.get(table, {})), key, newest)
             facts = {"n_rows": sum(counts[table].values())} if table in counts else {}
             yield dg.Output(None, output.output_name, metadata={**output.metadata, **facts})
         yield from checks
