@@ -189,11 +189,12 @@ def test_examples_depend_on_as_many_days_of_a_view_as_the_join_reads(graph: Asse
     assert too_few == {}
 
 
-def test_every_daily_table_is_checked_to_have_reached_its_newest_day(graph: AssetGraph):
+def test_every_table_with_rows_every_day_is_checked_to_have_reached_its_newest_day(graph: AssetGraph):
     views = {"staging", "intermediate"}
     tables = {key for key in with_cadence(graph, "daily") if key.path[0] not in views and key.path[-1] != "report"}
     checked = {check.asset_key for check in graph.asset_check_keys if check.name == "newest_day"}
-    assert named(*(tables - checked)) == set()
+    # No flight was cancelled on 2013-05-26 and six more days: a check would call such a quiet day late.
+    assert named(*(tables - checked)) == {"features/feat_cancellations"}
 
 
 def test_every_dbt_test_is_a_check(graph: AssetGraph):

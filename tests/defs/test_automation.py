@@ -312,4 +312,6 @@ def test_a_failed_run_alerts_the_person_on_call_once(definitions: dg.Definitions
     [(title, text)] = alerter.sent
     assert title == "nightly failed"
     assert failed.run_id in text
+    # Who is woken at night reads in the alert itself which step failed, and why.
     assert "write_a_day" in text
+    assert "the disk is full" in text

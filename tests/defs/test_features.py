@@ -307,8 +307,12 @@ def test_a_day_without_any_flight_before_it_has_no_network():
 def test_the_stored_network_holds_the_airports_of_the_flights_that_had_arrived(
     built: dg.ExecuteInProcessResult, landed: DuckDBWarehouse
 ):
-    assert built.success
+    of_network = built.asset_materializations_for_node("features__feat_airport_network")
     stored = landed.query("select partition_on, dest from features.feat_airport_network order by all").to_pylist()
+    assert {e.partition: e.metadata["dagster/partition_row_count"].value for e in of_network} == {
+        "2013-01-01": 0,
+        "2013-01-02": len(stored),
+    }
     # New Year's Day has no day before it; the second day's network is what landed before its midnight.
     flown = landed.query("""
         with flown as (
