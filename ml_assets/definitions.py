@@ -37,4 +37,7 @@ def _stages() -> Iterator[dg.Definitions]:
     for found in pkgutil.walk_packages(stages.__path__, f"{stages.__name__}."):
         module = importlib.import_module(found.name)
         lazy = [value for value in vars(module).values() if isinstance(value, LazyDefinitions)]
-        yield from (load() for load in lazy) if lazy else (dg.Definitions(assets=dg.load_assets_from_modules([module])),)
+        if lazy:
+            yield from (load() for load in lazy)
+        else:
+            yield dg.Definitions(assets=dg.load_assets_from_modules([module]))
