@@ -108,7 +108,8 @@ def small_use_case() -> UseCase:
 def environment_of(home: Path) -> Iterator[None]:
     """Let this process live in a home, without an experiment tracker."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        # dagster-dbt itself calls what dagster has deprecated.
+        # dagster-dbt installs what sqlglot has deprecated, and calls what dagster has deprecated.
+        warnings.filterwarnings("ignore", "sqlglotrs is deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", "AssetExecutionContext.op is deprecated", DeprecationWarning)
         patch.setenv("ML_ASSETS_HOME", str(home))
         patch.setenv("ML_ASSETS_TRACKER", "disabled")

@@ -267,7 +267,7 @@ def test_a_full_disk_stops_the_day_and_leaves_every_table_as_it_was(life, monkey
         RunFailed, match=r"has 3 MiB free and the write needs \d+; nothing was changed, free some space"
     ):
         life.land(TUESDAY)
-    with pytest.raises(RunFailed, match="predictions: .*has 3 MiB free"):
+    with pytest.raises(RunFailed, match=r"predictions: .*has 3 MiB free"):
         life.serve(MONDAY)
 
     assert differing(before, life.home.tables()) == []

@@ -1,0 +1,1 @@
+"""Every performance figure of the project, each beside its peers; ``python -m benchmarks`` prints them all."""

@@ -1,0 +1,43 @@
+"""Print the figures, one table each: ``python -m benchmarks`` all of them, ``python -m benchmarks NAME...`` some.
+
+Each benchmark has a process of its own, so that none pays for another's memory or thread pools. Options are for the
+single commands: ``python -m benchmarks.model_quality --home FOLDER``.
+"""
+
+import argparse
+import subprocess
+import sys
+
+BENCHMARKS = {
+    "model_quality": "October to December 2013, predicted by a model trained on the months before",
+    "point_in_time": "the point-in-time join beside its peers and the cost of reading and writing",
+    "training_loader": "one training epoch beside a bare loop",
+    "running_day": "loading the code location; one more day in a running replay",
+}
+
+
+def main() -> int:
+    """Run the benchmarks asked for; return 1 where one failed or missed its target."""
+    known = "\n".join(f"  {name:<16} {what}" for name, what in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=f"Print performance figures.\n\n{known}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which; all unless given")
+    names = parser.parse_args().names or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    failed = []
+    for name in names:
+        print(f"\n== {name}: {BENCHMARKS[name]}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+            failed.append(name)
+    if failed:
+        print(f"\nfailed or missed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""What the graph itself costs: loading the code location, and one more day of a running replay.
+
+    python -m benchmarks.running_day [--home FOLDER] [--repeats 5]
+
+Loading: CPU seconds (user and system) above importing dagster and dagster_dbt, in fresh processes, median. At most 1.5.
+
+A day: CPU seconds of raw, features, examples, predictions and monitoring of one more day, in a process that has lived
+two days already, median of four. At most 3. For that the half year before is landed and a model promoted as of
+2013-07-01, as ``ml-assets run`` does; with ``--home`` they are kept there and used again by the next call.
+Exits with 1 where a limit is missed.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+
+from ml_assets.backends.environments import Environment
+from ml_assets.core import registry
+from ml_assets.core.ports import DayRange
+from ml_assets.lifecycle import LANDING, Lifecycle
+from ml_assets.use_cases import arrival_delay
+
+USE_CASE = arrival_delay.USE_CASE
+BEFORE = DayRange(first=date(2013, 1, 1), last=date(2013, 6, 30))
+AS_OF = date(2013, 7, 1)
+# Tuesday to Sunday, so that no weekly training falls among them; the first two warm the process up.
+REPLAYED, N_WARM_UP = DayRange(first=date(2013, 7, 2), last=date(2013, 7, 7)), 2
+MOST_LOAD, MOST_DAY = 1.5, 3.0
+
+LOADING = """
+import time
+import dagster, dagster_dbt
+imported = time.process_time()
+from ml_assets.definitions import defs
+defs()
+print(imported, time.process_time() - imported)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Day:
+    """CPU seconds of one replayed day: all of it, and by step; what no step took is Dagster's own."""
+
+    total: float
+    steps: dict[str, float]
+
+
+class StepClock:
+    """Adds up the CPU seconds of this process between the start and the end of each step."""
+
+    def __init__(self) -> None:
+        self.steps: defaultdict[str, float] = defaultdict(float)
+
+    def on_event(self, entry: dg.EventLogEntry) -> None:
+        """Take the time when a step starts or ends."""
+        event = entry.dagster_event
+        if event is None or event.step_key is None:
+            return
+        if event.is_step_start:
+            self.steps[event.step_key] -= time.process_time()
+        elif event.is_step_success or event.is_step_failure:
+            self.steps[event.step_key] += time.process_time()
+
+
+def measure_loading(repeats: int) -> bool:
+    """Print what loading the code location takes; return whether the limit is held."""
+    with tempfile.TemporaryDirectory() as home:
+        variables = os.environ | {"ML_ASSETS_HOME": home}
+        command = [sys.executable, "-W", "ignore", "-c", LOADING]
+        # The first process may have to parse the dbt project and compile modules.
+        outputs = [
+            subprocess.run(command, env=variables, check=True, capture_output=True, text=True).stdout
+            for _ in range(repeats + 1)
+        ]
+    pairs = [[float(value) for value in output.split()] for output in outputs[1:]]
+    imported, above = (statistics.median(values) for values in zip(*pairs, strict=True))
+    print(f"importing dagster and dagster_dbt {imported:6.2f} CPU s")
+    print(f"loading the code location above   {above:6.2f} CPU s  {above / imported:5.2f} x the imports")
+    return _verdict("loading", above, MOST_LOAD)
+
+
+def measure_day(home: Path) -> bool:
+    """Print what one more day takes, by step; return whether the limit is held."""
+    os.environ |= {"ML_ASSETS_HOME": str(home), "ML_ASSETS_TRACKER": "disabled"}
+    clock = StepClock()
+    life = Lifecycle(Environment.current(), on_event=clock.on_event)
+    if registry.champion_on(life.store, USE_CASE.name, AS_OF) is None:
+        life.run_groups(LANDING, BEFORE)
+        life.train(USE_CASE, AS_OF)
+    days = _replay(life, clock)[N_WARM_UP:]
+    by_step = {step: statistics.median(day.steps.get(step, 0.0) for day in days) for step in days[0].steps}
+    total = statistics.median(day.total for day in days)
+    around = statistics.median(day.total - sum(day.steps.values()) for day in days)
+    for step, seconds in sorted({**by_step, "Dagster, around the steps": around}.items(), key=lambda pair: -pair[1]):
+        print(f"{step:<34} {seconds:6.2f} CPU s  {seconds / total:6.1%}")
+    print(f"{'one more day':<34} {total:6.2f} CPU s  ({', '.join(f'{day.total:.2f}' for day in days)})")
+    return _verdict("one more day", total, MOST_DAY)
+
+
+def _replay(life: Lifecycle, clock: StepClock) -> list[Day]:
+    days = []
+    replay = life.replay(REPLAYED, [USE_CASE])
+    while True:
+        clock.steps.clear()
+        started = time.process_time()
+        if next(replay, None) is None:
+            return days
+        days.append(Day(total=time.process_time() - started, steps=dict(clock.steps)))
+
+
+def _verdict(what: str, found: float, limit: float) -> bool:
+    print(f"{what}: {found:.2f} CPU s (limit {limit}): {'held' if found <= limit else 'MISSED'}\n")
+    return found <= limit
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, help="keep the landed half year in this folder, and use it if it is there")
+    parser.add_argument("--repeats", type=int, default=5, help="how many processes load the code location")
+    arguments = parser.parse_args()
+    is_held = measure_loading(arguments.repeats)
+    if arguments.home is not None:
+        return 0 if measure_day(arguments.home.absolute()) and is_held else 1
+    with tempfile.TemporaryDirectory() as folder:
+        return 0 if measure_day(Path(folder)) and is_held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
