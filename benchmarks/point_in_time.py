@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
+from typing import cast
 
 import duckdb
 
@@ -135,7 +136,7 @@ def pandas_asof(folder: Path, out: Path) -> Callable[[], None]:
                 left_on="decided_at",
                 right_on="known_at",
                 by=list(view.entity),
-                tolerance=pd.Timedelta(view.max_age),
+                tolerance=cast("pd.Timedelta", pd.Timedelta(view.max_age)),
             ).drop(columns="known_at")
         joined[[*KEPT, *FEATURES]].to_parquet(out / "all.parquet", index=False)
 
