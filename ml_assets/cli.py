@@ -36,19 +36,17 @@ UseCaseName = Annotated[str, typer.Option("--use-case", help="The use case's nam
 
 
 def main() -> None:
-    """Run the command and end the process at once.
+    """Run the command, then keep quiet.
 
-    With torch loaded, DuckDB's binding takes its own modules for leaks when the interpreter is dismantled and prints a
-    page about it; everything is on disk by then, so nothing is lost by leaving before.
+    With torch loaded, DuckDB's binding takes its own modules for leaks when the interpreter is dismantled, and prints a
+    page about it after the last word of the command.
     """
-    status = 0
     try:
         app()
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    except SystemExit:
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        raise
 
 
 @app.command()

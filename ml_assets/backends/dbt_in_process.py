@@ -119,6 +119,17 @@ class DbtInProcess:
             if cast("dict[str, str]", n["config"]).get("materialized") == "incremental"
         )
 
+    @cached_property
+    def tables_with_rows_every_day(self) -> frozenset[str]:
+        """The partitioned tables of which no day is empty: those without ``days_may_be_empty`` in their meta."""
+        nodes = self.manifest_document["nodes"].items()
+        quiet = {
+            self.table_of(i)
+            for i, n in nodes
+            if cast("dict[str, dict[str, object]]", n["config"]).get("meta", {}).get("days_may_be_empty")
+        }
+        return self.partitioned_tables - quiet
+
     def column_lineage(self, build: DbtBuild, schema: Mapping[str, Mapping[str, str]]) -> dict[str, ColumnLineage]:
         """Return, for each table of a build, the parents' columns that each of its columns is made from.
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import yaml
 
@@ -135,15 +135,10 @@ def _parse_view(model: Mapping[str, object], declaration: Mapping[str, object]) 
             max_age=timedelta(hours=cast("float", declaration["max_age_hours"])),
             features=tuple(_feature(name, column) for column in columns if column["name"] not in hidden),
         )
-    windows = tuple(timedelta(hours=hours) for hours in cast("list[int]", declaration["windows_hours"]))
-    aggregates = tuple(
-        Aggregate(
-            name=identifier(aggregate["name"]),
-            function=cast("AggregateFunction", aggregate["function"]),
-            of=aggregate.get("of"),
-        )
-        for aggregate in cast("list[dict[str, str]]", declaration["aggregates"])
-    )
+    windows = tuple(_window(hours) for hours in cast("list[object]", declaration["windows_hours"]))
+    aggregates = tuple(_aggregate(one) for one in cast("list[dict[str, str]]", declaration["aggregates"]))
+    if not windows or not aggregates:
+        raise ValueError("it has no window or no aggregate")
     return WindowView(
         name=name,
         table=table,
@@ -156,6 +151,23 @@ def _parse_view(model: Mapping[str, object], declaration: Mapping[str, object]) 
             for w in windows
             for a in aggregates
         ),
+    )
+
+
+def _window(hours: object) -> timedelta:
+    if not isinstance(hours, int) or hours < 1:
+        raise ValueError(f"a window of {hours!r} hours; expected a whole number of them, 1 at least")
+    return timedelta(hours=hours)
+
+
+def _aggregate(declaration: Mapping[str, str]) -> Aggregate:
+    name, function, of = declaration["name"], declaration["function"], declaration.get("of")
+    if function not in get_args(AggregateFunction):
+        raise ValueError(f"{name!r} is a {function!r}; expected one of {', '.join(get_args(AggregateFunction))}")
+    if of is None and function != "count":
+        raise ValueError(f"{name!r} is a {function} of no column; name one with `of`")
+    return Aggregate(
+        name=identifier(name), function=cast("AggregateFunction", function), of=identifier(of) if of else None
     )
 
 

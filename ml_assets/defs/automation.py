@@ -156,8 +156,16 @@ def _stretches(days: list[str]) -> Iterator[tuple[str, str]]:
 
 @dg.run_failure_sensor(default_status=RUNNING, description="Tells the person on call that a run failed.")
 def run_failed(context: dg.RunFailureSensorContext, alerter: dg.ResourceParam[Alerter]) -> None:
-    """Send one alert per failed run."""
+    """Send one alert per failed run, with the innermost reason of each failed step."""
+    reasons = [f"{event.step_key}: {_innermost(event)}" for event in context.get_step_failure_events()]
     alerter.send(
         title=f"{context.dagster_run.job_name} failed",
-        text=f"run {context.dagster_run.run_id}: {context.failure_event.message}",
+        text="\n".join([f"run {context.dagster_run.run_id}: {context.failure_event.message}", *reasons]),
     )
+
+
+def _innermost(event: dg.DagsterEvent) -> str:
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else str(event.message)

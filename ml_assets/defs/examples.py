@@ -5,11 +5,14 @@ import dagster as dg
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
 from ml_assets.core.feature_views import FeatureView
-from ml_assets.core.point_in_time import examples_query
+from ml_assets.core.point_in_time import Pruning, examples_query, parts
 from ml_assets.core.ports import DayRange, Warehouse
 from ml_assets.core.spec import UseCase
 from ml_assets.resources import feature_views_of
 from ml_assets.use_cases import load_use_cases
+
+# Judgement: a join of this many days needs about 0.9 GB, whatever the length of the range.
+DAYS_AT_ONCE = 75
 
 
 @dg.definitions
@@ -45,8 +48,10 @@ def _examples(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsD
     def _join(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         days = days_of(context)
         sql = examples_query(use_case, views, dialect=warehouse.dialect)
-        bounds = {"first_day": days.first, "last_day": days.last}
-        n_rows = warehouse.replace_days_with_query(table, sql, days, bounds)
+        n_rows = sum(
+            warehouse.replace_days_with_query(table, sql, part, {"first_day": part.first, "last_day": part.last})
+            for part in parts(days, at_most_days=DAYS_AT_ONCE)
+        )
         counts = _counts(warehouse, use_case, days)
         for row in counts:
             context.add_asset_metadata(
@@ -63,10 +68,11 @@ def _examples(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsD
 
 
 def _deps(use_case: UseCase, views: list[FeatureView]) -> list[dg.AssetDep]:
-    """Return the tables the join reads: a window view also reads the days before, as far back as its longest window."""
+    """Return the tables the join reads, each with as many days before as a row that still counts can lie back."""
     tables = {use_case.decisions.table: 0, use_case.label.table: 0}
+    pruning = Pruning(lead_time=use_case.decisions.lead_time)
     for view in views:
-        tables[view.table] = max(tables.get(view.table, 0), view.max_age.days + 1)
+        tables[view.table] = max(tables.get(view.table, 0), -pruning.first_offset(view.max_age))
     return [
         dg.AssetDep(
             table.split("."),

@@ -1,6 +1,6 @@
 """Stage monitoring: drift, quality, a report for people, and the decision whether to train again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 
 import dagster as dg
@@ -17,7 +17,7 @@ from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.reports import monitoring_report
 from ml_assets.core.retraining import RETRAINING_SCHEMA, decide
 from ml_assets.core.spec import UseCase
-from ml_assets.resources import dbt_of, source_of
+from ml_assets.resources import dbt_of, feature_views_of, source_of
 from ml_assets.use_cases import load_use_cases
 
 DRIFT, PERFORMANCE, RETRAINING = "monitoring.drift", "monitoring.performance", "monitoring.retraining_decisions"
@@ -29,14 +29,27 @@ def defs() -> dg.Definitions:
     """Drift, performance, report and retraining decision per use case; the newest-day checks of all daily tables."""
     use_cases = load_use_cases()
     kinds = (_drift, _performance, _report, _retraining)
-    tables = [f"raw.{c.table}" for c in source_of(Environment.current()).contracts.values() if c.is_partitioned]
-    tables += sorted(dbt_of(Environment.current()).partitioned_tables)
-    keys = {table: table.split(".") for table in tables}
-    keys |= {u.examples_table: u.key("examples") for u in use_cases}
-    keys |= {u.predictions_table: u.key("predictions") for u in use_cases}
     return dg.Definitions(
-        assets=[kind(use_case) for use_case in use_cases for kind in kinds], asset_checks=[_newest_day(keys)]
+        assets=[kind(use_case) for use_case in use_cases for kind in kinds],
+        asset_checks=[_newest_day(_dated_rows(use_cases))],
     )
+
+
+def _dated_rows(use_cases: Sequence[UseCase]) -> dict[str, str]:
+    """Return asset key -> where its rows are, for every table that has rows on every day."""
+    environment = Environment.current()
+    dbt = dbt_of(environment)
+    tables = {f"raw.{c.table}" for c in source_of(environment).contracts.values() if c.is_partitioned}
+    # A table that Python computes is no model of dbt, but it declares a feature view.
+    tables |= dbt.tables_with_rows_every_day
+    tables |= {view.table for view in feature_views_of(environment).values()} - dbt.partitioned_tables
+    found = {table.replace(".", "/"): table for table in sorted(tables)}
+    for use_case in use_cases:
+        of_all = {"drift": DRIFT, "performance": PERFORMANCE, "retraining": RETRAINING}
+        places = {"examples": use_case.examples_table, "predictions": use_case.predictions_table}
+        places |= {stage: f"{table} where use_case = '{use_case.name}'" for stage, table in of_all.items()}
+        found |= {"/".join(use_case.key(stage)): place for stage, place in places.items()}
+    return found
 
 
 def _drift(use_case: UseCase) -> dg.AssetsDefinition:
@@ -191,16 +204,16 @@ def _retraining(use_case: UseCase) -> dg.AssetsDefinition:
     return _decide
 
 
-def _newest_day(keys: dict[str, list[str]]) -> dg.AssetChecksDefinition:
+def _newest_day(places: dict[str, str]) -> dg.AssetChecksDefinition:
     """Check that each daily table has reached the day it must: a fresh materialization of an old day does not count."""
     specs = [
         dg.AssetCheckSpec(
-            "newest_day", asset=key, description="The newest day is the run's, or yesterday outside a run."
+            "newest_day", asset=key.split("/"), description="The newest day is the run's, or yesterday outside a run."
         )
-        for key in keys.values()
+        for key in places
     ]
 
-    @dg.multi_asset_check(name="newest_days", specs=specs, can_subset=True)
+    @dg.multi_asset_check(name="newest_days", specs=specs, can_subset=True, pool="warehouse")
     def _check(
         context: dg.AssetCheckExecutionContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> Iterator[dg.AssetCheckResult]:
@@ -208,13 +221,13 @@ def _newest_day(keys: dict[str, list[str]]) -> dg.AssetChecksDefinition:
         wanted = tags.get("dagster/asset_partition_range_end") or tags.get("dagster/partition")
         yesterday = today(datetime.now(LOCAL_ZONE)) - timedelta(days=1)
         expected = min(date.fromisoformat(wanted), yesterday) if wanted else yesterday
-        selected = {check.asset_key for check in context.selected_asset_check_keys}
-        tables = {table: dg.AssetKey(key) for table, key in keys.items() if dg.AssetKey(key) in selected}
-        sql = " union all ".join(f"select '{t}' as name, max(partition_on) as newest from {t}" for t in tables)  # noqa: S608
+        selected = [check.asset_key.to_user_string() for check in context.selected_asset_check_keys]
+        newest_of = "select '{key}' as name, max(partition_on) as newest from {place}"
+        sql = " union all ".join(newest_of.format(key=key, place=places[key]) for key in selected)
         for row in warehouse.query(sql).to_pylist():
             newest = row["newest"]
             yield dg.AssetCheckResult(
-                asset_key=tables[row["name"]],
+                asset_key=dg.AssetKey.from_user_string(row["name"]),
                 check_name="newest_day",
                 passed=newest is not None and newest >= expected,
                 severity=dg.AssetCheckSeverity.WARN,

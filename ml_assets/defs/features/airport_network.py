@@ -48,7 +48,10 @@ def feat_airport_network(
         # A flight can arrive a day or two after the one it was planned for.
         {"first_day": days.first - WINDOW - timedelta(days=2), "last_day": days.last - timedelta(days=1)},
     )
-    rows = pa.concat_tables([network_of(arrivals, day) for day in days.dates])
+    networks = {day: network_of(arrivals, day) for day in days.dates}
+    for day, network in networks.items():
+        context.add_asset_metadata({"dagster/partition_row_count": network.num_rows}, partition_key=day.isoformat())
+    rows = pa.concat_tables(networks.values())
     warehouse.replace_days({TABLE: rows}, days)
     return dg.MaterializeResult(metadata={"n_rows": rows.num_rows})
 

@@ -57,7 +57,9 @@ def _dbt_models(dbt: DbtInProcess) -> dg.AssetsDefinition:
     )
     def dbt_models(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> Iterator[Any]:
         days = days_of(context)
-        invocation = get_updated_cli_invocation_params_for_context(context, dbt.manifest_document, translator)
+        invocation = get_updated_cli_invocation_params_for_context(
+            context.op_execution_context, dbt.manifest_document, translator
+        )
         build = dbt.build(invocation.selection_args, days=days)
         outputs, checks = [], []
         for raw_event in build.events:
