@@ -1,4 +1,4 @@
-"""kill -9, or a disk that is full, in the middle of each stage; then the same command again: as if nothing had happened.
+"""kill -9, or a full disk, in the middle of each stage; then the same command again: as if nothing had happened.
 
 ML_ASSETS_KILL_SEED chooses other moments.
 """
