@@ -1,5 +1,6 @@
 """A small life of the real use case on two weeks of real flights, built once and given to each test as a fresh copy."""
 
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -162,3 +163,8 @@ def life(_shared_life: tuple[Life, Home]) -> Iterator[Life]:
     life.events.clear()
     with environment_of(life.home.path):
         yield life
+
+
+def pytest_unconfigure() -> None:
+    """Keep quiet after the summary: with torch loaded, DuckDB's binding prints a page about leaks that are none."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

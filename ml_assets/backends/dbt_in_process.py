@@ -23,6 +23,7 @@ _RESULT_EVENTS = {"LogModelResult", "LogTestResult", "LogSeedResult"}
 _FAILED = {"error", "fail", "runtime error"}
 _QUIET = [
     "--quiet",
+    "--log-level=none",
     "--no-use-colors",
     "--log-level-file=none",
     "--no-send-anonymous-usage-stats",
