@@ -6,7 +6,7 @@ STATE := $(abspath $(or $(ML_ASSETS_HOME),data))
 export DAGSTER_HOME := $(STATE)/dagster
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test ui check bench clean
+.PHONY: help install run test slow ui check bench clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +23,9 @@ run: install  ## the main job: land half a year, train, promote, predict and mon
 
 test: install  ## the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+slow: install  ## the slow tests: end to end, bad input, kills, every command of the README
+	$(BIN)/python -m pytest -m slow
 
 $(DAGSTER_HOME)/dagster.yaml:
 	mkdir -p $(@D) && cp deploy/local/dagster.yaml $@

@@ -12,6 +12,8 @@ from ml_assets.core.errors import ChampionMissing
 from ml_assets.core.ports import DayRange
 from ml_assets.lifecycle import RunFailed
 
+pytestmark = pytest.mark.slow
+
 SUNDAY, MONDAY, TUESDAY = date(2013, 1, 13), date(2013, 1, 14), date(2013, 1, 15)
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 

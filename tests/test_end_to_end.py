@@ -25,6 +25,8 @@ from ml_assets.core.training_sets import load_training_set, training_set_of
 from ml_assets.defs import models
 from ml_assets.resources import feature_views_of
 
+pytestmark = pytest.mark.slow
+
 SUNDAY = date(2013, 1, 13)
 MONDAY = date(2013, 1, 14)
 DAILY = [

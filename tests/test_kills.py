@@ -21,6 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TUESDAY = date(2013, 1, 15)
 SEED = int(os.environ.get("ML_ASSETS_KILL_SEED", "2013"))
 
@@ -114,6 +116,7 @@ class Nursery:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                start_new_session=True,
             )
 
     def live(self, day: date, *, lands_only: bool = False, **disturbance: object) -> dict | None:
@@ -129,8 +132,10 @@ class Nursery:
         return json.loads((self.home / "said.json").read_text())
 
     def end(self) -> None:
-        self._process.stdin.close()
+        # With whatever it has forked, should that hang.
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._process.stdin.close()
         self._process.stdout.close()
 
 

@@ -26,6 +26,8 @@ from pyarrow import parquet
 from ml_assets.backends.sources.nycflights13_contracts import CONTRACTS
 from ml_assets.core.days import DayRange
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 

@@ -100,7 +100,9 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
             registry.refuse(store, **_entry(trained.package, verdict, use_case))
         curve = calibration_curve(training_set.test["label"].to_numpy(), score(trained.package, training_set.test))
         path = f"reports/{use_case.name}/candidate-{trained.package.version}.html"
-        store.put(path, _page(trained, verdict, champion, training_set, curve, use_case).encode())
+        # A candidate that is used again has no training curve to draw: the page of its training stands.
+        if not (trained.is_reused and store.exists(path)):
+            store.put(path, _page(trained, verdict, champion, training_set, curve, use_case).encode())
         return dg.MaterializeResult(
             data_version=dg.DataVersion(trained.package.package_hash),
             metadata={
