@@ -212,12 +212,16 @@ def _network(
 
 @contextmanager
 def _quiet_and_deterministic(seed: int) -> Generator[None]:
-    """Seed torch, ask it for deterministic algorithms and Lightning for silence; undo all of it afterwards."""
+    """Seed torch, ask it for one thread and deterministic algorithms, Lightning for silence; undo it all afterwards.
+
+    On a network of this size threads mostly wait for each other, at full load: on two busy cores an epoch with two
+    took five times the CPU and the time of an epoch with one. And the sums do not depend on how many cores there are.
+    """
     import torch
 
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
-    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    was_deterministic, n_threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     with torch.random.fork_rng(), warnings.catch_warnings():
         # Lightning's advice is on DataLoader workers and on loggers, neither of which is used here.
         warnings.filterwarnings("ignore", module=r"pytorch_lightning.*")
@@ -225,9 +229,11 @@ def _quiet_and_deterministic(seed: int) -> Generator[None]:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         torch.manual_seed(seed)
+        torch.set_num_threads(1)
         try:
             yield
         finally:
+            torch.set_num_threads(n_threads)
             torch.use_deterministic_algorithms(was_deterministic)
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
