@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from ml_assets.core.errors import BadInput
 from ml_assets.core.ports import DayRange
 
 LOCAL_ZONE = ZoneInfo("America/New_York")
@@ -26,6 +27,13 @@ def day_starts_at(day: date) -> datetime:
 def today(now: datetime) -> date:
     """Return the New York local day of a moment."""
     return now.astimezone(LOCAL_ZONE).date()
+
+
+def refuse_unknown_partitions(days: DayRange) -> None:
+    """Raise BadInput where a day has no partition: before the first day, or after today."""
+    last = date.fromisoformat(DAILY.get_last_partition_key() or FIRST_DAY.isoformat())
+    if days.first < FIRST_DAY or days.last > last:
+        raise BadInput(f"{days} is not in the partitions, which are {FIRST_DAY}..{last} (today); choose days in them")
 
 
 def days_of(context: dg.AssetExecutionContext) -> DayRange:

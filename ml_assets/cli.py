@@ -20,7 +20,7 @@ from ml_assets.core.errors import BadInput, MlAssetsError
 from ml_assets.core.package import load_package
 from ml_assets.core.ports import DayRange
 from ml_assets.core.spec import UseCase
-from ml_assets.lifecycle import LANDING, SERVING, Lifecycle
+from ml_assets.lifecycle import LANDING, SERVING, Lifecycle, instance_of, tell_dagster
 from ml_assets.use_cases import load_use_cases
 
 app = typer.Typer(
@@ -114,7 +114,10 @@ def rollback(
     use_case: UseCaseName = "arrival_delay",
     to_version: Annotated[str | None, typer.Option("--to", help="Which version; the one before unless given.")] = None,
 ) -> None:
-    """Put an earlier champion back in charge, with one more ledger entry."""
+    """Put an earlier champion back in charge, with one more ledger entry.
+
+    Dagster is told of it as of a promotion: where it runs, a sensor predicts the days since again.
+    """
     with _failures_in_words():
         entry = registry.rollback(
             _store(),
@@ -125,8 +128,12 @@ def rollback(
             recorded_at=datetime.now(UTC),
             recorded_by=getuser(),
         )
+        tell_dagster(instance_of(Environment.current()), _known(use_case), entry)
     console.print(f"{entry.version} is in charge from {entry.effective_from} on (ledger entry {entry.sequence}).")
-    console.print(f"Predict the days since again: materialize {use_case}/predictions and what follows it.")
+    console.print(
+        f"While `make ui` or a Dagster daemon runs, {use_case}_rescore predicts the days since again; "
+        f"else materialize {use_case}/predictions and what follows it."
+    )
 
 
 class _Screen:
@@ -149,16 +156,14 @@ class _Screen:
         self._progress.start()
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        if self._task is not None:
-            self._progress.update(self._task, now="")
+    def __exit__(self, error: type[BaseException] | None, *_where: object) -> None:
+        if error is None:
+            self._finish()
         self._progress.stop()
 
     def begin(self, what: str, *, total: int | None = None) -> None:
-        """Start a line; without a total it counts the steps of the runs that follow."""
-        if self._task is not None:
-            done = self._progress.tasks[self._task].completed
-            self._progress.update(self._task, now="", total=done, completed=done)
+        """Finish the line before and start another; without a total it counts the steps of the runs that follow."""
+        self._finish()
         self._counts_steps = total is None
         self._task = self._progress.add_task(what, total=total, now="")
 
@@ -166,6 +171,11 @@ class _Screen:
         """Move the line one on."""
         if self._task is not None:
             self._progress.update(self._task, advance=1, now=now)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            done = self._progress.tasks[self._task].completed
+            self._progress.update(self._task, now="", total=done, completed=done)
 
     def on_event(self, entry: dg.EventLogEntry) -> None:
         """Show the step that started or finished, or what a step says."""

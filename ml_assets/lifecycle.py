@@ -3,7 +3,7 @@
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,10 +11,13 @@ from pathlib import Path
 import dagster as dg
 
 from ml_assets.backends.environments import Environment
+from ml_assets.calendar import refuse_unknown_partitions
 from ml_assets.core import registry
 from ml_assets.core.errors import ChampionMissing, MlAssetsError
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
+from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.spec import UseCase
+from ml_assets.defs.automation import failure_reasons
 
 LANDING = ("raw", "features", "examples")
 SERVING = ("predictions", "monitoring")
@@ -96,13 +99,16 @@ class Lifecycle:
             )
 
     def _run(self, keys: Sequence[dg.AssetKey], days: DayRange) -> None:
+        refuse_unknown_partitions(days)
         is_one_day = days.first == days.last
         run_id = str(uuid.uuid4())
         tags = {
             "dagster/asset_partition_range_start": days.first.isoformat(),
             "dagster/asset_partition_range_end": days.last.isoformat(),
         }
-        with _listening(self._instance, run_id, self._on_event):
+        # One day touches the file thirty times within seconds; a long range would keep others out for minutes.
+        session = self.warehouse.session() if is_one_day else nullcontext()
+        with _listening(self._instance, run_id, self._on_event), session:
             result = self._job.execute_in_process(
                 run_id=run_id,
                 instance=self._instance,
@@ -113,7 +119,8 @@ class Lifecycle:
                 raise_on_error=False,
             )
         if not result.success:
-            raise RunFailed(f"{days}: " + "; ".join(_failures(result.all_events)))
+            reasons = failure_reasons(result.all_events) or ["the run ended without saying why"]
+            raise RunFailed(f"{days}: " + "; ".join(reasons))
 
     def _facts(self, use_case: UseCase, day: date) -> dict[str, object]:
         sql = """
@@ -135,19 +142,19 @@ def instance_of(environment: Environment) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_config(str(home))
 
 
+def tell_dagster(instance: dg.DagsterInstance, use_case: UseCase, entry: LedgerEntry) -> None:
+    """Report a ledger entry that no run wrote as a materialization of the champion, which sensors and people see."""
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(
+            asset_key=use_case.key("champion"),
+            partition=entry.effective_from.isoformat(),
+            metadata=dict(entry.facts),
+            tags={"dagster/data_version": entry.package_hash},
+        )
+    )
+
+
 @contextmanager
 def _listening(instance: dg.DagsterInstance, run_id: str, on_event: OnEvent) -> Iterator[None]:
     instance.add_event_listener(run_id, on_event)
     yield
-
-
-def _failures(events: Sequence[dg.DagsterEvent]) -> list[str]:
-    """Return what a person needs to know of each failed step: its name and the innermost error."""
-    found = []
-    for event in events:
-        if event.is_step_failure:
-            error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            found.append(f"{event.step_key}: {error.message.strip() if error else event.message}")
-    return found or ["the run ended without saying why"]

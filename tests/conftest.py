@@ -117,8 +117,8 @@ def environment_of(home: Path) -> Iterator[None]:
         yield
 
 
-def small_life(home: Path, on_event: Callable[[dg.DagsterEvent], None]) -> tuple[Lifecycle, UseCase]:
-    """Return the asset graph of the small use case over a home; to be called, and used, in ``environment_of`` it."""
+def small_life(on_event: Callable[[dg.DagsterEvent], None]) -> tuple[Lifecycle, UseCase]:
+    """Return the asset graph of the small use case; to be called, and used, inside ``environment_of``."""
     use_case = small_use_case()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arrival_delay, "USE_CASE", use_case)
@@ -140,7 +140,7 @@ def _shared_life(tmp_path_factory: pytest.TempPathFactory) -> tuple[Life, Home]:
     folder = tmp_path_factory.mktemp("life")
     home, events = Home(path=folder / "home"), []
     with environment_of(home.path):
-        lifecycle, use_case = small_life(home.path, events.append)
+        lifecycle, use_case = small_life(events.append)
         life = Life(lifecycle=lifecycle, use_case=use_case, home=home, events=events)
         life.land(date(2013, 1, 1), date(2013, 1, 14))
         assert life.train(date(2013, 1, 12))

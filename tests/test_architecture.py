@@ -16,11 +16,12 @@ PACKAGE = ROOT / "ml_assets"
 # Each room, and the rooms it may import. Dagster lives in the first list only.
 ABOVE_THE_LINE = {
     "cli": {"lifecycle", "definitions", "resources", "calendar", "use_cases", "backends", "core"},
-    "lifecycle": {"definitions", "resources", "calendar", "use_cases", "backends", "core"},
+    "lifecycle": {"definitions", "defs", "resources", "calendar", "use_cases", "backends", "core"},
     "definitions": {"defs", "resources", "calendar", "use_cases", "backends", "core"},
     "defs": {"resources", "calendar", "use_cases", "backends", "core"},
     "resources": {"backends", "core"},
     "calendar": {"core"},
+    "local_instance": set[str](),
 }
 BELOW_THE_LINE = {"use_cases": {"core"}, "backends": {"core"}, "serving": {"backends", "core"}, "core": set[str]()}
 MAY_IMPORT = {**ABOVE_THE_LINE, **BELOW_THE_LINE}

@@ -1,6 +1,7 @@
 """The ports of the library: what it needs from a warehouse, an artifact store, a source and a tracker."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date, datetime
 from typing import Literal, Protocol
 
@@ -19,6 +20,10 @@ class Warehouse(Protocol):
     @property
     def dialect(self) -> Dialect:
         """Which SQL the queries must be written in."""
+        ...
+
+    def session(self) -> AbstractContextManager[None]:
+        """Let the operations of this thread share what opening a connection costs, until the context ends."""
         ...
 
     def query(self, sql: str, parameters: Mapping[str, Parameter] | None = None) -> pa.Table:

@@ -5,7 +5,7 @@ gets it, and the other looks again at what it now follows. In charge on a day is
 rollback entry with the greatest ``(effective_from, sequence)`` names, among those effective on or before that day.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
@@ -58,6 +58,18 @@ class LedgerEntry(PendingEntry):
     """One line of the ledger. ``sequence`` is its place: 1 for the first."""
 
     sequence: int
+
+    @property
+    def facts(self) -> Mapping[str, str | int]:
+        """What is shown of the entry wherever the champion is."""
+        return {
+            "action": self.action,
+            "version": self.version,
+            "effective_from": self.effective_from.isoformat(),
+            "ledger_sequence": self.sequence,
+            "reason": self.reason,
+            "recorded_by": self.recorded_by,
+        }
 
 
 def append(store: ArtifactStore, entry: PendingEntry) -> LedgerEntry:

@@ -1,7 +1,7 @@
 """Automation: what runs without a person: the day, the week, a retraining that was decided, a new champion."""
 
-from collections.abc import Iterator
-from datetime import date, timedelta
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -107,7 +107,8 @@ def _retraining_decided(job: Job, use_case: UseCase) -> dg.SensorDefinition:
         if "decision" not in facts or facts["decision"].value != "retrain":
             yield dg.SkipReason("the newest decision is to wait")
             return
-        as_of = str(facts["as_of"].value)
+        # A day that is not over yet can decide too; the training it asks for uses what is known before today.
+        as_of = min(str(facts["as_of"].value), today(datetime.now(LOCAL_ZONE)).isoformat())
         # The run that decided is part of the key: a decision made again after a failed training trains again.
         yield dg.RunRequest(run_key=f"{use_case.name}:{as_of}:{event.run_id}", partition_key=as_of)
 
@@ -157,15 +158,24 @@ def _stretches(days: list[str]) -> Iterator[tuple[str, str]]:
 @dg.run_failure_sensor(default_status=RUNNING, description="Tells the person on call that a run failed.")
 def run_failed(context: dg.RunFailureSensorContext, alerter: dg.ResourceParam[Alerter]) -> None:
     """Send one alert per failed run, with the innermost reason of each failed step."""
-    reasons = [f"{event.step_key}: {_innermost(event)}" for event in context.get_step_failure_events()]
     alerter.send(
         title=f"{context.dagster_run.job_name} failed",
-        text="\n".join([f"run {context.dagster_run.run_id}: {context.failure_event.message}", *reasons]),
+        text="\n".join(
+            [
+                f"run {context.dagster_run.run_id}: {context.failure_event.message}",
+                *failure_reasons(context.get_step_failure_events()),
+            ]
+        ),
     )
 
 
-def _innermost(event: dg.DagsterEvent) -> str:
+def failure_reasons(events: Iterable[dg.DagsterEvent]) -> list[str]:
+    """Return for each failed step its name and the error that the asset raised, without Dagster's wrapping."""
+    return [f"{event.step_key}: {_raised(event)}" for event in events if event.is_step_failure]
+
+
+def _raised(event: dg.DagsterEvent) -> str:
     error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
+    while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
         error = error.cause
     return error.message.strip() if error else str(event.message)

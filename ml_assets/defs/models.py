@@ -151,12 +151,7 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
             raise dg.Failure(f"{package.version} was refused on {entry.recorded_at:%Y-%m-%d}: {entry.reason}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(entry.package_hash),
-            metadata={
-                "version": entry.version,
-                "effective_from": entry.effective_from.isoformat(),
-                "ledger_sequence": entry.sequence,
-                "reason": entry.reason,
-            },
+            metadata=dict(entry.facts),
         )
 
     return _promote

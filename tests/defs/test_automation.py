@@ -9,6 +9,9 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 from ml_assets.calendar import DAILY, LOCAL_ZONE
+from ml_assets.core.registry import LedgerEntry
+from ml_assets.lifecycle import tell_dagster
+from ml_assets.use_cases import arrival_delay
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
@@ -190,6 +193,15 @@ def test_a_decision_to_retrain_starts_one_training_as_of_the_next_day(
     assert sensor.job_name == "arrival_delay_training"
 
 
+def test_a_decision_of_a_day_that_is_not_over_trains_as_of_today(
+    definitions: dg.Definitions, instance: dg.DagsterInstance
+):
+    today = datetime.now(LOCAL_ZONE).date().isoformat()
+    materialize(instance, RETRAINING, decided("retrain", today))
+    found = tick(definitions, instance, "arrival_delay_retraining_decided")
+    assert [request.partition_key for request in found.run_requests or []] == [today]
+
+
 def test_a_tick_that_forgot_its_cursor_asks_under_the_same_key(
     definitions: dg.Definitions, instance: dg.DagsterInstance
 ):
@@ -273,6 +285,36 @@ def test_a_champion_promoted_again_scores_again(definitions: dg.Definitions, ins
         cursor = found.cursor
         keys += [request.run_key for request in found.run_requests or []]
     assert len(set(keys)) == len(keys) == 2
+
+
+def test_a_rollback_by_hand_scores_again_and_the_asset_shows_it(
+    definitions: dg.Definitions, instance: dg.DagsterInstance
+):
+    predict(instance, "2013-07-07", "2013-07-08", "2013-07-09")
+    promoted(instance, "2013-07-07", version="v2")
+    before = tick(definitions, instance, "arrival_delay_champion_changed")
+    entry = LedgerEntry(
+        action="rollback",
+        use_case="arrival_delay",
+        version="v1",
+        package_hash="a" * 64,
+        effective_from=date(2013, 7, 8),
+        as_of=date(2013, 7, 1),
+        reason="too many false alarms",
+        recorded_at=datetime(2013, 7, 9, tzinfo=UTC),
+        recorded_by="ann",
+        sequence=3,
+    )
+    tell_dagster(instance, arrival_delay.USE_CASE, entry)
+
+    found = tick(definitions, instance, "arrival_delay_champion_changed", cursor=before.cursor)
+    assert stretches(found) == [("2013-07-08", "2013-07-09")]
+    shown = instance.get_latest_materialization_event(dg.AssetKey(CHAMPION)).asset_materialization
+    assert (shown.partition, shown.metadata["version"].value, shown.metadata["recorded_by"].value) == (
+        "2013-07-08",
+        "v1",
+        "ann",
+    )
 
 
 class FakeAlerter:

@@ -6,7 +6,7 @@ Colours are the light palette of the page; its style sheet swaps each for a dark
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import altair as alt
 
 Spec = Mapping[str, object]
+Rows = Sequence[Mapping[str, object]]
 
 INK, MUTED, GRID = "#1f2933", "#616e7c", "#e4e7eb"
 MAIN, OTHER, QUIET = "#2563a6", "#c2571a", "#9aa5b1"
@@ -84,21 +85,23 @@ def lines_by_day(
     legend = alt.Legend(orient="top", title=None, symbolType="stroke") if len(series) > 1 else None
     names = list(series)
     color = alt.Color("series:N", scale=alt.Scale(domain=names, range=[MAIN, OTHER][: len(names)]), legend=legend)
-    chart = alt.Chart(alt.Data(values=values)).encode(x=x, y=y, color=color)
+    chart = alt.Chart(alt.NamedData("rows")).encode(x=x, y=y, color=color)
+    datasets: dict[str, Rows] = {"rows": values}
     layers = [
         chart.mark_line(strokeWidth=2, invalid="break-paths-filter-domains"),
         chart.mark_point(size=28, filled=True, opacity=1, invalid="filter"),
     ]
     if level:
         name, value = level
-        rule = alt.Chart(alt.Data(values=[{"value": value, "label": name}]))
+        datasets["level"] = [{"value": value, "label": name}]
+        rule = alt.Chart(alt.NamedData("level"))
         layers.append(rule.mark_rule(color=QUIET, strokeDash=[4, 3], strokeWidth=1.5).encode(y="value:Q"))
         layers.append(
             rule.mark_text(align="right", baseline="bottom", dy=-3, fontSize=11, color=MUTED).encode(
                 x=alt.value(_WIDTH - 2), y="value:Q", text="label:N"
             )
         )
-    return _spec(alt.layer(*layers))
+    return _spec(alt.layer(*layers), **datasets)
 
 
 def stacked_by_day(days: Sequence[date], parts: Mapping[str, Sequence[int]], *, y_title: str) -> Spec:
@@ -114,7 +117,7 @@ def stacked_by_day(days: Sequence[date], parts: Mapping[str, Sequence[int]], *, 
     step = max(1, -(-len(days) // _N_DATES))
     labels = [f"{day:%-d %b}" for day in days]
     chart = (
-        alt.Chart(alt.Data(values=values))
+        alt.Chart(alt.NamedData("rows"))
         .mark_bar()
         .encode(
             x=alt.X(
@@ -132,7 +135,7 @@ def stacked_by_day(days: Sequence[date], parts: Mapping[str, Sequence[int]], *, 
             order="order:Q",
         )
     )
-    return _spec(chart)
+    return _spec(chart, rows=values)
 
 
 def calibration(bins: Sequence[CalibrationBin]) -> Spec:
@@ -142,10 +145,8 @@ def calibration(bins: Sequence[CalibrationBin]) -> Spec:
     values = [{"predicted": b.mean_prediction, "happened": b.positive_share} for b in bins]
     top = min(1.0, 1.05 * max([0.1, *(max(v.values()) for v in values)]))
     scale, axis = alt.Scale(domain=[0, top], nice=False), alt.Axis(format=".0%", tickCount=5)
-    diagonal = alt.Chart(alt.Data(values=[{"v": 0}, {"v": top}])).mark_line(
-        color=QUIET, strokeDash=[4, 3], strokeWidth=1.5
-    )
-    chart = alt.Chart(alt.Data(values=values)).encode(
+    diagonal = alt.Chart(alt.NamedData("diagonal")).mark_line(color=QUIET, strokeDash=[4, 3], strokeWidth=1.5)
+    chart = alt.Chart(alt.NamedData("rows")).encode(
         x=alt.X("predicted:Q", title="Predicted probability (mean of the bin)", scale=scale, axis=axis),
         y=alt.Y("happened:Q", title="Share that came true", scale=scale, axis=axis),
     )
@@ -154,7 +155,9 @@ def calibration(bins: Sequence[CalibrationBin]) -> Spec:
             diagonal.encode(x=alt.X("v:Q"), y=alt.Y("v:Q")),
             chart.mark_line(color=MAIN, strokeWidth=2),
             chart.mark_point(color=MAIN, filled=True, size=36, opacity=1),
-        )
+        ),
+        rows=values,
+        diagonal=[{"v": 0}, {"v": top}],
     )
 
 
@@ -172,7 +175,7 @@ def prediction_shares(bins: Bins, predictions: npt.ArrayLike) -> Spec:
         for rows, share in (("this day", day[i]), ("training", bins.shares[i]))
     ]
     chart = (
-        alt.Chart(alt.Data(values=values))
+        alt.Chart(alt.NamedData("rows"))
         .mark_bar()
         .encode(
             x=alt.X(
@@ -190,7 +193,7 @@ def prediction_shares(bins: Bins, predictions: npt.ArrayLike) -> Spec:
             ),
         )
     )
-    return _spec(chart)
+    return _spec(chart, rows=values)
 
 
 def training_curve(epochs: Sequence[tuple[int, float, float]]) -> Spec:
@@ -203,7 +206,7 @@ def training_curve(epochs: Sequence[tuple[int, float, float]]) -> Spec:
         for number, *losses in epochs
         for name, value in zip(names, losses, strict=True)
     ]
-    chart = alt.Chart(alt.Data(values=values)).encode(
+    chart = alt.Chart(alt.NamedData("rows")).encode(
         x=alt.X("epoch:Q", title="Epoch", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
         y=alt.Y("value:Q", title="Log loss (nats)", scale=alt.Scale(zero=False)),
         color=alt.Color(
@@ -212,7 +215,8 @@ def training_curve(epochs: Sequence[tuple[int, float, float]]) -> Spec:
             legend=alt.Legend(orient="top", title=None, symbolType="stroke"),
         ),
     )
-    return _spec(alt.layer(chart.mark_line(strokeWidth=2), chart.mark_point(size=28, filled=True, opacity=1)))
+    layers = chart.mark_line(strokeWidth=2), chart.mark_point(size=28, filled=True, opacity=1)
+    return _spec(alt.layer(*layers), rows=values)
 
 
 def calibration_of_histogram(histogram: ScoreHistogram, n_bins: int = 10) -> tuple[CalibrationBin, ...]:
@@ -243,7 +247,8 @@ def _short(bins: Bins, index: int) -> str:
     return f"{low:.2f}\N{EN DASH}{high:.2f}"
 
 
-def _spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart") -> Spec:
+def _spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", **datasets: Rows) -> Spec:
+    """Return the specification with the rows its layers name, which altair would copy and check one by one."""
     styled = (
         chart.properties(width=_WIDTH, height=_HEIGHT, background="transparent", padding=6)
         .configure(font=_FONT)
@@ -265,4 +270,4 @@ def _spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart") -> Spec:
         .configure_axisY(domain=False, ticks=False)
         .configure_legend(labelColor=INK, labelFontSize=12, offset=4, padding=0)
     )
-    return cast("Spec", styled.to_dict(validate=False))
+    return {**styled.to_dict(validate=False), "datasets": datasets}

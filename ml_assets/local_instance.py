@@ -1,0 +1,149 @@
+"""The Dagster instance of a laptop: Dagster's own on SQLite, healed of two faults.
+
+Its event log compiles every SQL statement anew for every query, which is half the CPU time of a run of small steps. And
+a run that is killed keeps its place in a pool for ever, so that the next run waits for a process that is gone.
+"""
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import yaml
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._serdes import ConfigurableClassData
+from dagster._utils.concurrency import ConcurrencyClaimStatus
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Connection
+from sqlalchemy.pool import NullPool
+
+
+class LocalInstance(dg.DagsterInstance):
+    """What ``instance_class`` in deploy/local/dagster.yaml names. Without it the same files are read."""
+
+    @staticmethod
+    def config_schema() -> Mapping[str, object]:
+        """Return the settings it has beside Dagster's: none."""
+        return {}
+
+    @staticmethod
+    def config_defaults(base_dir: str) -> Mapping[str, ConfigurableClassData | None]:
+        """Return Dagster's defaults with the storage of this module, in the same folder."""
+        storage = ConfigurableClassData(__name__, LocalStorage.__name__, yaml.safe_dump({"base_dir": base_dir}))
+        return {**InstanceRef.config_defaults(base_dir), "storage": storage}
+
+
+class LocalStorage(DagsterSqliteStorage):
+    """Dagster's SQLite storage with the event log of this module."""
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(base_dir, inst_data)
+        self._event_log_storage = LocalEventLog(self._event_log_storage._base_dir)
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, str]
+    ) -> "LocalStorage":
+        """Return the storage in the folder ``base_dir``."""
+        return cls.from_local(config_value["base_dir"], inst_data)
+
+
+class LocalEventLog(SqliteEventLogStorage):
+    """The files and tables of SqliteEventLogStorage, through one SQLAlchemy engine that is told which file to open.
+
+    A step that waits for a place in a pool, or has one, holds a lock on a file of its own. The kernel lets go of the
+    lock when the process ends, however it ends: that is how the next claim knows whose place is free.
+
+    ``_connect`` and ``_db_lock`` are not public API of Dagster; tests/test_local_instance.py holds them.
+    """
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        self._shard_of_thread = threading.local()
+        self._engine = create_engine("sqlite://", creator=self._open, poolclass=NullPool)
+        self._locks: dict[Path, int] = {}
+        self._locks_folder = Path(base_dir) / "pool_locks"
+        super().__init__(base_dir, inst_data)
+
+    def claim_concurrency_slot(
+        self, concurrency_key: str, run_id: str, step_key: str, priority: int | None = None
+    ) -> ConcurrencyClaimStatus:
+        """Claim a place in a pool for a step, after the places of processes that are gone were freed."""
+        self._lock(run_id, step_key)
+        claim = super().claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
+        if not claim.is_claimed and self._free_places_of_the_dead(concurrency_key):
+            claim = super().claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
+        return claim
+
+    def free_concurrency_slot_for_step(self, run_id: str, step_key: str) -> None:
+        """Give a step's place back."""
+        super().free_concurrency_slot_for_step(run_id, step_key)
+        path = self._lock_path(run_id, step_key)
+        if path in self._locks:
+            path.unlink(missing_ok=True)
+            os.close(self._locks.pop(path))
+
+    def dispose(self) -> None:
+        """Let go of everything, as the end of the process would."""
+        super().dispose()
+        while self._locks:
+            os.close(self._locks.popitem()[1])
+
+    def _lock(self, run_id: str, step_key: str) -> None:
+        path = self._lock_path(run_id, step_key)
+        if path not in self._locks:
+            path.parent.mkdir(exist_ok=True)
+            self._locks[path] = os.open(path, os.O_RDWR | os.O_CREAT)
+            fcntl.flock(self._locks[path], fcntl.LOCK_EX)
+
+    def _lock_path(self, run_id: str, step_key: str) -> Path:
+        return self._locks_folder / f"{run_id}.{step_key}.lock"
+
+    def _free_places_of_the_dead(self, concurrency_key: str) -> bool:
+        """Free the places of steps whose process is gone, and report their runs as failed; tell if there were any."""
+        pool = self.get_concurrency_info(concurrency_key)
+        steps = {(place.run_id, place.step_key) for place in (*pool.claimed_slots, *pool.pending_steps)}
+        dead = [(run_id, step_key) for run_id, step_key in steps if self._is_dead(run_id, step_key)]
+        for run_id, step_key in dead:
+            super().free_concurrency_slot_for_step(run_id, step_key)
+            self._lock_path(run_id, step_key).unlink(missing_ok=True)
+            run = self._instance.get_run_by_id(run_id)
+            if run and not run.is_finished:
+                self._instance.report_run_failed(run, f"The process that ran {step_key} is gone; run it again.")
+        return bool(dead)
+
+    def _is_dead(self, run_id: str, step_key: str) -> bool:
+        path = self._lock_path(run_id, step_key)
+        if path in self._locks:
+            return False
+        try:
+            # Without its file a step is not one of this storage, or is done: nothing is known of its process.
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path_for_shard(self._shard_of_thread.name), timeout=SQLITE_BUSY_TIMEOUT_SECONDS)
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        with self._db_lock:
+            self._shard_of_thread.name = shard
+            if shard not in self._initialized_dbs:
+                self._initdb(self._engine)
+                self._initialized_dbs.add(shard)
+            with self._engine.connect() as connection, connection.begin():
+                yield connection

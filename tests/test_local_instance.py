@@ -1,0 +1,135 @@
+"""The Dagster instance of a laptop: the same files as Dagster's own, and no place in a pool held by the dead."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.test_utils import create_run_for_test
+
+from ml_assets.local_instance import LocalEventLog, LocalInstance
+
+SETTINGS = Path(__file__).parents[1] / "deploy" / "local" / "dagster.yaml"
+POOL, STEP = "warehouse", "write"
+SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+# Claims a place for a run, says whether it got one, and waits for the end of its input.
+HOLDER = """
+import sys
+import dagster as dg
+storage = dg.DagsterInstance.from_config(sys.argv[1]).event_log_storage
+print(storage.claim_concurrency_slot("warehouse", sys.argv[2], "write").is_claimed, flush=True)
+sys.stdin.read()
+"""
+
+Hold = Callable[[str], subprocess.Popen[str]]
+
+
+@dg.asset(key=["raw", "days"], partitions_def=dg.StaticPartitionsDefinition(["a", "b"]), pool=POOL)
+def days() -> dg.MaterializeResult:
+    return dg.MaterializeResult(metadata={"n_rows": 3})
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "dagster.yaml").write_text(SETTINGS.read_text())
+    return tmp_path
+
+
+@pytest.fixture
+def instance(home: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.event_log_storage.set_concurrency_slots(POOL, 1)
+        yield instance
+
+
+@pytest.fixture
+def hold(home: Path) -> Iterator[Hold]:
+    """Start processes that claim a place for a run; those still there at the end are killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def _hold(run_id: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-W", "ignore", "-c", HOLDER, str(home), run_id]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield _hold
+    for process in started:
+        kill(process)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def answer(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def claims(instance: dg.DagsterInstance, run_id: str) -> bool:
+    return instance.event_log_storage.claim_concurrency_slot(POOL, run_id, STEP).is_claimed
+
+
+def test_the_settings_of_the_repository_name_it(instance: dg.DagsterInstance):
+    assert isinstance(instance, LocalInstance)
+    assert isinstance(instance.event_log_storage, LocalEventLog)
+
+
+def test_dagsters_own_instance_reads_what_it_wrote_and_the_other_way_round(home: Path):
+    plain = {key: value for key, value in yaml.safe_load(SETTINGS.read_text()).items() if key != "instance_class"}
+    (home / "plain.yaml").write_text(yaml.safe_dump(plain))
+    with (
+        dg.DagsterInstance.from_config(str(home)) as ours,
+        dg.DagsterInstance.from_config(str(home), "plain.yaml") as theirs,
+    ):
+        assert type(theirs) is dg.DagsterInstance
+        for writer, day in ((ours, "a"), (theirs, "b")):
+            run = dg.materialize([days], instance=writer, partition_key=day, run_config=SILENT)
+            told = [[entry.to_json() for entry in reader.all_logs(run.run_id)] for reader in (ours, theirs)]
+            assert told[0] == told[1]
+            assert any("ASSET_MATERIALIZATION" in entry for entry in told[0])
+        for reader in (ours, theirs):
+            assert reader.get_materialized_partitions(days.key) == {"a", "b"}
+
+
+def test_a_run_waits_for_the_place_of_a_process_that_lives_and_takes_that_of_one_that_was_killed(
+    instance: dg.DagsterInstance, hold: Hold
+):
+    killed = create_run_for_test(instance, "night", status=dg.DagsterRunStatus.STARTED)
+    holder = hold(killed.run_id)
+    assert answer(holder) == "True"
+    assert not claims(instance, "next")
+
+    kill(holder)
+
+    assert claims(instance, "next")
+    found = instance.get_run_by_id(killed.run_id)
+    assert found is not None
+    assert found.status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_place_promised_to_a_process_that_was_killed_while_it_waited_goes_to_the_next(
+    instance: dg.DagsterInstance, hold: Hold
+):
+    assert claims(instance, "first")
+    waiting = hold("second")
+    assert answer(waiting) == "False"
+    assert not claims(instance, "third")
+
+    kill(waiting)
+    instance.event_log_storage.free_concurrency_slot_for_step("first", STEP)
+
+    assert claims(instance, "third")
+
+
+def test_a_step_that_is_done_leaves_no_file_and_its_place_to_the_next(home: Path, instance: dg.DagsterInstance):
+    for run_id in ("first", "second"):
+        assert claims(instance, run_id)
+        instance.event_log_storage.free_concurrency_slot_for_step(run_id, STEP)
+
+    assert [path.name for path in home.rglob("*.lock")] == []
