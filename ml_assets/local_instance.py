@@ -8,25 +8,29 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dagster as dg
 import yaml
 from dagster._core.instance.ref import InstanceRef
-from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from dagster._utils.concurrency import ConcurrencyClaimStatus
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Connection
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 
 class LocalInstance(dg.DagsterInstance):
     """What ``instance_class`` in deploy/local/dagster.yaml names. Without it the same files are read."""
+
+    def _get_event_batch_size(self) -> int:
+        # Dagster offers what it plans for a run in one batch; it takes the size from an environment variable.
+        return 1000
 
     @staticmethod
     def config_schema() -> Mapping[str, object]:
@@ -56,7 +60,7 @@ class LocalStorage(DagsterSqliteStorage):
 
 
 class LocalEventLog(SqliteEventLogStorage):
-    """The files and tables of SqliteEventLogStorage, through one SQLAlchemy engine that is told which file to open.
+    """The files and tables of SqliteEventLogStorage, through two SQLAlchemy engines that are told which file to open.
 
     A step that waits for a place in a pool, or has one, holds a lock on a file of its own. The kernel lets go of the
     lock when the process ends, however it ends: that is how the next claim knows whose place is free.
@@ -65,8 +69,11 @@ class LocalEventLog(SqliteEventLogStorage):
     """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self._shard_of_thread = threading.local()
-        self._engine = create_engine("sqlite://", creator=self._open, poolclass=NullPool)
+        self._of_thread = threading.local()
+        self._runs = create_engine("sqlite://", creator=self._open, poolclass=NullPool)
+        # The file of all assets is wanted again at once: its connection is kept.
+        self._index = create_engine("sqlite://", creator=self._open, poolclass=QueuePool, pool_size=1)
+        self._tables = set[str]()
         self._locks: dict[Path, int] = {}
         self._locks_folder = Path(base_dir) / "pool_locks"
         super().__init__(base_dir, inst_data)
@@ -92,6 +99,7 @@ class LocalEventLog(SqliteEventLogStorage):
     def dispose(self) -> None:
         """Let go of everything, as the end of the process would."""
         super().dispose()
+        self._index.dispose()
         while self._locks:
             os.close(self._locks.popitem()[1])
 
@@ -136,14 +144,55 @@ class LocalEventLog(SqliteEventLogStorage):
         return True
 
     def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path_for_shard(self._shard_of_thread.name), timeout=SQLITE_BUSY_TIMEOUT_SECONDS)
+        # One thread at a time uses a connection, under _db_lock, but not always the same one.
+        path = self.path_for_shard(self._of_thread.shard)
+        return sqlite3.connect(path, timeout=SQLITE_BUSY_TIMEOUT_SECONDS, check_same_thread=False)
+
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        """Store one event; what belongs to it in the files of the run and of all assets is committed together."""
+        with self._transaction():
+            super().store_event(event)
+
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store events that Dagster hands over together, in one transaction."""
+        with self._transaction():
+            for event in events:
+                super().store_event(event)
+
+    def has_table(self, table_name: str) -> bool:
+        """Tell whether the file of all assets has a table; Dagster asks before every check, and none ever goes."""
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables.add(table_name)
+        return table_name in self._tables
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Let everything this thread does share one connection per file, committed at the end."""
+        with self._db_lock, ExitStack() as stack:
+            self._of_thread.shared = (stack, dict[str, Connection]())
+            try:
+                yield
+            finally:
+                self._of_thread.shared = None
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
-        with self._db_lock:
-            self._shard_of_thread.name = shard
-            if shard not in self._initialized_dbs:
-                self._initdb(self._engine)
-                self._initialized_dbs.add(shard)
-            with self._engine.connect() as connection, connection.begin():
+        shared = getattr(self._of_thread, "shared", None)
+        if shared is None:
+            with self._db_lock, self._begin(shard) as connection:
                 yield connection
+            return
+        stack, connections = shared
+        if shard not in connections:
+            connections[shard] = stack.enter_context(self._begin(shard))
+        yield connections[shard]
+
+    @contextmanager
+    def _begin(self, shard: str) -> Iterator[Connection]:
+        self._of_thread.shard = shard
+        engine = self._index if shard == INDEX_SHARD_NAME else self._runs
+        if shard not in self._initialized_dbs:
+            self._initdb(engine)
+            self._initialized_dbs.add(shard)
+        with engine.connect() as connection, connection.begin():
+            yield connection

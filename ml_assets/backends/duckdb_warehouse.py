@@ -54,11 +54,15 @@ class DuckDBWarehouse:
 
     @contextmanager
     def session(self) -> Generator[None]:
-        """Share one connection between the operations of this thread; the file stays locked until the end."""
+        """Share one connection between the operations of this thread; the file stays locked until the end.
+
+        It is for small work, as of one day: DuckDB keeps to one thread, since two would mostly wait for each other.
+        """
         if self._shared() is not None:
             yield
             return
         connection = self._open()
+        connection.execute("SET threads=1")
         self._of_thread.connection = connection
         try:
             yield

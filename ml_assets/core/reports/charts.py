@@ -28,7 +28,26 @@ MAIN, OTHER, QUIET = "#2563a6", "#c2571a", "#9aa5b1"
 # Narrow enough to be read on a phone without shrinking much.
 _WIDTH, _HEIGHT = 372, 210
 _N_DATES = 6
-_FONT = "Helvetica Neue, Arial, sans-serif"
+_STYLE: Spec = {
+    "font": "Helvetica Neue, Arial, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": MUTED,
+        "titleColor": MUTED,
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titlePadding": 8,
+        "gridColor": GRID,
+        "domainColor": QUIET,
+        "tickColor": QUIET,
+        "tickSize": 4,
+        "labelOverlap": "greedy",
+        "labelSeparation": 6,
+    },
+    "axisY": {"domain": False, "ticks": False},
+    "legend": {"labelColor": INK, "labelFontSize": 12, "offset": 4, "padding": 0},
+}
 
 
 def chart_svg(spec: Spec, *, name: str) -> str:
@@ -248,26 +267,13 @@ def _short(bins: Bins, index: int) -> str:
 
 
 def _spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", **datasets: Rows) -> Spec:
-    """Return the specification with the rows its layers name, which altair would copy and check one by one."""
-    styled = (
-        chart.properties(width=_WIDTH, height=_HEIGHT, background="transparent", padding=6)
-        .configure(font=_FONT)
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelColor=MUTED,
-            titleColor=MUTED,
-            titleFontWeight="normal",
-            labelFontSize=12,
-            titleFontSize=12,
-            titlePadding=8,
-            gridColor=GRID,
-            domainColor=QUIET,
-            tickColor=QUIET,
-            tickSize=4,
-            labelOverlap="greedy",
-            labelSeparation=6,
-        )
-        .configure_axisY(domain=False, ticks=False)
-        .configure_legend(labelColor=INK, labelFontSize=12, offset=4, padding=0)
-    )
-    return {**styled.to_dict(validate=False), "datasets": datasets}
+    """Return the specification with style and rows beside it: altair copies and checks all that it is given."""
+    return {
+        **chart.to_dict(validate=False),
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "padding": 6,
+        "background": "transparent",
+        "config": _STYLE,
+        "datasets": datasets,
+    }
