@@ -6,7 +6,7 @@ STATE := $(abspath $(or $(ML_ASSETS_HOME),data))
 export DAGSTER_HOME := $(STATE)/dagster
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test slow ui check bench clean
+.PHONY: help install run test ui check bench clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -21,11 +21,8 @@ install: .venv/installed  ## create the environment in .venv
 run: install  ## the main job: land half a year, train, promote, predict and monitor two weeks
 	$(BIN)/ml-assets run $(ARGS)
 
-test: install  ## the tests
+test: install  ## the tests; the quick ones alone: make test ARGS="-m 'not slow'"
 	$(BIN)/python -m pytest $(ARGS)
-
-slow: install  ## the slow tests: end to end, bad input, kills, every command of the README
-	$(BIN)/python -m pytest -m slow
 
 $(DAGSTER_HOME)/dagster.yaml:
 	mkdir -p $(@D) && cp deploy/local/dagster.yaml $@

@@ -1,5 +1,6 @@
 """A small life of the real use case on two weeks of real flights, built once and given to each test as a fresh copy."""
 
+import atexit
 import os
 import shutil
 import warnings
@@ -166,5 +167,8 @@ def life(_shared_life: tuple[Life, Home]) -> Iterator[Life]:
 
 
 def pytest_unconfigure() -> None:
-    """Keep quiet after the summary: with torch loaded, DuckDB's binding prints a page about leaks that are none."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    """Keep quiet after the summary: with torch loaded, DuckDB's binding prints a page about leaks that are none.
+
+    Only as the process ends: until then pytest puts the stream back that it captured.
+    """
+    atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))

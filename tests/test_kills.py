@@ -192,7 +192,6 @@ def differing(one: Mapping, other: Mapping) -> list[str]:
     return sorted(name for name in {*one, *other} if name not in one or name not in other or one[name] != other[name])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_command_killed_in_the_middle_and_given_again_ends_like_an_undisturbed_one(
     stage: str, nursery: Nursery, undisturbed: Mapping[str, Undisturbed]
@@ -211,7 +210,6 @@ def test_a_command_killed_in_the_middle_and_given_again_ends_like_an_undisturbed
     assert differing(expected.files, undated(home.files())) == []
 
 
-@pytest.mark.slow
 def test_the_first_landing_of_all_killed_while_dbt_makes_its_tables_ends_like_an_undisturbed_one(
     nursery: Nursery, as_built: "Home", undisturbed: Mapping[str, Undisturbed]
 ):

@@ -172,7 +172,6 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_every_command_runs_as_written(shell: Shell) -> None:
     assert (ROOT / ".venv").resolve() != (shell.folder / ".venv").resolve()

@@ -73,6 +73,7 @@ def _reference_table(contract: Contract) -> dg.AssetsDefinition:
         key=key,
         description=contract.description,
         group_name="raw",
+        backfill_policy=ONE_RUN,  # it has no days, but a range run asks it of every asset
         pool="warehouse",
         owners=OWNERS,
         kinds={"duckdb", "arrow"},
