@@ -113,6 +113,8 @@ def environment_of(home: Path) -> Iterator[None]:
         # dagster-dbt installs what sqlglot has deprecated, and calls what dagster has deprecated.
         warnings.filterwarnings("ignore", "sqlglotrs is deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", "AssetExecutionContext.op is deprecated", DeprecationWarning)
+        # ml_assets.definitions ignores them too, but as it is imported: for the test that happens to import it first.
+        warnings.filterwarnings("ignore", category=dg.BetaWarning)
         patch.setenv("ML_ASSETS_HOME", str(home))
         patch.setenv("ML_ASSETS_TRACKER", "disabled")
         yield

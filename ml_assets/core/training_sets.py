@@ -193,7 +193,7 @@ def load_training_set(store: ArtifactStore, use_case_name: str, fingerprint: str
     folder = _folder(use_case_name, fingerprint)
     try:
         manifest = msgspec.json.decode(store.get(f"{folder}/manifest.json"), type=TrainingSetManifest)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise BadInput(f"{folder}/manifest.json is no training set manifest ({error}); freeze it again") from error
     if (manifest.use_case, manifest.fingerprint) != (use_case_name, fingerprint):
         raise BadInput(f"{folder}/manifest.json is of {manifest.use_case} {manifest.fingerprint}; freeze it again")

@@ -101,6 +101,15 @@ def test_a_changed_byte_is_refused_when_read(examples, fingerprint_of, store, us
         load_training_set(store, use_case.name, fingerprint)
 
 
+def test_a_manifest_that_is_no_json_is_refused_and_freezing_again_heals_it(examples, use_case, store, fingerprint_of):
+    fingerprint = fingerprint_of(examples)
+    store.put(f"training_sets/{use_case.name}/{fingerprint}/manifest.json", b"{")
+    with pytest.raises(BadInput, match=r"manifest\.json is no training set manifest"):
+        load_training_set(store, use_case.name, fingerprint)
+    assert fingerprint_of(examples) == fingerprint
+    assert load_training_set(store, use_case.name, fingerprint).fingerprint == fingerprint
+
+
 def test_a_training_set_is_found_by_its_as_of_date_and_reads_back_the_same(
     examples, inputs, use_case, store, fingerprint_of
 ):
