@@ -56,9 +56,9 @@ def run(
     as_of: Annotated[datetime, typer.Option("--as-of", formats=["%Y-%m-%d"])] = datetime(2013, 7, 1),  # noqa: DTZ001
 ) -> None:
     """Land the days, train as of one of them, promote, then predict and monitor from that day on."""
-    landed = DayRange(first=from_day.date(), last=to_day.date())
-    served = DayRange(first=as_of.date(), last=to_day.date())
     with _failures_in_words(), _Screen() as screen:
+        landed = DayRange(first=from_day.date(), last=to_day.date())
+        served = DayRange(first=as_of.date(), last=to_day.date())
         life = Lifecycle(Environment.current(), on_event=screen.on_event)
         screen.begin(f"land and join {landed}")
         life.run_groups(LANDING, landed)
@@ -78,9 +78,9 @@ def replay(
     to_day: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"])],
 ) -> None:
     """Live days one by one as production does: land, predict, monitor, decide; train on Mondays and when decided."""
-    days = DayRange(first=from_day.date(), last=to_day.date())
-    table = Table("day", "predictions", "ROC AUC", "training", "decision for tomorrow", title=f"replay {days}")
+    table = Table("day", "use case", "predictions", "ROC AUC", "training", "decision for tomorrow")
     with _failures_in_words(), _Screen() as screen:
+        days = DayRange(first=from_day.date(), last=to_day.date())
         life = Lifecycle(Environment.current(), on_event=screen.on_event)
         use_cases = load_use_cases()
         for use_case in use_cases:
@@ -89,7 +89,14 @@ def replay(
         for found in life.replay(days, use_cases):
             screen.advance(str(found.day))
             roc_auc = f"{found.roc_auc:.3f}" if found.roc_auc is not None else "-"
-            table.add_row(str(found.day), f"{found.n_predictions:,}", roc_auc, found.trained or "-", found.decision)
+            table.add_row(
+                str(found.day),
+                found.use_case,
+                f"{found.n_predictions:,}",
+                roc_auc,
+                found.trained or "-",
+                found.decision,
+            )
     console.print(table)
 
 

@@ -3,10 +3,11 @@
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import cast
 
 import dagster as dg
 
@@ -18,16 +19,25 @@ from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.spec import UseCase
 from ml_assets.defs.automation import failure_reasons
+from ml_assets.local_instance import LocalInstance
 
 LANDING = ("raw", "features", "examples")
 SERVING = ("predictions", "monitoring")
+WAREHOUSE_POOL = "warehouse"
 TRAINING_STAGES = ("training_set", "candidate", "champion")
 
 OnEvent = Callable[[dg.EventLogEntry], None]
 
 
 class RunFailed(MlAssetsError):
-    """A run of the asset graph failed; the message names the step and the reason."""
+    """A run of the asset graph failed; the message names the step and the reason.
+
+    ``blocked`` are the assets of which a blocking check failed in this run.
+    """
+
+    def __init__(self, message: str, *, blocked: frozenset[dg.AssetKey] = frozenset()) -> None:
+        super().__init__(message)
+        self.blocked = blocked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +45,7 @@ class ReplayedDay:
     """What one replayed day came to."""
 
     day: date
+    use_case: str
     n_predictions: int
     roc_auc: float | None
     decision: str
@@ -61,35 +72,36 @@ class Lifecycle:
     def run_groups(self, groups: Sequence[str], days: DayRange) -> None:
         """Materialize every asset of these groups for these days, in one run; raise RunFailed where a step fails."""
         keys = [key for key in self._graph.get_all_asset_keys() if self._graph.get(key).group_name in groups]
-        self._run(sorted(keys), days)
+        # One day opens the warehouse thirty times within seconds. A long range would keep others out for minutes.
+        is_one_day = days.first == days.last
+        self._run(sorted(keys), days, holds_warehouse=is_one_day and isinstance(self._instance, LocalInstance))
 
     def train(self, use_case: UseCase, as_of: date) -> bool:
         """Freeze, fit and promote as of a day; return whether the candidate was promoted (False: gates refused it)."""
         keys = [dg.AssetKey(use_case.key(stage)) for stage in TRAINING_STAGES]
         try:
             self._run(keys, DayRange(first=as_of, last=as_of))
-        except RunFailed:
-            if any(e.action == "refuse" and e.as_of == as_of for e in registry.entries(self.store, use_case.name)):
+        except RunFailed as failure:
+            if dg.AssetKey(use_case.key("candidate")) in failure.blocked:
                 return False
             raise
         return True
 
     def replay(self, days: DayRange, use_cases: Sequence[UseCase]) -> Iterator[ReplayedDay]:
-        """Live these days one after the other as production does, and yield what each came to.
+        """Live these days one after the other as production does, and yield what each came to, by use case.
 
         Mondays, and days that a retraining decision asked for, begin with a training as of that day.
         """
-        asked_for: set[date] = set()
+        asked_for: set[tuple[str, date]] = set()
         for day in days.dates:
+            due = [u for u in use_cases if day.weekday() == 0 or (u.name, day) in asked_for]
+            trained = {u.name: "promoted" if self.train(u, day) else "refused" for u in due}
+            self.run_groups((*LANDING, *SERVING), DayRange(first=day, last=day))
             for use_case in use_cases:
-                trained = ""
-                if day.weekday() == 0 or day in asked_for:
-                    trained = "promoted" if self.train(use_case, day) else "refused"
-                self.run_groups((*LANDING, *SERVING), DayRange(first=day, last=day))
                 facts = self._facts(use_case, day)
                 if facts["decision"] == "retrain":
-                    asked_for.add(day + timedelta(days=1))
-                yield ReplayedDay(day=day, trained=trained, **facts)
+                    asked_for.add((use_case.name, day + timedelta(days=1)))
+                yield ReplayedDay(day=day, use_case=use_case.name, trained=trained.get(use_case.name, ""), **facts)
 
     def require_champion(self, use_case: UseCase, day: date) -> None:
         """Raise ChampionMissing, saying what to do, where nobody is in charge on a day."""
@@ -98,7 +110,7 @@ class Lifecycle:
                 f"{use_case.name} has no champion on {day}; run `ml-assets run`, or start on a Monday"
             )
 
-    def _run(self, keys: Sequence[dg.AssetKey], days: DayRange) -> None:
+    def _run(self, keys: Sequence[dg.AssetKey], days: DayRange, *, holds_warehouse: bool = False) -> None:
         refuse_unknown_partitions(days)
         is_one_day = days.first == days.last
         run_id = str(uuid.uuid4())
@@ -106,9 +118,12 @@ class Lifecycle:
             "dagster/asset_partition_range_start": days.first.isoformat(),
             "dagster/asset_partition_range_end": days.last.isoformat(),
         }
-        # One day touches the file thirty times within seconds; a long range would keep others out for minutes.
-        session = self.warehouse.session() if is_one_day else nullcontext()
-        with _listening(self._instance, run_id, self._on_event), session:
+        with ExitStack() as stack:
+            self._instance.add_event_listener(run_id, self._on_event)
+            if holds_warehouse:
+                # The pool first: who has the file and waits for the pool would keep out the one who has the pool.
+                stack.enter_context(cast("LocalInstance", self._instance).hold_pool(WAREHOUSE_POOL, run_id))
+                stack.enter_context(self.warehouse.session())
             result = self._job.execute_in_process(
                 run_id=run_id,
                 instance=self._instance,
@@ -120,7 +135,7 @@ class Lifecycle:
             )
         if not result.success:
             reasons = failure_reasons(result.all_events) or ["the run ended without saying why"]
-            raise RunFailed(f"{days}: " + "; ".join(reasons))
+            raise RunFailed(f"{days}: " + "; ".join(reasons), blocked=_blocked(result.all_events))
 
     def _facts(self, use_case: UseCase, day: date) -> dict[str, object]:
         sql = """
@@ -154,7 +169,6 @@ def tell_dagster(instance: dg.DagsterInstance, use_case: UseCase, entry: LedgerE
     )
 
 
-@contextmanager
-def _listening(instance: dg.DagsterInstance, run_id: str, on_event: OnEvent) -> Iterator[None]:
-    instance.add_event_listener(run_id, on_event)
-    yield
+def _blocked(events: Sequence[dg.DagsterEvent]) -> frozenset[dg.AssetKey]:
+    checks = [e.asset_check_evaluation_data for e in events if e.event_type_value == "ASSET_CHECK_EVALUATION"]
+    return frozenset(check.asset_key for check in checks if check.blocking and not check.passed)

@@ -8,6 +8,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,14 +20,31 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
-from dagster._utils.concurrency import ConcurrencyClaimStatus
+from dagster._utils.concurrency import ConcurrencyClaimStatus, ConcurrencyKeyInfo, ConcurrencySlotStatus
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import NullPool, QueuePool
 
+_WHOLE_RUN = "whole_run"
+_SECONDS_BETWEEN_CLAIMS = 0.5
+
 
 class LocalInstance(dg.DagsterInstance):
     """What ``instance_class`` in deploy/local/dagster.yaml names. Without it the same files are read."""
+
+    @contextmanager
+    def hold_pool(self, pool: str, run_id: str) -> Iterator[None]:
+        """Wait for a place in a pool and keep it for every step of a run, until the context ends."""
+        log = self.event_log_storage
+        log.initialize_concurrency_limit_to_default(pool)
+        try:
+            while not log.claim_concurrency_slot(pool, run_id, _WHOLE_RUN).is_claimed:
+                time.sleep(_SECONDS_BETWEEN_CLAIMS)
+            log.held_pools.add((pool, run_id))
+            yield
+        finally:
+            log.held_pools.discard((pool, run_id))
+            log.free_concurrency_slot_for_step(run_id, _WHOLE_RUN)
 
     def _get_event_batch_size(self) -> int:
         # Dagster offers what it plans for a run in one batch; it takes the size from an environment variable.
@@ -75,18 +93,29 @@ class LocalEventLog(SqliteEventLogStorage):
         self._index = create_engine("sqlite://", creator=self._open, poolclass=QueuePool, pool_size=1)
         self._tables = set[str]()
         self._locks: dict[Path, int] = {}
+        self.held_pools = set[tuple[str, str]]()
         self._locks_folder = Path(base_dir) / "pool_locks"
         super().__init__(base_dir, inst_data)
 
     def claim_concurrency_slot(
         self, concurrency_key: str, run_id: str, step_key: str, priority: int | None = None
     ) -> ConcurrencyClaimStatus:
-        """Claim a place in a pool for a step, after the places of processes that are gone were freed."""
+        """Claim a place in a pool for a step; a step of a run that holds the pool as a whole has its place already."""
+        if (concurrency_key, run_id) in self.held_pools:
+            return ConcurrencyClaimStatus(concurrency_key=concurrency_key, slot_status=ConcurrencySlotStatus.CLAIMED)
         self._lock(run_id, step_key)
         claim = super().claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
-        if not claim.is_claimed and self._free_places_of_the_dead(concurrency_key):
+        if not claim.is_claimed and self._free_places_of_the_dead([concurrency_key]):
             claim = super().claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
         return claim
+
+    def get_concurrency_infos(self, concurrency_keys: Sequence[str]) -> Mapping[str, ConcurrencyKeyInfo]:
+        """Return who has and who awaits a place in these pools, after the places of the dead were freed.
+
+        The daemon asks before it starts a run from the queue: it would never start one while a dead run has the place.
+        """
+        self._free_places_of_the_dead(concurrency_keys)
+        return super().get_concurrency_infos(concurrency_keys)
 
     def free_concurrency_slot_for_step(self, run_id: str, step_key: str) -> None:
         """Give a step's place back."""
@@ -105,28 +134,34 @@ class LocalEventLog(SqliteEventLogStorage):
 
     def _lock(self, run_id: str, step_key: str) -> None:
         path = self._lock_path(run_id, step_key)
-        if path not in self._locks:
-            path.parent.mkdir(exist_ok=True)
-            self._locks[path] = os.open(path, os.O_RDWR | os.O_CREAT)
-            fcntl.flock(self._locks[path], fcntl.LOCK_EX)
+        if path in self._locks:
+            return
+        path.parent.mkdir(exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._locks[path] = descriptor
 
     def _lock_path(self, run_id: str, step_key: str) -> Path:
         return self._locks_folder / f"{run_id}.{step_key}.lock"
 
-    def _free_places_of_the_dead(self, concurrency_key: str) -> bool:
+    def _free_places_of_the_dead(self, concurrency_keys: Sequence[str]) -> bool:
         """Free the places of steps whose process is gone, and report their runs as failed; tell if there were any."""
-        pool = self.get_concurrency_info(concurrency_key)
-        steps = {(place.run_id, place.step_key) for place in (*pool.claimed_slots, *pool.pending_steps)}
-        dead = [(run_id, step_key) for run_id, step_key in steps if self._is_dead(run_id, step_key)]
+        pools = super().get_concurrency_infos(concurrency_keys).values()
+        steps = {(p.run_id, p.step_key) for pool in pools for p in (*pool.claimed_slots, *pool.pending_steps)}
+        dead = [(run_id, step_key) for run_id, step_key in sorted(steps) if self._is_dead(run_id, step_key)]
         for run_id, step_key in dead:
             super().free_concurrency_slot_for_step(run_id, step_key)
-            self._lock_path(run_id, step_key).unlink(missing_ok=True)
             run = self._instance.get_run_by_id(run_id)
             if run and not run.is_finished:
                 self._instance.report_run_failed(run, f"The process that ran {step_key} is gone; run it again.")
         return bool(dead)
 
     def _is_dead(self, run_id: str, step_key: str) -> bool:
+        """Tell whether the process of a step is gone, and take its file away if so."""
         path = self._lock_path(run_id, step_key)
         if path in self._locks:
             return False
@@ -137,6 +172,7 @@ class LocalEventLog(SqliteEventLogStorage):
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
         except BlockingIOError:
             return False
         finally:
@@ -149,7 +185,7 @@ class LocalEventLog(SqliteEventLogStorage):
         return sqlite3.connect(path, timeout=SQLITE_BUSY_TIMEOUT_SECONDS, check_same_thread=False)
 
     def store_event(self, event: dg.EventLogEntry) -> None:
-        """Store one event; what belongs to it in the files of the run and of all assets is committed together."""
+        """Store one event: first what is in the file of its run, then what is in the file of all assets."""
         with self._transaction():
             super().store_event(event)
 
@@ -167,9 +203,14 @@ class LocalEventLog(SqliteEventLogStorage):
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Let everything this thread does share one connection per file, committed at the end."""
+        """Let everything this thread does share one connection per file, each committed at the end.
+
+        The file of all assets is opened first and so committed last, as Dagster does it: what it says of a run, the
+        run's own file says too.
+        """
         with self._db_lock, ExitStack() as stack:
-            self._of_thread.shared = (stack, dict[str, Connection]())
+            index = stack.enter_context(self._begin(INDEX_SHARD_NAME))
+            self._of_thread.shared = (stack, {INDEX_SHARD_NAME: index})
             try:
                 yield
             finally:

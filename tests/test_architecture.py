@@ -16,7 +16,7 @@ PACKAGE = ROOT / "ml_assets"
 # Each room, and the rooms it may import. Dagster lives in the first list only.
 ABOVE_THE_LINE = {
     "cli": {"lifecycle", "definitions", "resources", "calendar", "use_cases", "backends", "core"},
-    "lifecycle": {"definitions", "defs", "resources", "calendar", "use_cases", "backends", "core"},
+    "lifecycle": {"definitions", "defs", "local_instance", "resources", "calendar", "use_cases", "backends", "core"},
     "definitions": {"defs", "resources", "calendar", "use_cases", "backends", "core"},
     "defs": {"resources", "calendar", "use_cases", "backends", "core"},
     "resources": {"backends", "core"},

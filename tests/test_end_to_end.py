@@ -17,16 +17,20 @@ from typer.testing import CliRunner
 
 from ml_assets import cli
 from ml_assets.core import registry
+from ml_assets.core.errors import StorageFull
 from ml_assets.core.package import load_package
 from ml_assets.core.ports import DayRange
 from ml_assets.core.promotion import Verdict
 from ml_assets.core.scoring import score
 from ml_assets.core.training_sets import load_training_set, training_set_of
 from ml_assets.defs import models
+from ml_assets.defs.predictions import score_days
+from ml_assets.lifecycle import RunFailed
 from ml_assets.resources import feature_views_of
 
 pytestmark = pytest.mark.slow
 
+SATURDAY = date(2013, 1, 12)
 SUNDAY = date(2013, 1, 13)
 MONDAY = date(2013, 1, 14)
 DAILY = [
@@ -196,17 +200,15 @@ def test_features_made_again_for_one_day_are_those_the_model_was_trained_on(life
     inputs = [f.name for f in life.use_case.inputs(feature_views_of(cli.Environment.current()))]
     store = life.lifecycle.store
     training_set = load_training_set(store, "arrival_delay", training_set_of(store, "arrival_delay", MONDAY))
-    assert SUNDAY in training_set.days.test
+    # Of the last evening before the as-of date only the landings before midnight are known: that day is left out.
+    assert training_set.days.test[-1] == SATURDAY
 
-    life.lifecycle.run_groups(("features", "examples"), DayRange(first=SUNDAY, last=SUNDAY))
+    life.lifecycle.run_groups(("features", "examples"), DayRange(first=SATURDAY, last=SATURDAY))
 
-    trained_on = on(SUNDAY, training_set.test)
-    served = on(SUNDAY, life.home.tables()["examples.arrival_delay"])
-    midnight = pa.scalar(datetime(2013, 1, 14, 5, tzinfo=UTC), pa.timestamp("us", tz="UTC"))
-    landed_by_midnight = served.filter(pc.field("label_known_at") < midnight).num_rows
-    served = served.filter(pc.is_in(served["decision_id"], value_set=trained_on["decision_id"].combine_chunks()))
-    # Flights of the evening that landed after midnight were not known on Monday morning, so no model saw them.
-    assert trained_on.num_rows == served.num_rows == landed_by_midnight == 720
+    trained_on = on(SATURDAY, training_set.test)
+    served = on(SATURDAY, life.home.tables()["examples.arrival_delay"])
+    served = served.filter(pc.field("label").is_valid())
+    assert trained_on.num_rows == served.num_rows == sum(line["arr_delay"] != "NA" for line in of(SATURDAY))
     for name in inputs:
         pairs = [
             dict(zip(rows["decision_id"].to_pylist(), rows[name].to_pylist(), strict=True))
@@ -235,6 +237,21 @@ def test_days_lived_one_by_one_leave_the_tables_of_the_same_days_at_once(life, a
     for tables in (by_day, at_once):  # whose run it was and when it ran is all that may differ
         tables["predictions.arrival_delay"] = without(tables["predictions.arrival_delay"], "run_id", "predicted_at")
     assert differing(by_day, at_once) == []
+
+
+def test_a_decision_of_the_day_before_is_for_the_champion_of_the_day_before(as_built, life):
+    """Decide Monday's flights 24 hours ahead: Monday's champion was trained on what came true on Sunday."""
+    rows = on(MONDAY, as_built.tables()["examples.arrival_delay"])
+    times = pc.subtract(rows["decided_at"], pa.scalar(timedelta(hours=24)))
+    ahead = rows.set_column(rows.column_names.index("decided_at"), "decided_at", times)
+
+    def versions(examples: pa.Table) -> list[str]:
+        return [
+            version[:10] for version, _, _ in score_days(examples, use_case=life.use_case, store=life.lifecycle.store)
+        ]
+
+    assert versions(rows) == ["2013-01-14"]
+    assert versions(ahead) == ["2013-01-12"]
 
 
 def test_one_call_rolls_back_and_the_day_is_scored_by_the_earlier_model(life):
@@ -267,6 +284,9 @@ def test_a_candidate_that_fails_a_gate_is_recorded_and_never_in_charge(life, mon
         detail = "ROC AUC 0.5 should be at least the floor 0.99"
         return Verdict(gates=(replace(floor, is_passed=False, found=0.5, expected=0.99, detail=detail), *others))
 
+    def full_disk(*_: object) -> pa.Table:
+        raise StorageFull("the disk is full")
+
     monkeypatch.setattr(models, "verdict_on", too_strict)
 
     assert life.train(SUNDAY) is False
@@ -281,3 +301,7 @@ def test_a_candidate_that_fails_a_gate_is_recorded_and_never_in_charge(life, mon
     )
     assert differing(before, life.home.tables()) == []
     assert files.items() <= life.home.files().items(), "nothing that was there has changed"
+
+    monkeypatch.setattr(life.lifecycle.warehouse, "query", full_disk)
+    with pytest.raises(RunFailed, match="the disk is full"):  # a training that fails is not one that was refused
+        life.train(SUNDAY)

@@ -37,8 +37,12 @@ STAGES = {
     "examples": ("land", ["arrival_delay__examples"]),
     "training set": ("train", ["arrival_delay__training_set"]),
     "candidate": ("train", ["arrival_delay__candidate"]),
+    "champion": ("train", ["arrival_delay__champion"]),
     "predictions": ("serve", ["arrival_delay__predictions"]),
-    "monitoring": ("serve", ["arrival_delay__drift", "arrival_delay__performance", "arrival_delay__report"]),
+    "monitoring": (
+        "serve",
+        [f"arrival_delay__{stage}" for stage in ("drift", "performance", "report", "retraining")],
+    ),
 }
 
 

@@ -8,7 +8,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.events import AssetMaterializationPlannedData
+from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
+from dagster._core.storage.dagster_run import RunOpConcurrency
 from dagster._core.test_utils import create_run_for_test
+from dagster._core.utils import make_new_run_id
+from sqlalchemy import event
 
 from ml_assets.local_instance import LocalEventLog, LocalInstance
 
@@ -133,3 +138,66 @@ def test_a_step_that_is_done_leaves_no_file_and_its_place_to_the_next(home: Path
         instance.event_log_storage.free_concurrency_slot_for_step(run_id, STEP)
 
     assert [path.name for path in home.rglob("*.lock")] == []
+
+
+def test_the_queue_of_the_daemon_starts_runs_again_after_a_holder_was_killed(instance: dg.DagsterInstance, hold: Hold):
+    holder = hold(create_run_for_test(instance, "night", status=dg.DagsterRunStatus.STARTED).run_id)
+    assert answer(holder) == "True"
+    pools = RunOpConcurrency(root_key_counts={POOL: 1}, has_unconstrained_root_nodes=False, all_pools={POOL})
+    queued = instance.add_run(
+        dg.DagsterRun(
+            "daily", run_id=make_new_run_id(), status=dg.DagsterRunStatus.NOT_STARTED, run_op_concurrency=pools
+        )
+    )
+
+    def is_blocked() -> bool:
+        counter = GlobalOpConcurrencyLimitsCounter(
+            instance, [queued], [], {POOL}, instance.event_log_storage.get_pool_limits()
+        )
+        return counter.is_blocked(queued)
+
+    assert is_blocked()
+    kill(holder)
+    assert not is_blocked()
+
+
+def test_a_run_that_holds_the_pool_runs_its_steps_and_keeps_others_out(
+    home: Path, instance: dg.DagsterInstance, hold: Hold
+):
+    assert isinstance(instance, LocalInstance)
+    with instance.hold_pool(POOL, "whole"):
+        assert claims(instance, "whole")
+        assert answer(hold("other")) == "False"
+    assert claims(instance, "next") is False, "the one who asked first is first"
+    assert [path.name for path in home.rglob("whole*.lock")] == []
+
+
+def test_a_lock_that_cannot_be_had_is_not_taken_for_had(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no locks available"):
+            claims(instance, "first")
+
+
+def test_a_run_is_in_its_own_file_before_it_is_in_the_file_of_all_assets(home: Path, instance: dg.DagsterInstance):
+    """Let the commit of the run's file fail: then the file of all assets must not know of the materialization."""
+    log = instance.event_log_storage
+    assert isinstance(log, LocalEventLog)
+
+    def fail(_connection: object) -> None:
+        raise OSError("killed")
+
+    run = dg.materialize([days], instance=instance, partition_key="a", run_config=SILENT)
+    event.listen(log._runs, "commit", fail)
+    with pytest.raises(OSError, match="killed"):
+        instance.report_dagster_event(
+            dg.DagsterEvent.build_asset_materialization_planned_event(
+                "night", "write", AssetMaterializationPlannedData(dg.AssetKey("late"))
+            ),
+            run.run_id,
+        )
+    event.remove(log._runs, "commit", fail)
+    assert dg.AssetKey("late") not in log.all_asset_keys()

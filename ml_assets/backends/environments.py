@@ -76,11 +76,6 @@ class Environment:
         return self.home / "dagster"
 
     @property
-    def reports_folder(self) -> Path:
-        """The folder of the reports a person opens."""
-        return self.home / "reports"
-
-    @property
     def wandb_folder(self) -> Path:
         """The folder of W&B's offline runs."""
         return self.home / "wandb"

@@ -19,6 +19,9 @@ QUARANTINE_SCHEMA = pa.schema(
 )
 
 _DAYS_NAMED_IN_A_WARNING = 5
+# Judgement: single bad rows are a sensor's fault or a typing error; a fifth of a day is another kind of table.
+_LARGEST_BAD_SHARE = 0.2
+_FEWEST_ROWS_JUDGED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +78,16 @@ def check(rows: pa.Table, contract: Contract, *, days: DayRange | None) -> Check
     several sound rows with one key: the last is the source's correction of the ones before. A refused row outside
     ``days`` is filed under the nearest day of the range, so that writing the range again replaces it.
 
-    Raises ContractBroken where a column is missing or has another type; and for any bad row of an unpartitioned
-    table, which has no day to set it aside for. ``days`` is None exactly for an unpartitioned table.
+    Raises ContractBroken where a column is missing or has another type; where more than a fifth of a day's rows have an
+    unexpected null or a number out of range, since those that happen to pass are then no better; and for any bad row of
+    an unpartitioned table, which has no day to set it aside for. ``days`` is None exactly for an unpartitioned table.
     """
     if contract.is_partitioned != (days is not None):
         raise ValueError(f"{contract.table}: days must be given for a partitioned table and for no other")
     table = _contracted(rows, contract)
-    reasons = [*_null_reasons(table, contract), *_range_reasons(table, contract), *_day_reasons(table, days)]
+    reasons = [*_null_reasons(table, contract), *_range_reasons(table, contract)]
+    _refuse_spoilt_days(table, reasons, contract)
+    reasons += _day_reasons(table, days)
     reasons += _duplicate_reasons(table, contract, is_bad=_any([mask for _, mask in reasons]))
     is_bad = _any([mask for _, mask in reasons])
     bad = pa.array([], pa.int64()) if is_bad is None else pc.indices_nonzero(is_bad)
@@ -149,6 +155,22 @@ def _range_reasons(table: pa.Table, contract: Contract) -> list[_Reason]:
 
 def _has_range(column: Column) -> bool:
     return column.minimum is not None or column.maximum is not None
+
+
+def _refuse_spoilt_days(table: pa.Table, reasons: Sequence[_Reason], contract: Contract) -> None:
+    """Raise ContractBroken where so many rows of a day are bad that the source itself must have changed."""
+    is_bad = _any([mask for _, mask in reasons])
+    if is_bad is None or not contract.is_partitioned:
+        return
+    days = pa.table({PARTITION: table[PARTITION], "is_bad": is_bad.cast(pa.int64())}).group_by(PARTITION)
+    counts = days.aggregate([("is_bad", "sum"), ("is_bad", "count")]).sort_by(PARTITION)
+    for day, n_bad, n_rows in zip(*(counts[name].to_pylist() for name in counts.column_names), strict=True):
+        if n_rows >= _FEWEST_ROWS_JUDGED and n_bad > _LARGEST_BAD_SHARE * n_rows:
+            why = max(reasons, key=lambda reason: cast("int", pc.sum(reason[1]).as_py()))[0]
+            raise ContractBroken(
+                f"{contract.table}: {n_bad} of the {n_rows} rows of {day} break the contract, mostly because {why}. "
+                "Nothing was written: has the source changed its unit or meaning? Correct it, or change its contract"
+            )
 
 
 def _day_reasons(table: pa.Table, days: DayRange | None) -> list[_Reason]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from ml_assets.core.errors import BadInput
+
 
 @dataclass(frozen=True, kw_only=True)
 class DayRange:
@@ -13,7 +15,9 @@ class DayRange:
 
     def __post_init__(self) -> None:
         if self.last < self.first:
-            raise ValueError(f"the range ends on {self.last}, before it begins on {self.first}")
+            raise BadInput(
+                f"the range ends on {self.last}, before it begins on {self.first}; give the earlier day first"
+            )
 
     def __str__(self) -> str:
         """Return the days as a person writes them.

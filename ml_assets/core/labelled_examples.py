@@ -33,17 +33,24 @@ def examples_sql(use_case: UseCase, inputs: Sequence[Feature], dialect: Dialect)
     return (
         f"SELECT {', '.join(names)}\n"
         f"FROM {use_case.examples_table}\n"
-        f"WHERE partition_on >= {mark}first_day AND partition_on < {mark}as_of_day\n"
+        f"WHERE partition_on >= {mark}first_day AND partition_on < {mark}until_day\n"
         f"  AND label IS NOT NULL AND label_known_at < {mark}as_of_at\n"
         f"ORDER BY partition_on, decision_id"
     )
 
 
 def examples_parameters(use_case: UseCase, as_of: date, as_of_at: datetime) -> dict[str, Parameter]:
-    """Return the parameters of ``examples_sql``; ``as_of_at`` is the UTC moment at which the as-of date starts."""
+    """Return the parameters of ``examples_sql``; ``as_of_at`` is the UTC moment at which the as-of date starts.
+
+    The last days before it are left out: of a flight of the last evening only the landing before midnight is known, so
+    that the late ones would be missing.
+    """
     rule = use_case.split
-    n_days = rule.train_days + rule.validation_days + rule.test_days + 2 * rule.gap_days
-    return {"first_day": as_of - timedelta(days=n_days), "as_of_day": as_of, "as_of_at": as_of_at}
+    return {
+        "first_day": as_of - timedelta(days=rule.days_back),
+        "until_day": as_of - timedelta(days=rule.gap_days),
+        "as_of_at": as_of_at,
+    }
 
 
 def canonical(examples: pa.Table, inputs: Sequence[Feature]) -> pa.Table:

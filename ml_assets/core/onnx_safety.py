@@ -20,7 +20,9 @@ def refuse_unsafe_model(content: bytes, *, name: str) -> None:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise PackageRefused(f"{name} is no ONNX model: {error}") from error
-    nodes = [*_nodes(model.graph), *(node for function in model.functions for node in function.node)]
+    if model.functions:
+        raise PackageRefused(f"{name} defines functions of its own; expected operators of ONNX only")
+    nodes = list(_nodes(model.graph))
     tensors = [*_tensors(model.graph), *(t for node in nodes for t in _attribute_tensors(node))]
     outside = sorted(t.name for t in tensors if t.data_location == onnx.TensorProto.EXTERNAL or t.external_data)
     if outside:

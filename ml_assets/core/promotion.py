@@ -40,7 +40,12 @@ class Verdict:
 
 
 def judge(
-    candidate: Metrics, *, baselines: Mapping[str, Metrics], champion: Metrics | None, rule: PromotionRule
+    candidate: Metrics,
+    *,
+    baselines: Mapping[str, Metrics],
+    champion: Metrics | None,
+    rule: PromotionRule,
+    sample_fraction: float = 1.0,
 ) -> Verdict:
     """Hold a candidate against the floors of its use case, the baselines and the champion, all on the same holdout.
 
@@ -48,6 +53,7 @@ def judge(
     - ``calibrated``: calibration error at most ``rule.maximum_calibration_error``.
     - ``beats_base_rate_pr_auc``, ``beats_base_rate_log_loss``: better than predicting the training share for everyone.
     - ``beats_logistic_roc_auc``, ``beats_logistic_log_loss``: better than a logistic regression.
+    - ``all_examples``: trained and measured on all examples; a quick experiment on a sample never serves.
     - ``not_worse_than_champion``: a log loss at most ``rule.may_lose_to_champion_by`` above the champion's; passed
       where nobody is in charge yet.
 
@@ -90,6 +96,16 @@ def judge(
             "the logistic baseline's",
         ),
     ]
+    is_whole = sample_fraction >= 1.0
+    gates.append(
+        Gate(
+            name="all_examples",
+            is_passed=is_whole,
+            found=sample_fraction,
+            expected=1.0,
+            detail=f"trained on {'all' if is_whole else f'a sample of {sample_fraction:g} of the'} examples",
+        )
+    )
     if champion is None:
         gates.append(
             Gate(

@@ -156,22 +156,35 @@ def rollback(
     """Put an earlier champion back in charge from a day on.
 
     Without ``to_version`` it is the version that was in charge before the current champion first was: a second
-    rollback goes one step further back, not forth again. Where ``to_version`` is in charge by a rollback already,
-    nothing is written and that entry is returned. A promotion that takes effect on a later day still does.
+    rollback goes one step further back, not forth again. Where ``to_version`` is in charge by a rollback already, or
+    the rollback in charge is of the same day for the same reason (the same command given twice), nothing is written and
+    that entry is returned. A promotion that takes effect on a later day still does.
 
     Raises ChampionMissing where nobody is in charge on that day or nobody was before, BadInput for a version that was
-    never promoted.
+    never promoted, or that was trained as of a later day.
     """
 
     def decide(known: Sequence[LedgerEntry]) -> PendingEntry | LedgerEntry:
-        champion = _in_charge(known, effective_from)
+        champion = in_charge(known, effective_from)
         if champion is None:
             raise ChampionMissing(_nobody(use_case, effective_from))
+        is_repeated = (champion.action, champion.effective_from, champion.reason) == (
+            "rollback",
+            effective_from,
+            reason,
+        )
+        if is_repeated and to_version is None:
+            return champion
         version = to_version or _before(known, champion)
         promoted = [entry for entry in known if entry.action == "promote" and entry.version == version]
         if not promoted:
             versions = sorted({entry.version for entry in known if entry.action == "promote"})
             raise BadInput(f"{use_case} never promoted the version {version!r}; roll back to one of {versions}")
+        if promoted[-1].as_of > effective_from:
+            raise BadInput(
+                f"{use_case}: version {version} was trained as of {promoted[-1].as_of} and knows what came true from "
+                f"{effective_from} on; choose an earlier version, or a later day"
+            )
         if champion.version == version:
             if champion.action == "rollback":
                 return champion
@@ -208,15 +221,34 @@ def entries(store: ArtifactStore, use_case: str) -> Sequence[LedgerEntry]:
 
 def champion_on(store: ArtifactStore, use_case: str, day: date) -> LedgerEntry | None:
     """Return the entry that names who is in charge on a local day, or None before the first promotion."""
-    return _in_charge(entries(store, use_case), day)
+    return in_charge(entries(store, use_case), day)
 
 
 def champion_required(store: ArtifactStore, use_case: str, day: date) -> LedgerEntry:
     """Return the entry that names who is in charge on a local day; raise ChampionMissing where nobody is."""
-    champion = champion_on(store, use_case, day)
+    return required(entries(store, use_case), use_case, day)
+
+
+def in_charge(known: Sequence[LedgerEntry], day: date) -> LedgerEntry | None:
+    """Return which of these entries names who is in charge on a local day."""
+    history = _history(known, day)
+    return history[-1] if history else None
+
+
+def required(known: Sequence[LedgerEntry], use_case: str, day: date) -> LedgerEntry:
+    """Return which of these entries names who is in charge on a local day; raise ChampionMissing where none does."""
+    champion = in_charge(known, day)
     if champion is None:
         raise ChampionMissing(_nobody(use_case, day))
     return champion
+
+
+def put_in_charge(known: Sequence[LedgerEntry], version: str, day: date) -> LedgerEntry:
+    """Return by which entry a version that predicted a day was last put in charge; raise LedgerBroken without one."""
+    found = [entry for entry in _history(known, day) if entry.version == version]
+    if not found:
+        raise LedgerBroken(f"version {version} predicted {day}, and no ledger entry puts it in charge by then")
+    return found[-1]
 
 
 def _decide(store: ArtifactStore, entry: PendingEntry) -> LedgerEntry:
@@ -242,11 +274,6 @@ def _append(
         except AlreadyExists:
             continue
         return entry
-
-
-def _in_charge(known: Sequence[LedgerEntry], day: date) -> LedgerEntry | None:
-    history = _history(known, day)
-    return history[-1] if history else None
 
 
 def _history(known: Sequence[LedgerEntry], day: date) -> Sequence[LedgerEntry]:

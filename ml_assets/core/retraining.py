@@ -53,8 +53,8 @@ def decide(
 ) -> RetrainingDecision:
     """Decide whether a day's drift or quality alarm starts a training.
 
-    ``last_training_on`` is the as-of date of the newest candidate decided on before this day, promoted or refused: a
-    refused one counts too, or a change that no training can mend would train every day.
+    ``last_training_on`` is the newest as-of date before this day that was trained for, promoted or refused, or that an
+    earlier decision asked a training for: or a training that cannot succeed would be started every day.
 
     >>> alarm, calm = Verdict(is_alarming=True, reasons=("wind drifted",)), Verdict(is_alarming=False, reasons=())
     >>> day, rule = date(2013, 7, 3), RetrainingRule()

@@ -38,8 +38,9 @@ class Label:
 class SplitRule:
     """How labelled days before the as-of date become train, validation and test: by time, oldest first.
 
-    ``gap_days`` days before validation and before test are left out, so that no label of the part before was still
-    unknown when a decision of the part after was taken.
+    ``gap_days`` days before validation, before test and before the as-of date are left out, so that no label of the
+    part before was still unknown when a decision of the part after was taken, and that the last day is not short of the
+    labels that come late. It is at least 1, and 1 more for each full day of the use case's lead time.
     """
 
     train_days: int = 365
@@ -47,6 +48,11 @@ class SplitRule:
     test_days: int = 21
     gap_days: int = 1
     minimum_train_days: int = 7
+
+    @property
+    def days_back(self) -> int:
+        """How many days before the as-of date the oldest example can lie."""
+        return self.train_days + self.validation_days + self.test_days + 3 * self.gap_days
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +70,12 @@ class PromotionRule:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingRule:
-    """When a bad day may start a training: not again before ``cool_down_days`` have passed since the last one."""
+    """When a bad day may start a training: not again before ``cool_down_days`` have passed since the last one.
 
-    cool_down_days: int = 7
+    The weekly training counts as well: a cool-down of a week would leave a bad day nothing to decide.
+    """
+
+    cool_down_days: int = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +101,12 @@ class UseCase:
         identifier(self.name)
         table_name(self.decisions.table)
         table_name(self.label.table)
+        least = 1 + self.decisions.lead_time // timedelta(days=1)
+        if self.split.gap_days < least:
+            raise InvalidDeclaration(
+                f"{self.name} decides {self.decisions.lead_time} ahead with {self.split.gap_days} days between the "
+                f"parts of its split; set gap_days to at least {least}, or it trains on what is not known by its test"
+            )
 
     @property
     def examples_table(self) -> str:

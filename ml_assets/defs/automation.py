@@ -1,12 +1,13 @@
 """Automation: what runs without a person: the day, the week, a retraining that was decided, a new champion."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from ml_assets.calendar import LOCAL_ZONE, today
+from ml_assets.calendar import FIRST_DAY, LOCAL_ZONE, today
 from ml_assets.core.ports import Alerter
 from ml_assets.core.spec import UseCase
 from ml_assets.use_cases import load_use_cases
@@ -16,6 +17,9 @@ Job = dg.JobDefinition | UnresolvedAssetJobDefinition
 DAILY_GROUPS = ("raw", "features", "examples", "predictions", "monitoring")
 ZONE = str(LOCAL_ZONE)
 RUNNING = dg.DefaultSensorStatus.RUNNING
+# Judgement: a flight that was still in the air, or a row that was corrected, is there two days later.
+LATE_DAYS = 2
+_MOST_EVENTS = 1000
 
 
 @dg.definitions
@@ -47,12 +51,15 @@ daily = dg.define_asset_job(
     cron_schedule="30 6 * * *",
     execution_timezone=ZONE,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every morning: yesterday, whose outcomes have landed by now.",
+    description="Every morning: yesterday, and the two days before it again for what came late or was corrected.",
 )
-def every_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """Ask for yesterday's partition, once."""
+def every_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Ask for yesterday and the days before it that may have changed, once and in one run."""
     yesterday = today(context.scheduled_execution_time) - timedelta(days=1)
-    return dg.RunRequest(run_key=f"daily:{yesterday}", partition_key=yesterday.isoformat())
+    if yesterday < FIRST_DAY:
+        return dg.SkipReason(f"{yesterday} is before the first day, {FIRST_DAY}")
+    first = max(yesterday - timedelta(days=LATE_DAYS), FIRST_DAY)
+    return dg.RunRequest(run_key=f"daily:{yesterday}", tags=_range_tags(first.isoformat(), yesterday.isoformat()))
 
 
 def _training_job(use_case: UseCase) -> Job:
@@ -92,57 +99,103 @@ def _every_week(job: Job, use_case: UseCase) -> dg.ScheduleDefinition:
 
 
 def _retraining_decided(job: Job, use_case: UseCase) -> dg.SensorDefinition:
-    @dg.asset_sensor(
+    @dg.sensor(
         name=f"{use_case.name}_retraining_decided",
-        asset_key=dg.AssetKey(use_case.key("retraining")),
         job=job,
         default_status=RUNNING,
         minimum_interval_seconds=30,
         description="Starts the training that a retraining decision asks for; the decision itself keeps the cool-down.",
     )
-    def _sensor(
-        context: dg.SensorEvaluationContext, event: dg.EventLogEntry
-    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        facts = event.asset_materialization.metadata if event.asset_materialization else {}
-        if "decision" not in facts or facts["decision"].value != "retrain":
-            yield dg.SkipReason("the newest decision is to wait")
-            return
+    def _sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        news = _news(context, use_case.key("retraining"), names="decision")
+        # Days made again come with yesterday's: the newest day has the say, and of it the newest word.
+        found = max(news.events, key=lambda event: (event.day, event.storage_id), default=None)
+        if found is None or found.facts["decision"] != "retrain":
+            return dg.SensorResult(skip_reason="the newest decision is to wait", cursor=news.cursor)
         # A day that is not over yet can decide too; the training it asks for uses what is known before today.
-        as_of = min(str(facts["as_of"].value), today(datetime.now(LOCAL_ZONE)).isoformat())
+        as_of = min(str(found.facts["as_of"]), today(datetime.now(LOCAL_ZONE)).isoformat())
         # The run that decided is part of the key: a decision made again after a failed training trains again.
-        yield dg.RunRequest(run_key=f"{use_case.name}:{as_of}:{event.run_id}", partition_key=as_of)
+        request = dg.RunRequest(run_key=f"{use_case.name}:{as_of}:{found.run_id}", partition_key=as_of)
+        return dg.SensorResult(run_requests=[request], cursor=news.cursor)
 
     return _sensor
 
 
 def _champion_changed(job: Job, use_case: UseCase) -> dg.SensorDefinition:
-    @dg.asset_sensor(
+    @dg.sensor(
         name=f"{use_case.name}_champion_changed",
-        asset_key=dg.AssetKey(use_case.key("champion")),
         job=job,
         default_status=RUNNING,
         minimum_interval_seconds=30,
-        description="Predicts again the days already predicted that the new champion is in charge of.",
+        description="Predicts again the days already predicted that a new champion or a rollback took over.",
     )
-    def _sensor(
-        context: dg.SensorEvaluationContext, event: dg.EventLogEntry
-    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        facts = event.asset_materialization.metadata if event.asset_materialization else {}
-        if "effective_from" not in facts:
-            yield dg.SkipReason("the event names no day from which the champion is in charge")
-            return
-        effective_from = str(facts["effective_from"].value)
+    def _sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        news = _news(context, use_case.key("champion"), names="effective_from")
+        if not news.events:
+            return dg.SensorResult(skip_reason="nobody new is in charge", cursor=news.cursor)
+        effective_from = min(str(event.facts["effective_from"]) for event in news.events)
         predicted = context.instance.get_materialized_partitions(dg.AssetKey(use_case.key("predictions")))
         stretches = list(_stretches(sorted(day for day in predicted if day >= effective_from)))
         if not stretches:
-            yield dg.SkipReason(f"no day since {effective_from} has been predicted yet")
-        for first, last in stretches:
-            yield dg.RunRequest(
-                run_key=f"{use_case.name}:{facts['version'].value}:{first}:{last}:{event.run_id}",
-                tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+            reason = f"no day since {effective_from} has been predicted yet"
+            return dg.SensorResult(skip_reason=reason, cursor=news.cursor)
+        requests = [
+            dg.RunRequest(
+                run_key=f"{use_case.name}:{first}:{last}:{news.cursor}",
+                tags=_range_tags(first, last),
             )
+            for first, last in stretches
+        ]
+        return dg.SensorResult(run_requests=requests, cursor=news.cursor)
 
     return _sensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Event:
+    """A materialization of one partition: where in the log it is, and the metadata it came with."""
+
+    storage_id: int
+    run_id: str
+    day: str
+    facts: Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _News:
+    """What an asset said since the last tick, oldest first, and the cursor of the next one."""
+
+    events: Sequence[_Event]
+    cursor: str | None
+
+
+def _news(context: dg.SensorEvaluationContext, key: Sequence[str], *, names: str) -> _News:
+    """Return the materializations since the cursor that have the fact named; without a cursor the newest one only.
+
+    Dagster's own ``asset_sensor`` passes on the newest and no other: two champions between two ticks would be one.
+    """
+    since = int(context.cursor) if context.cursor else None
+    found = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey(key), after_storage_id=since),
+        limit=1 if since is None else _MOST_EVENTS,
+        ascending=since is not None,
+    )
+    events = [
+        _Event(
+            storage_id=record.storage_id,
+            run_id=record.run_id,
+            day=record.partition_key or "",
+            facts={name: value.value for name, value in record.asset_materialization.metadata.items()},
+        )
+        for record in found.records
+        if record.asset_materialization
+    ]
+    cursor = str(events[-1].storage_id) if events else context.cursor
+    return _News(events=[event for event in events if names in event.facts], cursor=cursor)
+
+
+def _range_tags(first: str, last: str) -> dict[str, str]:
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
 
 
 def _stretches(days: list[str]) -> Iterator[tuple[str, str]]:

@@ -33,6 +33,7 @@ GATES = {
     "beats_base_rate_log_loss": "Log loss below that of predicting the base rate for everyone.",
     "beats_logistic_roc_auc": "ROC AUC above that of a logistic regression.",
     "beats_logistic_log_loss": "Log loss below that of a logistic regression.",
+    "all_examples": "Trained on all examples, not on a sample.",
     "not_worse_than_champion": "Log loss not above the current champion's on the same holdout.",
 }
 
@@ -107,7 +108,7 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
             data_version=dg.DataVersion(trained.package.package_hash),
             metadata={
                 **_facts(trained, store),
-                "report": dg.MetadataValue.url(store.address(path)),
+                "report": dg.MetadataValue.path(store.address(path)),
                 "calibration": _picture(chart_png(charts.calibration(curve))),
             },
             check_results=[
@@ -164,7 +165,13 @@ def verdict_on(
     holdout = training_set.test
     of_champion = evaluate(holdout["label"].to_numpy(), score(champion, holdout)) if champion else None
     metrics = package.metrics
-    return promotion.judge(metrics.holdout, baselines=metrics.baselines, champion=of_champion, rule=use_case.promotion)
+    return promotion.judge(
+        metrics.holdout,
+        baselines=metrics.baselines,
+        champion=of_champion,
+        rule=use_case.promotion,
+        sample_fraction=training_set.manifest.sample_fraction,
+    )
 
 
 class _Entry(TypedDict):

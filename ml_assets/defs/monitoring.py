@@ -11,7 +11,8 @@ from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, LOCAL_ZONE, ONE_RUN, days_of, today
 from ml_assets.core import registry
 from ml_assets.core.drift import DRIFT_SCHEMA, drift_verdict, measure_drift
-from ml_assets.core.package import load_package
+from ml_assets.core.errors import DataMissing
+from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance, performance_verdict
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.reports import monitoring_report
@@ -115,9 +116,8 @@ def _performance(use_case: UseCase) -> dg.AssetsDefinition:
             context.add_asset_metadata(facts, partition_key=day.isoformat())
         rows = pa.concat_tables([*parts, PERFORMANCE_SCHEMA.empty_table()])
         warehouse.replace_days({PERFORMANCE: rows}, days, use_case=use_case.name)
-        entry = registry.champion_required(store, use_case.name, days.last)
-        holdout = load_package(store, use_case.name, entry.version).metrics.holdout
-        verdict = performance_verdict(_recent(warehouse, PERFORMANCE, use_case, days.last), holdout)
+        recent = _recent(warehouse, PERFORMANCE, use_case, days.last)
+        verdict = performance_verdict(recent, _newest_model(recent, use_case, store).metrics.holdout)
         return dg.MaterializeResult(
             metadata={"n_rows": rows.num_rows}, check_results=[_warning(not verdict.is_alarming, verdict.reasons)]
         )
@@ -140,9 +140,10 @@ def _report(use_case: UseCase) -> dg.AssetsDefinition:
         days = days_of(context)
         quality = _recent(warehouse, PERFORMANCE, use_case, days.last, since=days.first - HISTORY)
         drift = _recent(warehouse, DRIFT, use_case, days.last, since=days.first - timedelta(days=2))
+        ledger = registry.entries(store, use_case.name)
         for day, rows in _by_day(_scored(warehouse, use_case, days), days):
-            champion = registry.champion_required(store, use_case.name, day)
             package = load_package(store, use_case.name, rows["model_version"][0].as_py())
+            champion = registry.put_in_charge(ledger, package.version, day)
             page = monitoring_report(
                 use_case=use_case.name,
                 day=day,
@@ -157,7 +158,7 @@ def _report(use_case: UseCase) -> dg.AssetsDefinition:
             )
             path = report_path(use_case, day)
             store.put(path, page.encode())
-            context.add_asset_metadata({"report": dg.MetadataValue.url(store.address(path))}, partition_key=str(day))
+            context.add_asset_metadata({"report": dg.MetadataValue.path(store.address(path))}, partition_key=str(day))
         return dg.MaterializeResult()
 
     return _write
@@ -179,20 +180,23 @@ def _retraining(use_case: UseCase) -> dg.AssetsDefinition:
         quality = _recent(warehouse, PERFORMANCE, use_case, days.last, since=days.first - HISTORY)
         drift = _recent(warehouse, DRIFT, use_case, days.last, since=days.first - timedelta(days=2))
         trainings = [entry.as_of for entry in registry.entries(store, use_case.name) if entry.action != "rollback"]
+        trainings += _asked_for(warehouse, use_case, days)
         predicted = set(quality["partition_on"].to_pylist())
         rows = []
         for day in (day for day in days.dates if day in predicted):
-            entry = registry.champion_required(store, use_case.name, day)
-            holdout = load_package(store, use_case.name, entry.version).metrics.holdout
+            until_day = _until(quality, day)
+            holdout = _newest_model(until_day, use_case, store).metrics.holdout
             decision = decide(
                 use_case.name,
                 day,
                 drift=drift_verdict(_until(drift, day)),
-                quality=performance_verdict(_until(quality, day), holdout),
+                quality=performance_verdict(until_day, holdout),
                 last_training_on=max((as_of for as_of in trainings if as_of <= day), default=None),
                 rule=use_case.retraining,
             )
             rows.append(decision.as_row())
+            if decision.decision == "retrain":
+                trainings.append(decision.as_of)
             context.add_asset_metadata(
                 {"decision": decision.decision, "reason": decision.reason, "as_of": decision.as_of.isoformat()},
                 partition_key=day.isoformat(),
@@ -284,6 +288,21 @@ def _recent(warehouse: Warehouse, table: str, use_case: UseCase, last: date, *, 
     """  # noqa: S608 - constant
     bounds = {"use_case": use_case.name, "first_day": since or last - HISTORY, "last_day": last}
     return warehouse.query(sql, bounds)
+
+
+def _newest_model(performance: pa.Table, use_case: UseCase, store: ArtifactStore) -> ModelPackage:
+    """Return the model that made the newest of these days' predictions, whoever the ledger names by now."""
+    if not performance.num_rows:
+        raise DataMissing(f"no day of {use_case.name} has been predicted yet; materialize its predictions first")
+    return load_package(store, use_case.name, performance["model_version"][-1].as_py())
+
+
+def _asked_for(warehouse: Warehouse, use_case: UseCase, days: DayRange) -> list[date]:
+    """Return the as-of dates of the trainings that the days just before these asked for."""
+    if warehouse.columns(RETRAINING) is None:
+        return []
+    before = _recent(warehouse, RETRAINING, use_case, days.first - timedelta(days=1))
+    return before.filter(pc.field("decision") == "retrain")["as_of"].to_pylist()
 
 
 def _until(rows: pa.Table, day: date) -> pa.Table:

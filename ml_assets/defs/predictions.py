@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
+from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of, today
 from ml_assets.core import registry
 from ml_assets.core.package import load_package
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
@@ -65,7 +65,7 @@ def _predictions(use_case: UseCase) -> dg.AssetsDefinition:
             prediction_rows(
                 rows, scores, model_version=version, run_id=context.run.run_id, predicted_at=datetime.now(UTC)
             )
-            for version, rows, scores in score_days(examples, days, use_case=use_case, store=store)
+            for version, rows, scores in score_days(examples, use_case=use_case, store=store)
         ]
         rows = pa.concat_tables(parts) if parts else PREDICTIONS_SCHEMA.empty_table()
         existing = _of_days(warehouse, table, days) if warehouse.columns(table) else PREDICTIONS_SCHEMA.empty_table()
@@ -82,33 +82,50 @@ def _predictions(use_case: UseCase) -> dg.AssetsDefinition:
             context.add_asset_metadata(facts, partition_key=day.isoformat())
         return dg.MaterializeResult(
             metadata={"n_rows": rows.num_rows, "n_confirmed": _n_of_other_runs(rows, context.run.run_id)},
-            check_results=[
-                dg.AssetCheckResult(
-                    passed=rows.num_rows == examples.num_rows,
-                    metadata={"n_examples": examples.num_rows, "n_predictions": rows.num_rows},
-                )
-            ],
+            check_results=[_every_decision_scored(examples, _of_days(warehouse, table, days))],
         )
 
     return _score
 
 
 def score_days(
-    examples: pa.Table, days: DayRange, *, use_case: UseCase, store: ArtifactStore
+    examples: pa.Table, *, use_case: UseCase, store: ArtifactStore
 ) -> Iterator[tuple[str, pa.Table, object]]:
-    """Yield version, examples and scores for each stretch of days one champion was in charge of."""
-    champions = [(day, registry.champion_required(store, use_case.name, day).version) for day in days.dates]
+    """Yield version, examples and scores for each stretch of days with the same model.
+
+    A day has the champion of the local day on which its first decision is taken: where decisions are taken a day ahead,
+    the champion of the day itself has been trained on what came true since.
+    """
+    ledger = registry.entries(store, use_case.name)
+    firsts = examples.group_by("partition_on").aggregate([("decided_at", "min")]).sort_by("partition_on").to_pylist()
+    champions = [
+        (row["partition_on"], registry.required(ledger, use_case.name, today(row["decided_at_min"])).version)
+        for row in firsts
+    ]
     for version, stretch in groupby(champions, key=lambda pair: pair[1]):
         dates = [day for day, _ in stretch]
         rows = examples.filter(pc.field("partition_on").isin(pa.array(dates, pa.date32())))
-        if rows.num_rows:
-            yield version, rows, score(load_package(store, use_case.name, version), rows)
+        yield version, rows, score(load_package(store, use_case.name, version), rows)
 
 
 def _of_days(warehouse: Warehouse, table: str, days: DayRange) -> pa.Table:
     first, last = ("$first_day", "$last_day") if warehouse.dialect == "duckdb" else ("@first_day", "@last_day")
     sql = f"select * from {table} where partition_on between {first} and {last} order by partition_on, decision_id"  # noqa: S608
     return warehouse.query(sql, {"first_day": days.first, "last_day": days.last})
+
+
+def _every_decision_scored(examples: pa.Table, stored: pa.Table) -> dg.AssetCheckResult:
+    """Hold what the table now says of the days against the decisions there are."""
+    wanted, found = (set(rows["decision_id"].to_pylist()) for rows in (examples, stored))
+    return dg.AssetCheckResult(
+        passed=wanted == found and stored.num_rows == examples.num_rows,
+        metadata={
+            "n_examples": examples.num_rows,
+            "n_predictions": stored.num_rows,
+            "not_scored": ", ".join(sorted(wanted - found)[:10]),
+            "not_decided": ", ".join(sorted(found - wanted)[:10]),
+        },
+    )
 
 
 def _n_of_other_runs(rows: pa.Table, run_id: str) -> int:

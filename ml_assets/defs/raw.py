@@ -126,5 +126,6 @@ def _contract_kept(checked: Checked) -> dg.AssetCheckResult:
             "n_quarantined": checked.quarantined.num_rows,
             "reasons": "; ".join(f"{reason}: {n}" for reason, n in reasons.most_common(10)),
             "warnings": "; ".join(checked.warnings),
+            "ignored_columns": ", ".join(checked.ignored_columns),
         },
     )

@@ -29,7 +29,6 @@ def defs() -> dg.Definitions:
 def _training_set(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDefinition:
     inputs = use_case.inputs(declared)
     split = use_case.split
-    days_back = split.train_days + split.validation_days + split.test_days + 2 * split.gap_days
 
     @dg.asset(
         key=use_case.key("training_set"),
@@ -39,7 +38,9 @@ def _training_set(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Ass
             dg.AssetDep(
                 use_case.key("examples"),
                 partition_mapping=dg.TimeWindowPartitionMapping(
-                    start_offset=-days_back, end_offset=-1, allow_nonexistent_upstream_partitions=True
+                    start_offset=-split.days_back,
+                    end_offset=-1 - split.gap_days,
+                    allow_nonexistent_upstream_partitions=True,
                 ),
             )
         ],

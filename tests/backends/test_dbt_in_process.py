@@ -1,7 +1,6 @@
 """dbt inside this process: what it remembers between processes, and when it looks again."""
 
 import os
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -25,12 +24,12 @@ small:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Path]:
+def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     for name, content in PROJECT.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
-    yield folder
+    return folder
 
 
 def dbt_of(project: Path) -> DbtInProcess:

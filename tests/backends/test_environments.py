@@ -23,7 +23,6 @@ def test_every_address_lies_in_the_home(tmp_path: Path):
     assert environment.warehouse_path == tmp_path / "warehouse.duckdb"
     assert environment.artifacts_url == f"file://{tmp_path}/artifacts"
     assert environment.dagster_home == tmp_path / "dagster"
-    assert environment.reports_folder == tmp_path / "reports"
     assert environment.wandb_folder == tmp_path / "wandb"
 
 

@@ -129,6 +129,10 @@ def test_a_model_that_reaches_outside_its_own_bytes_is_refused_even_with_the_rig
         r"operators of \['evil'\]": _graph(plain, helper.make_node("Run", ["w"], ["probability"], domain="evil")),
         "no ONNX model": b"\xff not a model",
     }
+    with_function = onnx.load_model_from_string(_graph(plain))
+    node = helper.make_node("If", ["x"], ["y"], then_branch=inner)
+    with_function.functions.append(helper.make_function("", "Hidden", ["x"], ["y"], [node], []))
+    models["functions of its own"] = with_function.SerializeToString()
     for message, model in models.items():
         _replace(store, folder, MODEL, model)
         with pytest.raises(PackageRefused, match=message):

@@ -53,6 +53,13 @@ def test_a_floor_and_a_ceiling_may_be_met_exactly():
     ).is_promotable
 
 
+def test_a_candidate_trained_on_a_sample_may_not_serve():
+    baselines = {"base_rate": BASE_RATE, "logistic": LOGISTIC}
+    verdict = judge(GOOD, baselines=baselines, champion=None, rule=RULE, sample_fraction=0.1)
+    assert failed(verdict) == ["all_examples"]
+    assert verdict.reasons == ("trained on a sample of 0.1 of the examples",)
+
+
 def test_a_candidate_worse_than_the_champion_says_by_what():
     verdict = judged(GOOD, champion=replace(GOOD, log_loss=0.44))
     assert failed(verdict) == ["not_worse_than_champion"]

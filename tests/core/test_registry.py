@@ -69,13 +69,15 @@ def promote(store: StoreInMemory, version: str, effective_from: date, action: st
     )
 
 
-def rollback(store: StoreInMemory, effective_from: date, to_version: str | None = None) -> LedgerEntry:
+def rollback(
+    store: StoreInMemory, effective_from: date, to_version: str | None = None, reason: str = "late flights were missed"
+) -> LedgerEntry:
     return registry.rollback(
         store,
         "arrival_delay",
         effective_from=effective_from,
         to_version=to_version,
-        reason="late flights were missed",
+        reason=reason,
         recorded_at=datetime(2013, 8, 2, tzinfo=UTC),
         recorded_by="olga",
     )
@@ -140,9 +142,26 @@ def test_a_rollback_puts_the_version_before_the_champion_in_charge_from_its_day_
 def test_a_second_rollback_goes_further_back_instead_of_forth_again(store: StoreInMemory):
     for day, version in enumerate(["one", "two", "three"], start=1):
         promote(store, version, date(2013, 7, day))
-    assert [rollback(store, date(2013, 7, 10)).version for _ in range(2)] == ["two", "one"]
+    again = [rollback(store, date(2013, 7, 10), reason=reason).version for reason in ("misses", "misses still")]
+    assert again == ["two", "one"]
     with pytest.raises(ChampionMissing, match="nobody in charge before version one"):
-        rollback(store, date(2013, 7, 10))
+        rollback(store, date(2013, 7, 10), reason="and still")
+
+
+def test_the_same_rollback_given_twice_is_one(store: StoreInMemory):
+    for day, version in enumerate(["one", "two", "three"], start=1):
+        promote(store, version, date(2013, 7, day))
+    first = rollback(store, date(2013, 7, 10))
+    assert rollback(store, date(2013, 7, 10)) == first
+    assert len(registry.entries(store, "arrival_delay")) == 4
+
+
+def test_no_rollback_to_a_version_that_was_trained_on_what_came_true_since(store: StoreInMemory):
+    promote(store, "one", date(2013, 7, 1))
+    promote(store, "two", date(2013, 7, 8))
+    with pytest.raises(BadInput, match="trained as of 2013-07-08"):
+        rollback(store, date(2013, 7, 2), to_version="two")
+    assert in_charge(store, date(2013, 7, 2)) == "one"
 
 
 def test_a_promotion_after_a_rollback_takes_charge_and_can_be_rolled_back(store: StoreInMemory):

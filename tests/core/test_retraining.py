@@ -85,6 +85,21 @@ def test_an_alarm_of_every_day_trains_once_in_the_cool_down():
     assert trained == [DAY + timedelta(days=1 + 7 * n) for n in range(9)]
 
 
+def test_alarms_of_every_day_beside_a_weekly_training_train_in_the_middle_of_the_week():
+    """Live eight weeks: every Monday begins with a training, and the default cool-down counts from it."""
+    monday = date(2013, 7, 1)
+    last, asked_on = monday, list[int]()
+    for n in range(56):
+        day = monday + timedelta(days=n)
+        last = day if day.weekday() == 0 else last
+        found = decide("delay", day, drift=DRIFTED, quality=CALM, last_training_on=last, rule=RetrainingRule())
+        if found.decision == "retrain":
+            last = found.as_of
+            asked_on.append(day.weekday())
+    # On Wednesday as of Thursday, then on Saturday as of Sunday.
+    assert asked_on == [2, 5] * 8
+
+
 def test_a_training_may_use_the_day_that_asked_for_it_and_nothing_later():
     assert decided(drift=DRIFTED).as_of == date(2013, 7, 11)
 

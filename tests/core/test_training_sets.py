@@ -164,18 +164,19 @@ def test_the_query_sees_no_label_that_became_known_at_or_after_the_as_of_moment(
     use_case: UseCase, inputs: tuple[Feature, ...]
 ):
     as_of_at = datetime(2013, 1, 31, 5, tzinfo=UTC)
-    names = ["known", "just known", "too late", "never", "of the day", "too old"]
-    known_at = [as_of_at - timedelta(hours=9), as_of_at - timedelta(microseconds=1), as_of_at, None, as_of_at, as_of_at]
-    days = [date(2013, 1, 30)] * 4 + [AS_OF, date(2011, 1, 1)]
+    names = ["known", "just known", "too late", "never", "of the day before", "of the day", "too old"]
+    early = as_of_at - timedelta(hours=9)
+    known_at = [early, as_of_at - timedelta(microseconds=1), as_of_at, None, early, early, early]
+    days = [date(2013, 1, 29)] * 4 + [date(2013, 1, 30), AS_OF, date(2011, 1, 1)]
     table = pa.table(
         {
             "decision_id": names,
             "partition_on": pa.array(days, pa.date32()),
-            "decided_at": pa.array([as_of_at] * 6, pa.timestamp("us", tz="UTC")),
-            "origin": ["EWR"] * 6,
-            "wind_speed_mph": [1.0] * 6,
-            "is_holiday": [False] * 6,
-            "label": [True, False, True, None, True, True],
+            "decided_at": pa.array([as_of_at] * 7, pa.timestamp("us", tz="UTC")),
+            "origin": ["EWR"] * 7,
+            "wind_speed_mph": [1.0] * 7,
+            "is_holiday": [False] * 7,
+            "label": [True, False, True, None, True, True, True],
             "label_known_at": pa.array(known_at, pa.timestamp("us", tz="UTC")),
         }
     )

@@ -130,20 +130,18 @@ def stretches(found: SensorExecutionData) -> list[tuple[str, str]]:
 )
 def test_a_morning_asks_for_the_local_day_before_it(definitions: dg.Definitions, at: str, yesterday: str):
     moment = datetime.fromisoformat(at).replace(tzinfo=UTC)
-    if yesterday < "2013-01-01":
-        with pytest.raises(dg.DagsterUnknownPartitionError, match=yesterday):
-            scheduled(definitions, "every_day", moment)
-        return
-    [request] = scheduled(definitions, "every_day", moment)
-    assert request.partition_key == yesterday
+    asked = scheduled(definitions, "every_day", moment)
+    assert [request.tags[RANGE_END] for request in asked] == ([yesterday] if yesterday >= "2013-01-01" else [])
 
 
-def test_a_year_of_mornings_asks_for_every_day_of_the_year_once(definitions: dg.Definitions):
+def test_a_year_of_mornings_asks_for_every_day_once_as_the_newest_and_again_for_what_came_late(
+    definitions: dg.Definitions,
+):
     mornings = ticks(definitions, "every_day", date(2013, 1, 2), date(2014, 1, 1))
     asked = [request for morning in mornings for request in scheduled(definitions, "every_day", morning)]
-    assert [request.partition_key for request in asked] == [
-        (date(2013, 1, 1) + timedelta(days=n)).isoformat() for n in range(365)
-    ]
+    days = [(date(2013, 1, 1) + timedelta(days=n)).isoformat() for n in range(365)]
+    assert [request.tags[RANGE_END] for request in asked] == days
+    assert [request.tags[RANGE_START] for request in asked] == [days[0], days[0], *days[:-2]]
     assert len({request.run_key for request in asked}) == 365
 
 
@@ -254,6 +252,30 @@ def test_a_new_champion_scores_again_exactly_the_predicted_days_from_its_own_on(
     assert tick(definitions, instance, "arrival_delay_champion_changed", cursor=first.cursor).run_requests == []
     sensor = definitions.get_repository_def().get_sensor_def("arrival_delay_champion_changed")
     assert sensor.job_name == "arrival_delay_rescore"
+
+
+def test_two_champions_between_two_ticks_score_again_from_the_earlier_one_on(
+    definitions: dg.Definitions, instance: dg.DagsterInstance
+):
+    predict(instance, *(f"2013-07-{day:02}" for day in range(1, 11)))
+    promoted(instance, "2013-07-01", version="v1")
+    first = tick(definitions, instance, "arrival_delay_champion_changed")
+    promoted(instance, "2013-07-04", version="v2")
+    promoted(instance, "2013-07-08", version="v3")
+    found = tick(definitions, instance, "arrival_delay_champion_changed", cursor=first.cursor)
+    assert stretches(found) == [("2013-07-04", "2013-07-10")]
+    assert tick(definitions, instance, "arrival_delay_champion_changed", cursor=found.cursor).run_requests == []
+
+
+def test_a_decision_is_not_lost_where_an_earlier_day_is_made_again_after_it(
+    definitions: dg.Definitions, instance: dg.DagsterInstance
+):
+    materialize(instance, RETRAINING, decided("wait", "2013-06-30"))
+    first = tick(definitions, instance, "arrival_delay_retraining_decided")
+    materialize(instance, RETRAINING, decided("retrain", "2013-07-03"))
+    materialize(instance, RETRAINING, decided("wait", "2013-07-01"))
+    found = tick(definitions, instance, "arrival_delay_retraining_decided", cursor=first.cursor)
+    assert [request.partition_key for request in found.run_requests or []] == ["2013-07-04"]
 
 
 def test_a_stretch_goes_on_over_the_end_of_a_month_a_year_and_a_night_of_25_hours(

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import yaml
 from ml_assets import use_cases
 from ml_assets.core.errors import InvalidDeclaration
 from ml_assets.core.feature_views import load_feature_views
+from ml_assets.core.spec import SplitRule
 from ml_assets.use_cases.arrival_delay import USE_CASE
 
 ROOT = Path(use_cases.__file__).parents[2]
@@ -47,3 +49,10 @@ def test_the_decisions_table_has_the_event_and_every_entity_column(declared):
     columns = {column["name"] for column in document["models"][0]["columns"]}
     entities = {column for view in USE_CASE.views(declared) for column in view.entity}
     assert entities | {"decision_id", "partition_on", USE_CASE.decisions.event_at} <= columns
+
+
+def test_a_lead_time_of_a_day_needs_another_day_between_the_parts_of_the_split():
+    day_ahead = replace(USE_CASE.decisions, lead_time=timedelta(hours=24))
+    with pytest.raises(InvalidDeclaration, match="set gap_days to at least 2"):
+        replace(USE_CASE, decisions=day_ahead)
+    assert replace(USE_CASE, decisions=day_ahead, split=SplitRule(gap_days=2)).split.days_back == 365 + 14 + 21 + 6

@@ -266,7 +266,7 @@ def test_a_refused_candidate_says_why_and_a_good_one_that_it_may_serve():
     }
     verdict = judge(GOOD, baselines=base, champion=None, rule=PromotionRule())
     accepted = Page(candidate(verdict=verdict, champion=None, epochs=[], calibration=[]))
-    assert "It passed all 7 gates." in accepted.text
+    assert "It passed all 8 gates." in accepted.text
     assert "figure" not in accepted.elements
 
 
