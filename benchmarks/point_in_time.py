@@ -4,6 +4,7 @@ Three latest views with age limits are joined to the flights of 1, 10 and 30 rep
 decisions), Parquet to Parquet. The *limit* only reads and writes the joined table with DuckDB. Every contender runs
 in a process of its own; CPU seconds (user + system, both threads) are those of the work, without imports, the peak
 memory is that of the whole process. Each result must equal ours, row for row, or the benchmark stops.
+Exits with 1 where ours costs more than twice the limit, or needs more than 1.5 GB.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from ml_assets.core.ports import DayRange
 
 KEPT = ("decision_id", "partition_on", "carrier", "flight", "origin", "dest", "distance", "decided_at")
 SECONDS_ALLOWED = 240
+MOST_OF_LIMIT, MOST_MB = 2.0, 1536
 DAYS_AT_ONCE = 3 * REPLAY_DAYS
 
 
@@ -185,7 +187,8 @@ def fingerprint(out: Path) -> tuple[int, ...]:
     return tuple(int(value) for value in row or ())
 
 
-def _compare(years: int, folder: Path, repeats: int, feast_python: str | None) -> None:
+def _compare(years: int, folder: Path, repeats: int, feast_python: str | None) -> bool:
+    """Print one size; return whether ours holds its limits."""
     inputs = folder / f"years_{years}"
     replay_years(inputs, years)
     commands = {
@@ -215,9 +218,13 @@ def _compare(years: int, folder: Path, repeats: int, feast_python: str | None) -
         seconds = statistics.median(one["cpu_s"] for one in found)
         print(f"{name:36} {seconds:9.2f} {seconds / least:10.2f} {max(one['rss_mb'] for one in found):9.0f}")
     shutil.rmtree(folder / "out")
+    cost = statistics.median(one["cpu_s"] for one in figures["ours"]) / least
+    is_held = cost <= MOST_OF_LIMIT and max(one["rss_mb"] for one in figures["ours"]) <= MOST_MB
+    print(f"ours: {cost:.2f} of the limit (at most {MOST_OF_LIMIT:g}): {'held' if is_held else 'MISSED'}")
+    return is_held
 
 
-def main() -> None:
+def main() -> int:
     """Compare all contenders at each size, or be one of them."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--folder", type=Path, required=True, help="where inputs are kept and results are written")
@@ -229,10 +236,10 @@ def main() -> None:
     given = arguments.parse_args()
     if given.contender:
         _contend(given.contender, given.folder, given.out)
-        return
-    for years in given.years:
-        _compare(years, given.folder, given.repeats, given.feast_python)
+        return 0
+    held = [_compare(years, given.folder, given.repeats, given.feast_python) for years in given.years]
+    return 0 if all(held) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
