@@ -42,5 +42,6 @@ bench: install  ## every performance figure, each beside its peers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
-clean:  ## delete all local state (data/); the environment stays
-	rm -rf data
+clean:  ## delete all local state (data/, or what ML_ASSETS_HOME names); the environment stays
+	rm -rf $(foreach part,warehouse.duckdb warehouse.duckdb.wal artifacts dagster wandb work,"$(STATE)/$(part)")
+	rmdir --ignore-fail-on-non-empty "$(STATE)" 2>/dev/null || true

@@ -9,15 +9,18 @@ from getpass import getuser
 from typing import Annotated
 
 import dagster as dg
+import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from ml_assets.backends.environments import Environment
+from ml_assets.calendar import refuse_unknown_partitions
 from ml_assets.core import registry
 from ml_assets.core.errors import BadInput, MlAssetsError
 from ml_assets.core.package import load_package
+from ml_assets.core.performance import pool_histograms
 from ml_assets.core.ports import DayRange
 from ml_assets.core.spec import UseCase
 from ml_assets.lifecycle import LANDING, SERVING, Lifecycle, instance_of, tell_dagster
@@ -67,9 +70,14 @@ def run(
             screen.begin(f"train {use_case.name} as of {served.first}")
             promoted[use_case.name] = life.train(use_case, served.first)
         screen.begin(f"predict and monitor {served}")
-        life.run_groups(SERVING, served)
+        waiting = [name for name in promoted if registry.champion_on(life.store, name, served.first) is None]
+        life.run_groups(SERVING, served, without=waiting)
     for use_case in load_use_cases():
-        _summary(life, use_case, landed, served, is_promoted=promoted[use_case.name])
+        if use_case.name in waiting:
+            refusal = registry.entries(life.store, use_case.name)[-1]
+            console.print(f"{use_case.name}: nobody is in charge, so nothing is predicted. {refusal.reason}")
+        else:
+            _summary(life, use_case, landed, served, is_promoted=promoted[use_case.name])
 
 
 @app.command()
@@ -105,11 +113,14 @@ def history(use_case: UseCaseName = "arrival_delay") -> None:
     """Print the promotion ledger: who was in charge from which day, who was refused, and why."""
     with _failures_in_words():
         store = _store()
-        table = Table("no.", "action", "version", "from", "recorded", "by", "reason", title=f"ledger of {use_case}")
+        table = Table("no.", "action", Column("version", no_wrap=True), Column("from", no_wrap=True))
+        for name in ("recorded", "by", "reason"):
+            table.add_column(name)
         for entry in registry.entries(store, _known(use_case).name):
             table.add_row(
                 *(str(entry.sequence), entry.action, entry.version, str(entry.effective_from)),
-                *(f"{entry.recorded_at:%Y-%m-%d %H:%M}", entry.recorded_by, entry.reason),
+                *(f"{entry.recorded_at:%Y-%m-%d %H:%M}", entry.recorded_by),
+                f"passed all {len(entry.gates)} gates" if entry.action == "promote" else entry.reason,
             )
     console.print(table)
 
@@ -126,6 +137,9 @@ def rollback(
     Dagster is told of it as of a promotion: where it runs, a sensor predicts the days since again.
     """
     with _failures_in_words():
+        refuse_unknown_partitions(DayRange(first=effective_from.date(), last=effective_from.date()))
+        if not reason.strip():
+            raise BadInput("a rollback is kept in the ledger for ever; say why with --reason")
         entry = registry.rollback(
             _store(),
             _known(use_case).name,
@@ -136,7 +150,9 @@ def rollback(
             recorded_by=getuser(),
         )
         tell_dagster(instance_of(Environment.current()), _known(use_case), entry)
-    console.print(f"{entry.version} is in charge from {entry.effective_from} on (ledger entry {entry.sequence}).")
+        later = [e for e in registry.entries(_store(), use_case) if e.effective_from > entry.effective_from]
+    end = next((f" until {e.version} takes over on {e.effective_from}" for e in later if e.action != "refuse"), " on")
+    console.print(f"{entry.version} is in charge from {entry.effective_from}{end} (ledger entry {entry.sequence}).")
     console.print(
         f"While `make ui` or a Dagster daemon runs, {use_case}_rescore predicts the days since again; "
         f"else materialize {use_case}/predictions and what follows it."
@@ -149,12 +165,13 @@ class _Screen:
     def __init__(self) -> None:
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}", table_column=None),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[now]}"),
-            console=console,
+            TextColumn("[dim]{task.fields[now]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            console=_console_of_its_own(),
+            expand=True,
         )
         self._task: int | None = None
         self._counts_steps = True
@@ -199,6 +216,11 @@ class _Screen:
             self._progress.update(self._task, total=None)
 
 
+def _console_of_its_own() -> Console:
+    """Return a console on the terminal itself: Dagster turns standard output into a file while a step runs."""
+    return Console(file=os.fdopen(os.dup(sys.stdout.fileno()), "w")) if sys.stdout.isatty() else console
+
+
 @contextmanager
 def _failures_in_words() -> Iterator[None]:
     """Show an error of this project as a sentence; any other error keeps its traceback."""
@@ -240,12 +262,13 @@ def _summary(life: Lifecycle, use_case: UseCase, landed: DayRange, served: DayRa
     quality = life.warehouse.query(
         """
         select count(*) as n_days, sum(n_decisions) as n_decisions, sum(n_unlabelled) as n_unlabelled,
-               sum(roc_auc * n_labelled) / sum(n_labelled) as roc_auc
+               list(score_histogram) filter (score_histogram is not null) as histograms
         from monitoring.performance
         where use_case = $use_case and partition_on between $first and $last
         """,
         served_bounds,
     ).to_pylist()[0]
+    roc_auc = pool_histograms(pa.table({"score_histogram": pa.array(quality["histograms"] or [], pa.string())})).roc_auc
     drift = life.warehouse.query(
         """
         select count(*) filter (is_drifted and kind <> 'prediction') as n_drifted,
@@ -269,9 +292,8 @@ def _summary(life: Lifecycle, use_case: UseCase, landed: DayRange, served: DayRa
         f"{rows['n_flights']:,} flights and {rows['n_weather']:,} weather hours of {landed}; "
         f"{rows['n_quarantined']} rows quarantined",
     )
-    table.add_row(
-        "champion", f"{entry.version} ({'promoted' if is_promoted else 'kept; the new candidate was refused'})"
-    )
+    how = "promoted" if entry.as_of == served.first else "a later training than this one"
+    table.add_row("champion", f"{entry.version} ({how if is_promoted else 'kept; the new candidate was refused'})")
     table.add_row(
         "quality on the holdout",
         f"ROC AUC {_number(holdout.roc_auc)}, PR AUC {_number(holdout.pr_auc)}, log loss {_number(holdout.log_loss)}\n"
@@ -281,7 +303,7 @@ def _summary(life: Lifecycle, use_case: UseCase, landed: DayRange, served: DayRa
     table.add_row(
         "predicted",
         f"{quality['n_decisions']:,} flights on {quality['n_days']} days ({served}); "
-        f"ROC AUC {_number(quality['roc_auc'])}; "
+        f"ROC AUC {_number(roc_auc)}; "
         f"{quality['n_unlabelled']:,} cancelled or diverted, so never labelled",
     )
     often = f", most often {drift['most_often']}" if drift["most_often"] else ""

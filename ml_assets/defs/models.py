@@ -1,7 +1,6 @@
 """Stage models: the candidate fitted on one training set, and the champion that may serve."""
 
 import tempfile
-from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -19,7 +18,7 @@ from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.ports import ArtifactStore, Tracker
 from ml_assets.core.promotion import Gate, Verdict
-from ml_assets.core.reports import candidate_report, chart_png, charts
+from ml_assets.core.reports import candidate_report, chart_markdown, charts
 from ml_assets.core.scoring import score
 from ml_assets.core.spec import UseCase
 from ml_assets.core.training_sets import TrainingSet
@@ -109,7 +108,7 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
             metadata={
                 **_facts(trained, store),
                 "report": dg.MetadataValue.path(store.address(path)),
-                "calibration": _picture(chart_png(charts.calibration(curve))),
+                "calibration": dg.MetadataValue.md(chart_markdown(charts.calibration(curve), name="calibration")),
             },
             check_results=[
                 dg.AssetCheckResult(
@@ -243,10 +242,6 @@ def _page(
         links={},
         question=use_case.question,
     )
-
-
-def _picture(png: bytes) -> dg.MarkdownMetadataValue:
-    return dg.MetadataValue.md(f"![calibration](data:image/png;base64,{b64encode(png).decode()})")
 
 
 def _facts(trained: TrainedCandidate, store: ArtifactStore) -> dict[str, object]:

@@ -12,10 +12,11 @@ from ml_assets.calendar import DAILY, DAILY_FRESHNESS, LOCAL_ZONE, ONE_RUN, days
 from ml_assets.core import registry
 from ml_assets.core.drift import DRIFT_SCHEMA, drift_verdict, measure_drift
 from ml_assets.core.errors import DataMissing
+from ml_assets.core.evaluation import Metrics
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance, performance_verdict
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
-from ml_assets.core.reports import monitoring_report
+from ml_assets.core.reports import chart_markdown, charts, monitoring_report
 from ml_assets.core.retraining import RETRAINING_SCHEMA, decide
 from ml_assets.core.spec import UseCase
 from ml_assets.resources import dbt_of, feature_views_of, source_of
@@ -83,9 +84,11 @@ def _drift(use_case: UseCase) -> dg.AssetsDefinition:
             context.add_asset_metadata(_drift_facts(found), partition_key=day.isoformat())
         rows = pa.concat_tables([*parts, DRIFT_SCHEMA.empty_table()])
         warehouse.replace_days({DRIFT: rows}, days, use_case=use_case.name)
-        verdict = drift_verdict(_recent(warehouse, DRIFT, use_case, days.last))
+        recent = _recent(warehouse, DRIFT, use_case, days.last)
+        verdict = drift_verdict(recent)
         return dg.MaterializeResult(
-            metadata={"n_rows": rows.num_rows}, check_results=[_warning(not verdict.is_alarming, verdict.reasons)]
+            metadata={"n_rows": rows.num_rows, "four_weeks": _drift_chart(recent)},
+            check_results=[_warning(not verdict.is_alarming, verdict.reasons)],
         )
 
     return _measure
@@ -117,9 +120,11 @@ def _performance(use_case: UseCase) -> dg.AssetsDefinition:
         rows = pa.concat_tables([*parts, PERFORMANCE_SCHEMA.empty_table()])
         warehouse.replace_days({PERFORMANCE: rows}, days, use_case=use_case.name)
         recent = _recent(warehouse, PERFORMANCE, use_case, days.last)
-        verdict = performance_verdict(recent, _newest_model(recent, use_case, store).metrics.holdout)
+        holdout = _newest_model(recent, use_case, store).metrics.holdout
+        verdict = performance_verdict(recent, holdout)
         return dg.MaterializeResult(
-            metadata={"n_rows": rows.num_rows}, check_results=[_warning(not verdict.is_alarming, verdict.reasons)]
+            metadata={"n_rows": rows.num_rows, "four_weeks": _quality_chart(recent, holdout)},
+            check_results=[_warning(not verdict.is_alarming, verdict.reasons)],
         )
 
     return _measure
@@ -307,6 +312,29 @@ def _asked_for(warehouse: Warehouse, use_case: UseCase, days: DayRange) -> list[
 
 def _until(rows: pa.Table, day: date) -> pa.Table:
     return rows.filter(pc.field("partition_on") <= pa.scalar(day))
+
+
+def _quality_chart(performance: pa.Table, holdout: Metrics) -> dg.MarkdownMetadataValue:
+    """Draw the ROC AUC of the last weeks by local day; Dagster's own plots show the calendar's newest partitions."""
+    curve = charts.lines_by_day(
+        performance["partition_on"].to_pylist(),
+        {"ROC AUC": performance["roc_auc"].to_pylist()},
+        y_title="ROC AUC",
+        level=(f"holdout {holdout.roc_auc:.3f}", holdout.roc_auc) if holdout.roc_auc is not None else None,
+    )
+    return dg.MetadataValue.md(chart_markdown(curve, name="ROC AUC by local day"))
+
+
+def _drift_chart(drift: pa.Table) -> dg.MarkdownMetadataValue:
+    """Draw how many features drifted on each day of the last weeks."""
+    features = drift.filter(pc.field("kind") != "prediction")
+    counts = features.group_by("partition_on").aggregate([("is_drifted", "sum")]).sort_by("partition_on")
+    curve = charts.lines_by_day(
+        counts["partition_on"].to_pylist(),
+        {"drifted": counts["is_drifted_sum"].to_pylist()},
+        y_title="Drifted features",
+    )
+    return dg.MetadataValue.md(chart_markdown(curve, name="drifted features by local day"))
 
 
 def _drift_facts(found: pa.Table) -> dict[str, float | int]:

@@ -118,7 +118,7 @@ def _day_figures(rows: Sequence[Row], scores: npt.NDArray[np.float64], reference
         _Figure(
             name="Mean prediction",
             value=percent(predicted) if predicted is not None else "\N{EM DASH}",
-            words="its distribution has drifted" if is_prediction_drifted else "its distribution is as in training",
+            words="its distribution has drifted" if is_prediction_drifted else "within what days of training showed",
         ),
         _Figure(
             name="Features drifted",

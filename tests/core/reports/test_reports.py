@@ -16,8 +16,14 @@ from ml_assets.core.feature_views import Feature
 from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance, pool_histograms
 from ml_assets.core.promotion import judge
 from ml_assets.core.registry import LedgerEntry
-from ml_assets.core.reports import candidate_report, chart_png, chart_svg, monitoring_report
-from ml_assets.core.reports.charts import calibration, calibration_of_histogram, lines_by_day, prediction_shares
+from ml_assets.core.reports import candidate_report, chart_svg, monitoring_report
+from ml_assets.core.reports.charts import (
+    calibration,
+    calibration_of_histogram,
+    chart_png,
+    lines_by_day,
+    prediction_shares,
+)
 from ml_assets.core.spec import PromotionRule
 
 SCRIPT = '<script>alert(1)</script><img src=x onerror="alert(2)">'
