@@ -78,7 +78,7 @@ class DayResamples:
         names, day = np.unique(np.asarray(days), return_inverse=True)
         n_days = len(names)
         drawn = np.random.default_rng(seed).multinomial(n_days, np.full(n_days, 1 / n_days), size=n_resamples)
-        return cls(day=day.astype(np.int64), weights=np.vstack([np.ones(n_days), drawn]))
+        return cls(day=day.astype(np.int64), weights=np.vstack([np.ones(n_days), drawn.astype(np.float64)]))
 
     def only(self, rows: npt.NDArray[np.bool_]) -> "DayResamples":
         """Return the same draws for a part of the rows."""
@@ -149,7 +149,7 @@ class DayResamples:
         return self.estimate(measure(y, candidate) - measure(y, other)) if 0 < y.sum() < len(y) else None
 
     def _by_day(self, values: Floats) -> Floats:
-        return np.bincount(self.day, values, self.weights.shape[1])
+        return np.bincount(self.day, values, self.weights.shape[1]).astype(np.float64)
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:

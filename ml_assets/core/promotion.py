@@ -107,7 +107,7 @@ def judge(evidence: Evidence, *, cost: ServingCost, rule: PromotionRule) -> Verd
             *("at most", rule.maximum_calibration_error, "the ceiling"),
         ),
         *_beats_baselines(evidence, rule),
-        _limit("all_examples", "share of the examples", evidence.sample_fraction, "at least", 1.0, "all"),
+        _all_examples(evidence.sample_fraction),
         _against_champion(candidate, evidence.champion, rule),
         *_slices(evidence, rule),
         _limit("model_size", "model size in MB", cost.model_bytes / 1e6, "at most", rule.maximum_model_mb, ""),
@@ -152,6 +152,12 @@ def _limit(name: str, metric: str, found: float | None, comparison: str, expecte
 def _undetermined(name: str, metric: str, expected: float | None) -> Gate:
     detail = f"{metric} cannot be computed: the holdout holds one class only"
     return Gate(name=name, is_passed=False, found=None, expected=expected, detail=detail)
+
+
+def _all_examples(fraction: float) -> Gate:
+    is_whole = fraction >= 1.0
+    detail = f"trained on {'all' if is_whole else f'a sample of {fraction:g} of the'} examples"
+    return Gate(name="all_examples", is_passed=is_whole, found=fraction, expected=1.0, detail=detail)
 
 
 def _beats_baselines(evidence: Evidence, rule: PromotionRule) -> Sequence[Gate]:
@@ -214,7 +220,9 @@ def _against_champion(candidate: Metrics, champion: Comparison | None, rule: Pro
     # Where the noise is unknown none of it counts.
     noise = min(gain.margin(rule.confidence) or 0.0, rule.most_champion_noise)
     is_passed = -gain.value <= rule.may_lose_to_champion_by + noise
-    detail = f"log loss {candidate.log_loss:.4f} {'is' if is_passed else 'should be'} at most the champion's {theirs:.4f}"
+    detail = (
+        f"log loss {candidate.log_loss:.4f} {'is' if is_passed else 'should be'} at most the champion's {theirs:.4f}"
+    )
     detail += f" plus {rule.may_lose_to_champion_by:g}" if rule.may_lose_to_champion_by else ""
     detail += f" plus the noise of {noise:.4f}"
     expected = theirs + rule.may_lose_to_champion_by + noise

@@ -1,4 +1,4 @@
-"""Slices of the holdout: how good the candidate is for each airport, carrier, hour, beside the model it is held against."""
+"""Slices of the holdout: how good a candidate is for each airport, carrier or hour, beside another model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,23 +86,22 @@ def _measured(
 ) -> SliceQuality | None:
     """Measure one slice; None where its days are too few to tell the noise."""
     log_loss, roc_auc = resamples.log_loss(y, candidate), resamples.roc_auc(y, candidate)
-    own = resamples.estimate(log_loss), resamples.estimate(roc_auc)
-    gains = (
-        resamples.estimate(resamples.log_loss(y, other) - log_loss),
-        resamples.estimate(roc_auc - resamples.roc_auc(y, other)),
-    )
-    if any(estimate is None or estimate.standard_error is None for estimate in (*own, *gains)):
+    own_loss, own_auc = resamples.estimate(log_loss), resamples.estimate(roc_auc)
+    loss_gain = resamples.estimate(resamples.log_loss(y, other) - log_loss)
+    auc_gain = resamples.estimate(roc_auc - resamples.roc_auc(y, other))
+    if own_loss is None or own_auc is None or loss_gain is None or auc_gain is None:
         return None
-    assert own[0] and own[1] and gains[0] and gains[1]
+    if loss_gain.standard_error is None or auc_gain.standard_error is None:
+        return None
     return SliceQuality(
         column=column,
         value=value,
         n_rows=len(y),
         n_positive=int(y.sum()),
-        log_loss=own[0],
-        roc_auc=own[1],
-        log_loss_gain=gains[0],
-        roc_auc_gain=gains[1],
+        log_loss=own_loss,
+        roc_auc=own_auc,
+        log_loss_gain=loss_gain,
+        roc_auc_gain=auc_gain,
     )
 
 
