@@ -41,6 +41,14 @@ class Verdict:
         failed = tuple(gate.detail for gate in self.gates if not gate.is_passed)
         return failed or tuple(gate.detail for gate in self.gates)
 
+    @property
+    def summary(self) -> str:
+        """One line for the ledger: what the gates that failed say, or that all passed and what two of them say."""
+        if not self.is_promotable:
+            return "; ".join(self.reasons)
+        telling = (gate.detail for gate in self.gates if gate.name in ("roc_auc_floor", "not_worse_than_champion"))
+        return "; ".join([f"passed all {len(self.gates)} gates", *telling])
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServingCost:

@@ -248,7 +248,7 @@ def _entry(package: ModelPackage, verdict: Verdict, use_case: UseCase) -> _Entry
         "package_hash": package.package_hash,
         "effective_from": package.as_of,
         "as_of": package.as_of,
-        "reason": "; ".join(verdict.reasons),
+        "reason": verdict.summary,
         "gates": verdict.gates,
         "recorded_at": datetime.now(UTC),
         "recorded_by": "gates",

@@ -79,6 +79,9 @@ def test_a_candidate_better_than_the_baselines_is_promotable_where_nobody_is_in_
     assert verdict.is_promotable
     champion = gate(verdict, "not_worse_than_champion")
     assert (champion.detail, champion.expected) == ("no champion is in charge yet", None)
+    assert verdict.summary == (
+        "passed all 16 gates; ROC AUC 0.7200 is at least the floor 0.6000; no champion is in charge yet"
+    )
 
 
 # The noise is 0.01: of a gain of 0.009 nothing is left, of one of 0.011 something is.
@@ -106,9 +109,8 @@ def test_each_gate_fails_alone_where_its_metric_is_no_better_beyond_the_noise(
 
 def test_a_gate_says_what_was_found_what_was_expected_and_how_large_the_noise_is():
     verdict = judged(evidence(replace(GOOD, log_loss=0.475)))
-    assert verdict.reasons == (
-        "log loss 0.4750 should be below the logistic baseline's 0.4800 by more than the noise of 0.0100",
-    )
+    words = "log loss 0.4750 should be below the logistic baseline's 0.4800 by more than the noise of 0.0100"
+    assert (verdict.reasons, verdict.summary) == ((words,), words)
 
 
 def test_a_confidence_of_one_half_takes_differences_as_they_are():
