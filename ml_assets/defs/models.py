@@ -119,7 +119,7 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
             registry.refuse(store, **_entry(trained.package, verdict, use_case))
         curve = calibration_curve(training_set.test["label"].to_numpy(), score(trained.package, training_set.test))
         path = f"reports/{use_case.name}/candidate-{trained.package.version}.html"
-        # A candidate that is used again has no training curve to draw: the page of its training stands.
+        # The page of its training stands: what it says of the champion was true then.
         if not (trained.is_reused and store.exists(path)):
             store.put(path, _page(trained, verdict, evidence, champion, training_set, curve, use_case).encode())
         return dg.MaterializeResult(
