@@ -17,13 +17,13 @@ from rich.table import Column, Table
 
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import refuse_unknown_partitions
-from ml_assets.core import registry
+from ml_assets.core import approvals, registry
 from ml_assets.core.errors import BadInput, MlAssetsError
 from ml_assets.core.package import load_package
 from ml_assets.core.performance import pool_histograms
-from ml_assets.core.ports import DayRange
+from ml_assets.core.ports import ArtifactStore, DayRange
 from ml_assets.core.spec import UseCase
-from ml_assets.lifecycle import LANDING, SERVING, Lifecycle, instance_of, tell_dagster
+from ml_assets.lifecycle import LANDING, SERVING, Lifecycle, TrainingOutcome, instance_of, tell_dagster
 from ml_assets.use_cases import load_use_cases
 
 app = typer.Typer(
@@ -65,19 +65,19 @@ def run(
         life = Lifecycle(Environment.current(), on_event=screen.on_event)
         screen.begin(f"land and join {landed}")
         life.run_groups(LANDING, landed)
-        promoted = {}
+        outcomes: dict[str, TrainingOutcome] = {}
         for use_case in load_use_cases():
             screen.begin(f"train {use_case.name} as of {served.first}")
-            promoted[use_case.name] = life.train(use_case, served.first)
+            outcomes[use_case.name] = life.outcome_of_training(use_case, served.first)
         screen.begin(f"predict and monitor {served}")
-        waiting = [name for name in promoted if registry.champion_on(life.store, name, served.first) is None]
+        waiting = [name for name in outcomes if registry.champion_on(life.store, name, served.first) is None]
         life.run_groups(SERVING, served, without=waiting)
     for use_case in load_use_cases():
         if use_case.name in waiting:
-            refusal = registry.entries(life.store, use_case.name)[-1]
-            console.print(f"{use_case.name}: nobody is in charge, so nothing is predicted. {refusal.reason}")
+            last = registry.entries(life.store, use_case.name)[-1]
+            console.print(f"{use_case.name}: nobody is in charge, so nothing is predicted. {last.reason}")
         else:
-            _summary(life, use_case, landed, served, is_promoted=promoted[use_case.name])
+            _summary(life, use_case, landed, served, outcome=outcomes[use_case.name])
 
 
 @app.command()
@@ -117,8 +117,10 @@ def history(use_case: UseCaseName = "arrival_delay") -> None:
         for name in ("recorded", "by", "reason"):
             table.add_column(name)
         for entry in registry.entries(store, _known(use_case).name):
+            # What a person decides of one package shows which.
+            package = f"\npackage {entry.package_hash[:12]}" if entry.action in ("wait", "approve", "reject") else ""
             table.add_row(
-                *(str(entry.sequence), entry.action, entry.version, str(entry.effective_from)),
+                *(str(entry.sequence), entry.action, entry.version + package, str(entry.effective_from)),
                 *(f"{entry.recorded_at:%Y-%m-%d %H:%M}", entry.recorded_by),
                 f"passed all {len(entry.gates)} gates" if entry.action == "promote" else entry.reason,
             )
@@ -157,6 +159,95 @@ def rollback(
         f"While `make ui` or a Dagster daemon runs, {use_case}_rescore predicts the days since again; "
         f"else materialize {use_case}/predictions and what follows it."
     )
+
+
+@app.command()
+def champion(
+    on: Annotated[datetime, typer.Option("--on", formats=["%Y-%m-%d"], help="The local day.")],
+    use_case: UseCaseName = "arrival_delay",
+) -> None:
+    """Print which model was in charge on a day, and by which entry of the ledger."""
+    with _failures_in_words():
+        entry = registry.champion_required(_store(), _known(use_case).name, on.date())
+    console.print(
+        f"{entry.version} was in charge of {use_case} on {on.date()}: {entry.action} of {entry.effective_from}, ledger "
+        f"entry {entry.sequence} by {entry.recorded_by}. {entry.reason}",
+        highlight=False,
+    )
+
+
+Version = Annotated[str, typer.Option("--version", help="The candidate's version, as `ml-assets history` prints it.")]
+By = Annotated[str, typer.Option("--by", help="Who decides; it is kept in the ledger.")]
+Why = Annotated[str, typer.Option("--reason", help="Why; it is kept in the ledger.")]
+PackageHash = Annotated[
+    str | None, typer.Option("--package", help="First digits of the package's hash; that in the store unless given.")
+]
+
+
+@app.command()
+def approve(
+    version: Version,
+    by: By,
+    reason: Why,
+    use_case: UseCaseName = "arrival_delay",
+    package: PackageHash = None,
+    from_day: Annotated[
+        datetime | None,
+        typer.Option("--from", formats=["%Y-%m-%d"], help="First day in charge; that of its training unless given."),
+    ] = None,
+) -> None:
+    """Let a candidate that waits pass. It binds to the package in the store, hash by hash, and to no other."""
+    with _failures_in_words():
+        store = _store()
+        entry = approvals.approve(
+            store,
+            _known(use_case).name,
+            version=version,
+            package_hash=_package_hash(store, use_case, version, package),
+            effective_from=from_day.date() if from_day else None,
+            reason=reason,
+            recorded_at=datetime.now(UTC),
+            recorded_by=by,
+        )
+    console.print(
+        f"{entry.version} (package {entry.package_hash[:12]}) is approved by {entry.recorded_by} (ledger entry "
+        f"{entry.sequence})."
+    )
+    console.print(f"Materialize {use_case}/champion for {entry.as_of} to put it in charge.")
+
+
+@app.command()
+def reject(
+    version: Version,
+    by: By,
+    reason: Why,
+    use_case: UseCaseName = "arrival_delay",
+    package: PackageHash = None,
+) -> None:
+    """Keep a candidate that waits out for good."""
+    with _failures_in_words():
+        store = _store()
+        entry = approvals.reject(
+            store,
+            _known(use_case).name,
+            version=version,
+            package_hash=_package_hash(store, use_case, version, package),
+            reason=reason,
+            recorded_at=datetime.now(UTC),
+            recorded_by=by,
+        )
+    console.print(f"{entry.version} is rejected by {entry.recorded_by} (ledger entry {entry.sequence}).")
+
+
+def _package_hash(store: ArtifactStore, use_case: str, version: str, given: str | None) -> str:
+    """Return the hash of the verified package in the store; raise BadInput where it is not the one that was meant."""
+    found = load_package(store, use_case, version).package_hash
+    if given is not None and not (len(given) >= 8 and found.startswith(given)):
+        raise BadInput(
+            f"{use_case} {version} is the package {found[:12]} in the store, and {given!r} was meant; give at least 8 "
+            "digits of the hash, and read the report of the package that is there before you decide"
+        )
+    return found
 
 
 class _Screen:
@@ -238,13 +329,15 @@ def _known(name: str) -> UseCase:
     return found[name]
 
 
-def _store():
+def _store() -> ArtifactStore:
     from ml_assets.resources import resources_of
 
     return resources_of(Environment.current())["store"]
 
 
-def _summary(life: Lifecycle, use_case: UseCase, landed: DayRange, served: DayRange, *, is_promoted: bool) -> None:
+def _summary(
+    life: Lifecycle, use_case: UseCase, landed: DayRange, served: DayRange, *, outcome: TrainingOutcome
+) -> None:
     """Print what the run came to, in words a person understands."""
     bounds = {"first": landed.first, "last": landed.last}
     rows = life.warehouse.query(
@@ -292,8 +385,12 @@ def _summary(life: Lifecycle, use_case: UseCase, landed: DayRange, served: DayRa
         f"{rows['n_flights']:,} flights and {rows['n_weather']:,} weather hours of {landed}; "
         f"{rows['n_quarantined']} rows quarantined",
     )
-    how = "promoted" if entry.as_of == served.first else "a later training than this one"
-    table.add_row("champion", f"{entry.version} ({how if is_promoted else 'kept; the new candidate was refused'})")
+    words = {
+        "promoted": "promoted" if entry.as_of == served.first else "of a later training than this one",
+        "refused": "kept; the new candidate was refused",
+        "waits": "kept; the new candidate waits for ml-assets approve",
+    }
+    table.add_row("champion", f"{entry.version} ({words[outcome]})")
     table.add_row(
         "quality on the holdout",
         f"ROC AUC {_number(holdout.roc_auc)}, PR AUC {_number(holdout.pr_auc)}, log loss {_number(holdout.log_loss)}\n"

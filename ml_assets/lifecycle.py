@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import dagster as dg
 
@@ -26,18 +26,23 @@ SERVING = ("predictions", "monitoring")
 WAREHOUSE_POOL = "warehouse"
 TRAINING_STAGES = ("training_set", "candidate", "champion")
 
+TrainingOutcome = Literal["promoted", "refused", "waits"]
 OnEvent = Callable[[dg.EventLogEntry], None]
 
 
 class RunFailed(MlAssetsError):
     """A run of the asset graph failed; the message names the step and the reason.
 
-    ``blocked`` are the assets of which a blocking check failed in this run.
+    ``blocked`` are the assets of which a blocking check failed in this run; ``is_waiting`` tells that the one step that
+    failed was a promotion that waits for a person.
     """
 
-    def __init__(self, message: str, *, blocked: frozenset[dg.AssetKey] = frozenset()) -> None:
+    def __init__(
+        self, message: str, *, blocked: frozenset[dg.AssetKey] = frozenset(), is_waiting: bool = False
+    ) -> None:
         super().__init__(message)
         self.blocked = blocked
+        self.is_waiting = is_waiting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +89,21 @@ class Lifecycle:
         self._run(sorted(keys), days, holds_warehouse=is_one_day and isinstance(self._instance, LocalInstance))
 
     def train(self, use_case: UseCase, as_of: date) -> bool:
-        """Freeze, fit and promote as of a day; return whether the candidate was promoted (False: gates refused it)."""
+        """Freeze, fit and promote as of a day; return whether the candidate was promoted."""
+        return self.outcome_of_training(use_case, as_of) == "promoted"
+
+    def outcome_of_training(self, use_case: UseCase, as_of: date) -> TrainingOutcome:
+        """Freeze, fit and promote as of a day; tell whether gates refused the candidate, or it waits for a person."""
         keys = [dg.AssetKey(use_case.key(stage)) for stage in TRAINING_STAGES]
         try:
             self._run(keys, DayRange(first=as_of, last=as_of))
         except RunFailed as failure:
             if dg.AssetKey(use_case.key("candidate")) in failure.blocked:
-                return False
+                return "refused"
+            if failure.is_waiting:
+                return "waits"
             raise
-        return True
+        return "promoted"
 
     def replay(self, days: DayRange, use_cases: Sequence[UseCase]) -> Iterator[ReplayedDay]:
         """Live these days one after the other as production does, and yield what each came to, by use case.
@@ -102,7 +113,7 @@ class Lifecycle:
         asked_for: set[tuple[str, date]] = set()
         for day in days.dates:
             due = [u for u in use_cases if day.weekday() == 0 or (u.name, day) in asked_for]
-            trained = {u.name: "promoted" if self.train(u, day) else "refused" for u in due}
+            trained = {u.name: self.outcome_of_training(u, day) for u in due}
             self.run_groups((*LANDING, *SERVING), DayRange(first=day, last=day))
             for use_case in use_cases:
                 facts = self._facts(use_case, day)
@@ -143,7 +154,11 @@ class Lifecycle:
             )
         if not result.success:
             reasons = failure_reasons(result.all_events) or ["the run ended without saying why"]
-            raise RunFailed(f"{days}: " + "; ".join(reasons), blocked=_blocked(result.all_events))
+            raise RunFailed(
+                f"{days}: " + "; ".join(reasons),
+                blocked=_blocked(result.all_events),
+                is_waiting=_is_waiting(result.all_events),
+            )
 
     def _facts(self, use_case: UseCase, day: date) -> dict[str, object]:
         sql = """
@@ -183,3 +198,9 @@ def tell_dagster(instance: dg.DagsterInstance, use_case: UseCase, entry: LedgerE
 def _blocked(events: Sequence[dg.DagsterEvent]) -> frozenset[dg.AssetKey]:
     checks = [e.asset_check_evaluation_data for e in events if e.event_type_value == "ASSET_CHECK_EVALUATION"]
     return frozenset(check.asset_key for check in checks if check.blocking and not check.passed)
+
+
+def _is_waiting(events: Sequence[dg.DagsterEvent]) -> bool:
+    """Tell whether every step that failed did so because its candidate waits for an approval."""
+    told = [event.step_failure_data.user_failure_data for event in events if event.is_step_failure]
+    return bool(told) and all(failure is not None and "waits_for_approval" in failure.metadata for failure in told)

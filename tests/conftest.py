@@ -102,7 +102,17 @@ def small_use_case() -> UseCase:
         hyperparameters={"layer_sizes": "16", "n_epochs": 2, "learning_rate": 0.01},
         baseline_features=("n_planned_departures_origin",),
         split=SplitRule(train_days=7, validation_days=2, test_days=3, minimum_train_days=3),
-        promotion=PromotionRule(minimum_roc_auc=0.5, maximum_calibration_error=0.3, may_lose_to_champion_by=1.0),
+        # Three days of holdout tell no noise, and a machine that runs tests may be slow.
+        promotion=PromotionRule(
+            minimum_roc_auc=0.5,
+            maximum_calibration_error=0.3,
+            confidence=0.5,
+            may_lose_to_champion_by=1.0,
+            slice_may_lose_log_loss=1.0,
+            slice_may_lose_roc_auc=1.0,
+            maximum_one_row_ms=10_000,
+            maximum_thousand_rows_ms=10_000,
+        ),
     )
 
 

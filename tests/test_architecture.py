@@ -34,7 +34,7 @@ FOLDERS = {
 # What core is written with. A cloud SDK, a database driver or Dagster is not in it.
 LIBRARIES_OF_CORE = {
     *("numpy", "pyarrow", "msgspec", "yaml", "sqlglot", "igraph", "jinja2", "markupsafe"),
-    *("torch", "pytorch_lightning", "sklearn", "onnx", "onnxruntime", "safetensors", "altair", "vl_convert"),
+    *("torch", "pytorch_lightning", "sklearn", "scipy", "onnx", "onnxruntime", "safetensors", "altair", "vl_convert"),
     "google.protobuf",
 }
 HEAVY = {"torch", "pytorch_lightning", "lightning", "sklearn", "wandb", "altair", "vl_convert", "onnx"}

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from ml_assets import cli
 from ml_assets.core import registry
+from ml_assets.core.candidates import candidate_of
 from ml_assets.core.errors import StorageFull
 from ml_assets.core.package import load_package
 from ml_assets.core.ports import DayRange
@@ -25,8 +26,9 @@ from ml_assets.core.scoring import score
 from ml_assets.core.training_sets import load_training_set, training_set_of
 from ml_assets.defs import models
 from ml_assets.defs.predictions import score_days
-from ml_assets.lifecycle import RunFailed
+from ml_assets.lifecycle import Lifecycle, RunFailed
 from ml_assets.resources import feature_views_of
+from ml_assets.use_cases import arrival_delay
 
 pytestmark = pytest.mark.slow
 
@@ -305,3 +307,55 @@ def test_a_candidate_that_fails_a_gate_is_recorded_and_never_in_charge(life, mon
     monkeypatch.setattr(life.lifecycle.warehouse, "query", full_disk)
     with pytest.raises(RunFailed, match="the disk is full"):  # a training that fails is not one that was refused
         life.train(SUNDAY)
+
+
+def test_a_candidate_waits_until_a_person_approves_its_package_on_the_command_line(life, monkeypatch):
+    rule = replace(life.use_case.promotion, needs_approval=True)
+    careful = replace(life.use_case, promotion=rule)
+    monkeypatch.setattr(arrival_delay, "USE_CASE", careful)
+    lifecycle, store = Lifecycle(cli.Environment.current()), life.lifecycle.store
+
+    def decide(command: str, *options: str) -> str:
+        answer = CliRunner().invoke(
+            cli.app, [command, "--version", version, "--by", "olga", "--reason", "read it", *options]
+        )
+        return f"{answer.exit_code} " + " ".join(answer.output.split())
+
+    def actions() -> list[str]:
+        return [entry.action for entry in registry.entries(store, "arrival_delay")][2:]
+
+    assert lifecycle.outcome_of_training(careful, SUNDAY) == "waits"
+    assert lifecycle.train(careful, SUNDAY) is False, "waiting again writes nothing"
+    assert actions() == ["wait"]
+    version = candidate_of(store, "arrival_delay", SUNDAY)
+    waiting = registry.entries(store, "arrival_delay")[-1]
+    assert waiting.version == version
+    assert {gate.name for gate in waiting.gates} == set(models.GATES)
+    assert registry.champion_required(store, "arrival_delay", SUNDAY).as_of == date(2013, 1, 12)
+
+    assert decide("approve", "--package", "00000000").startswith("1 BadInput")
+    assert decide("approve", "--package", waiting.package_hash[:12]).startswith(f"0 {version}")
+    assert f"Materialize arrival_delay/champion for {SUNDAY}" in decide("approve")
+    assert registry.champion_required(store, "arrival_delay", SUNDAY).as_of == date(2013, 1, 12)
+    assert lifecycle.outcome_of_training(careful, SUNDAY) == "promoted"
+    assert actions() == ["wait", "approve", "promote"]
+    asked = CliRunner().invoke(cli.app, ["champion", "--on", f"{SUNDAY}"])
+    assert f"{version} was in charge of arrival_delay on 2013-01-13" in " ".join(asked.output.split())
+    assert decide("reject").startswith("1 BadInput")
+    told = CliRunner().invoke(cli.app, ["history"], env={"COLUMNS": "250"}).output
+    assert all(word in told for word in ("wait", "approve", "olga", waiting.package_hash[:12]))
+
+
+def test_a_rejected_candidate_fails_the_champion_with_who_and_why(life, monkeypatch):
+    careful = replace(life.use_case, promotion=replace(life.use_case.promotion, needs_approval=True))
+    monkeypatch.setattr(arrival_delay, "USE_CASE", careful)
+    lifecycle, store = Lifecycle(cli.Environment.current()), life.lifecycle.store
+    assert lifecycle.outcome_of_training(careful, SUNDAY) == "waits"
+    version = candidate_of(store, "arrival_delay", SUNDAY)
+    answer = CliRunner().invoke(
+        cli.app, ["reject", "--version", version, "--by", "igor", "--reason", "Newark looks odd"]
+    )
+    assert answer.exit_code == 0, answer.output
+    with pytest.raises(RunFailed, match=r"was rejected by igor on .*Newark looks odd"):
+        lifecycle.train(careful, SUNDAY)
+    assert registry.champion_required(store, "arrival_delay", SUNDAY).as_of == date(2013, 1, 12)

@@ -186,8 +186,10 @@ def timeless(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
 
 
 def undated(files: Mapping[str, bytes]) -> dict[str, object]:
-    """Return the artifacts, with the ledger as documents that do not tell when an entry was made."""
+    """Return the artifacts, with the ledger as documents without when an entry was made and what calls took."""
     entries = {path: json.loads(content) for path, content in files.items() if path.startswith("ledger/")}
+    for gate in (gate for entry in entries.values() for gate in entry["gates"]):
+        gate["found"] = None if gate["name"].endswith("_latency") else gate["found"]
     return {**files, **{path: {**entry, "recorded_at": None} for path, entry in entries.items()}}
 
 

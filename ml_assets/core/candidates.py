@@ -31,7 +31,7 @@ _LIBRARIES = ("numpy", "onnx", "onnxruntime", "pyarrow", "pytorch-lightning", "t
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedCandidate:
-    """A candidate in the artifact store. ``seconds`` is the wall time of this call; ``history`` is empty if reused."""
+    """A candidate in the artifact store. ``seconds`` is the wall time of this call, ``history`` of its training."""
 
     package: ModelPackage
     is_reused: bool
@@ -84,7 +84,11 @@ def train_candidate(
     existing = _existing(store, use_case.name, version)
     if existing:
         store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
-        return TrainedCandidate(package=existing, is_reused=True, seconds=perf_counter() - started, history=())
+        history = tuple(
+            Epoch(number=number, train_log_loss=train, validation_log_loss=validation)
+            for number, train, validation in existing.metrics.epochs
+        )
+        return TrainedCandidate(package=existing, is_reused=True, seconds=perf_counter() - started, history=history)
     run = tracker.start(use_case=use_case.name, run_name=version, parameters=_parameters(recipe))
 
     def report(epoch: int, metrics: Mapping[str, float]) -> None:
@@ -196,6 +200,7 @@ def _package(
         best_epoch=best.number if best else 0,
         validation_log_loss=log_loss(coded.validation.labels, validation),
         largest_parity_difference=difference,
+        epochs=tuple((e.number, e.train_log_loss, e.validation_log_loss) for e in fitted.history),
     )
     everything = pa.concat_tables([training_set.train, training_set.validation, training_set.test])
     manifest = Manifest(

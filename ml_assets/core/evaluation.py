@@ -74,9 +74,14 @@ def evaluate(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> Metrics:
 
 def log_loss(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
     """Return the mean negative log-likelihood in nats; predictions are kept one float64 epsilon from 0 and 1."""
+    return float(np.mean(log_losses(labels, predictions)))
+
+
+def log_losses(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> Floats:
+    """Return the negative log-likelihood of each row in nats, float64 [n]; its mean is ``log_loss``."""
     y, p = _checked(labels, predictions)
     p = np.clip(p, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
-    return float(-np.mean(np.where(y == 1, np.log(p), np.log1p(-p))))
+    return -np.where(y == 1, np.log(p), np.log1p(-p))
 
 
 def constant_log_loss(positive_share: npt.ArrayLike, prediction: float) -> Floats:
@@ -117,29 +122,37 @@ def calibration_curve(
 
 
 def evaluate_baselines(train: pa.Table, test: pa.Table, features: Sequence[str]) -> dict[str, Metrics]:
-    """Measure on ``test`` what takes no model worth the name, both fitted on ``train`` alone.
+    """Measure on ``test`` the ``baseline_predictions``; both tables have a boolean ``label`` without nulls.
+
+    Raises TrainingDataMissing where the training rows hold one class only.
+    """
+    y_test = _label(test)
+    return {name: evaluate(y_test, p) for name, p in baseline_predictions(train, test, features).items()}
+
+
+def baseline_predictions(train: pa.Table, test: pa.Table, features: Sequence[str]) -> dict[str, Floats]:
+    """Predict each row of ``test`` by what takes no model worth the name, both fitted on ``train`` alone.
 
     ``base_rate`` predicts the positive share of the training rows for everyone. ``logistic`` is a logistic regression
     on the named columns: numbers standardised with a missing one at the training mean, text one-hot with an unseen or
-    missing category as all zeros. Both tables have a boolean ``label`` without nulls.
+    missing category as all zeros. ``train`` has a boolean ``label`` without nulls.
 
     Raises TrainingDataMissing where the training rows hold one class only.
     """
     from sklearn.linear_model import LogisticRegression
 
-    y_train, y_test = _label(train), _label(test)
+    y_train = _label(train)
     positive_share = float(y_train.mean()) if len(y_train) else 0.0
     if not 0 < positive_share < 1:
         raise TrainingDataMissing(
             f"the {len(y_train)} training rows hold {int(y_train.sum())} positive labels; a baseline needs rows "
             "of both classes: train on more days"
         )
-    metrics = {"base_rate": evaluate(y_test, np.full(len(y_test), positive_share))}
     columns = [_encode(train.column(name), test.column(name)) for name in features]
     # newton-cholesky on float32: a few exact steps where rows far outnumber columns, a sixth of the CPU of lbfgs.
     model = LogisticRegression(solver="newton-cholesky").fit(np.hstack([column for column, _ in columns]), y_train)
-    predictions = cast("Floats", model.predict_proba(np.hstack([column for _, column in columns]))[:, 1])
-    return metrics | {"logistic": evaluate(y_test, predictions)}
+    logistic = cast("Floats", model.predict_proba(np.hstack([column for _, column in columns]))[:, 1])
+    return {"base_rate": np.full(test.num_rows, positive_share), "logistic": logistic}
 
 
 def _checked(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> tuple[Floats, Floats]:

@@ -72,7 +72,11 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class PackageMetrics:
-    """The quality of a candidate on its pinned holdout (the test days), beside the baselines on the same rows."""
+    """The quality of a candidate on its pinned holdout (the test days), beside the baselines on the same rows.
+
+    ``epochs`` is the training curve, each (number, train log loss, validation log loss); empty in packages of releases
+    that did not keep it.
+    """
 
     holdout: Metrics
     baselines: Mapping[str, Metrics]
@@ -82,6 +86,7 @@ class PackageMetrics:
     best_epoch: int
     validation_log_loss: float
     largest_parity_difference: float
+    epochs: tuple[tuple[int, float, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

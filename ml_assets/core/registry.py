@@ -3,10 +3,13 @@
 Entries are numbered from 1 without gaps and never change. A number is taken by conditional create: of two writers one
 gets it, and the other looks again at what it now follows. In charge on a day is the version that the promote or
 rollback entry with the greatest ``(effective_from, sequence)`` names, among those effective on or before that day.
+
+Where a person must approve, a candidate that passed its gates is first recorded as waiting. ``approve`` and ``reject``
+say what the person decided of that one package; only the promote entry that follows an approval puts it in charge.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Literal
 
@@ -17,7 +20,10 @@ from ml_assets.core.names import identifier
 from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.promotion import Gate
 
-Action = Literal["promote", "rollback", "refuse"]
+Action = Literal["promote", "rollback", "refuse", "wait", "approve", "reject"]
+# What puts a version in charge, and what ends the life of a candidate. Any other action changes neither.
+_ACTING = ("promote", "rollback")
+FINAL = ("promote", "refuse", "reject")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +31,16 @@ class PendingEntry:
     """What is to be recorded of a version, before it has a place in the ledger.
 
     Attributes:
-        action: ``promote`` and ``rollback`` put the version in charge, ``refuse`` keeps a candidate out.
+        action: ``promote`` and ``rollback`` put the version in charge; ``refuse`` (by the gates) and ``reject`` (by a
+            person) keep a candidate out; ``wait`` says that it passed the gates and needs an approval, ``approve`` that
+            it has one.
         use_case: whose model it is.
         version: the model version.
         package_hash: sha256 of its package's manifest.
-        effective_from: the first local day it is in charge, or for a refusal would have been.
+        effective_from: the first local day it is in charge, or of one that is not in charge would be.
         as_of: the as-of date of its training.
         reason: one sentence for people.
-        gates: what the candidate was held against; empty for a rollback.
+        gates: what the candidate was held against; empty for what a person decided.
         recorded_at: when it was decided, UTC.
         recorded_by: the run or the person who decided.
     """
@@ -74,7 +82,7 @@ class LedgerEntry(PendingEntry):
 
 def append(store: ArtifactStore, entry: PendingEntry) -> LedgerEntry:
     """Write an entry under the next free number; raise LedgerBroken where the ledger so far has a gap."""
-    return _append(store, entry.use_case, lambda _: entry)
+    return record(store, entry.use_case, lambda _: entry)
 
 
 def promote(
@@ -89,27 +97,38 @@ def promote(
     gates: Sequence[Gate],
     recorded_at: datetime,
     recorded_by: str,
+    needs_approval: bool = False,
 ) -> LedgerEntry:
-    """Put a version in charge from a day on.
+    """Put a version in charge from a day on, or record that it waits for a person; the action of the entry says which.
 
-    The first decision on a candidate stands: where the ledger has already promoted or refused this version of this
-    as-of date, nothing is written and that entry is returned. So a re-run changes nothing.
+    The first decision on a candidate stands: where the ledger has already promoted, refused or rejected this version of
+    this as-of date, nothing is written and that entry is returned. So a re-run changes nothing. With ``needs_approval``
+    a package that no one approved waits, which is written once; an approved one is in charge from the day the approval
+    names. Looking for the approval and writing the promotion are one step: a rejection in between is not overlooked.
     """
-    return _decide(
-        store,
-        PendingEntry(
-            action="promote",
-            use_case=use_case,
-            version=version,
-            package_hash=package_hash,
-            effective_from=effective_from,
-            as_of=as_of,
-            reason=reason,
-            gates=tuple(gates),
-            recorded_at=recorded_at,
-            recorded_by=recorded_by,
-        ),
+    entry = PendingEntry(
+        action="promote",
+        use_case=use_case,
+        version=version,
+        package_hash=package_hash,
+        effective_from=effective_from,
+        as_of=as_of,
+        reason=reason,
+        gates=tuple(gates),
+        recorded_at=recorded_at,
+        recorded_by=recorded_by,
     )
+
+    def decide(known: Sequence[LedgerEntry]) -> PendingEntry | LedgerEntry:
+        final = decision_on(known, version, as_of)
+        if final or not needs_approval:
+            return final or entry
+        approval = newest(known, "approve", version, package_hash)
+        if approval:
+            return replace(entry, effective_from=approval.effective_from)
+        return newest(known, "wait", version, package_hash) or replace(entry, action="wait")
+
+    return record(store, use_case, decide)
 
 
 def refuse(
@@ -203,7 +222,36 @@ def rollback(
             recorded_by=recorded_by,
         )
 
-    return _append(store, use_case, decide)
+    return record(store, use_case, decide)
+
+
+def decision_on(known: Sequence[LedgerEntry], version: str, as_of: date) -> LedgerEntry | None:
+    """Return the entry that promoted, refused or rejected a candidate, or None where it is still open."""
+    found = (e for e in known if e.action in FINAL and (e.version, e.as_of) == (version, as_of))
+    return next(found, None)
+
+
+def newest(known: Sequence[LedgerEntry], action: Action, version: str, package_hash: str) -> LedgerEntry | None:
+    """Return the last entry that did this to one package of a version, or None."""
+    wanted = (action, version, package_hash)
+    return next((e for e in reversed(known) if (e.action, e.version, e.package_hash) == wanted), None)
+
+
+def record(
+    store: ArtifactStore, use_case: str, decide: Callable[[Sequence[LedgerEntry]], PendingEntry | LedgerEntry]
+) -> LedgerEntry:
+    """Write what ``decide`` makes of the ledger so far; ask it again whenever another writer was first."""
+    while True:
+        known = entries(store, use_case)
+        decision = decide(known)
+        if isinstance(decision, LedgerEntry):
+            return decision
+        entry = LedgerEntry(sequence=len(known) + 1, **vars(decision))
+        try:
+            store.create(_path(use_case, entry.sequence), msgspec.json.format(msgspec.json.encode(entry), indent=2))
+        except AlreadyExists:
+            continue
+        return entry
 
 
 def entries(store: ArtifactStore, use_case: str) -> Sequence[LedgerEntry]:
@@ -252,33 +300,12 @@ def put_in_charge(known: Sequence[LedgerEntry], version: str, day: date) -> Ledg
 
 
 def _decide(store: ArtifactStore, entry: PendingEntry) -> LedgerEntry:
-    def decide(known: Sequence[LedgerEntry]) -> PendingEntry | LedgerEntry:
-        same = (e for e in known if e.action != "rollback" and (e.as_of, e.version) == (entry.as_of, entry.version))
-        return next(same, entry)
-
-    return _append(store, entry.use_case, decide)
-
-
-def _append(
-    store: ArtifactStore, use_case: str, decide: Callable[[Sequence[LedgerEntry]], PendingEntry | LedgerEntry]
-) -> LedgerEntry:
-    """Write what ``decide`` makes of the ledger so far; ask it again whenever another writer was first."""
-    while True:
-        known = entries(store, use_case)
-        decision = decide(known)
-        if isinstance(decision, LedgerEntry):
-            return decision
-        entry = LedgerEntry(sequence=len(known) + 1, **vars(decision))
-        try:
-            store.create(_path(use_case, entry.sequence), msgspec.json.format(msgspec.json.encode(entry), indent=2))
-        except AlreadyExists:
-            continue
-        return entry
+    return record(store, entry.use_case, lambda known: decision_on(known, entry.version, entry.as_of) or entry)
 
 
 def _history(known: Sequence[LedgerEntry], day: date) -> Sequence[LedgerEntry]:
     """Return the entries that put a version in charge up to a day, in the order in which they took effect."""
-    acting = [entry for entry in known if entry.action != "refuse" and entry.effective_from <= day]
+    acting = [entry for entry in known if entry.action in _ACTING and entry.effective_from <= day]
     return sorted(acting, key=lambda entry: (entry.effective_from, entry.sequence))
 
 

@@ -11,6 +11,9 @@ from ml_assets.core.names import identifier, table_name
 
 Task = Literal["binary_classification"]
 
+# The slice of a local day that is no feature: its calendar month.
+MONTH = "month"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decisions:
@@ -57,15 +60,54 @@ class SplitRule:
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionRule:
-    """What a candidate must show on the pinned holdout before it may serve, beside beating the baselines.
+    """What a candidate must show on the pinned holdout before it may serve. Losses are in nats of log loss.
 
-    ``may_lose_to_champion_by`` is in nats of log loss. The ceiling of the calibration error is a judgement: a holdout
-    of three weeks can have a positive share 0.1 away from that of the months before through the weather alone.
+    Attributes:
+        minimum_roc_auc: the floor of ROC AUC.
+        maximum_calibration_error: a judgement: a holdout of three weeks can have a positive share 0.1 away from that
+            of the months before through the weather alone.
+        confidence: one-sided, of every "beyond the noise" (paired bootstrap over days); at 0.5 a difference counts as
+            it is. The baselines must be beaten beyond the noise.
+        against_champion: ``not_worse`` refuses a candidate only where it is worse than the champion beyond the noise:
+            of two equal models the fresher one serves, for it knows the last weeks, and a champion that only a clearly
+            better model may replace grows old. ``better`` asks that it beats the champion beyond the noise: for a
+            model whose every change is costly.
+        may_lose_to_champion_by: with ``not_worse``, how much worse counts as equal, beside the noise.
+        most_champion_noise: with ``not_worse``, how much of the noise counts at most: on a small holdout anything is
+            within the noise, and many small losses in a row would add up.
+        slice_minimum_rows: a slice with fewer rows is not judged.
+        slice_minimum_positives: nor one with fewer rows of either class.
+        slice_may_lose_log_loss: how much worse than the champion (or, without one, the logistic baseline) a slice may
+            be, beside the noise.
+        slice_may_lose_roc_auc: the same for ROC AUC.
+        maximum_model_mb: of the ONNX model, in 10^6 bytes.
+        maximum_one_row_ms: the median time of a call with one row. Generous: a busy machine must refuse nobody.
+        maximum_thousand_rows_ms: the same with 1,000 rows.
+        maximum_parity_difference: between ONNX and the library, on any row.
+        needs_approval: a candidate that passes every gate waits until a person has approved its package.
     """
 
     minimum_roc_auc: float = 0.6
     maximum_calibration_error: float = 0.1
+    confidence: float = 0.95
+    against_champion: Literal["not_worse", "better"] = "not_worse"
     may_lose_to_champion_by: float = 0.0
+    most_champion_noise: float = 0.01
+    slice_minimum_rows: int = 200
+    slice_minimum_positives: int = 30
+    slice_may_lose_log_loss: float = 0.02
+    slice_may_lose_roc_auc: float = 0.03
+    maximum_model_mb: float = 64.0
+    maximum_one_row_ms: float = 50.0
+    maximum_thousand_rows_ms: float = 500.0
+    maximum_parity_difference: float = 1e-5
+    needs_approval: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.confidence < 1:
+            raise InvalidDeclaration(
+                f"a promotion rule has the confidence {self.confidence}; choose at least 0.5 and less than 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +122,11 @@ class RetrainingRule:
 
 @dataclass(frozen=True, kw_only=True)
 class UseCase:
-    """One question a model answers. ``features`` names the feature views it reads, all of their columns."""
+    """One question a model answers. ``features`` names the feature views it reads, all of their columns.
+
+    ``slices`` names the columns of which no value may fall below its floor: features of few values, and ``month``.
+    Unless given, the categorical features.
+    """
 
     name: str
     question: str
@@ -92,6 +138,7 @@ class UseCase:
     trainer: str = "lightning"
     hyperparameters: Mapping[str, float | int | str] = field(default_factory=dict[str, float | int | str])
     baseline_features: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
     split: SplitRule = SplitRule()
     promotion: PromotionRule = PromotionRule()
     retraining: RetrainingRule = RetrainingRule()

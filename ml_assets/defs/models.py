@@ -4,22 +4,29 @@ import tempfile
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import TypedDict
 
 import dagster as dg
+import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import DAILY, WEEKLY_FRESHNESS, as_of_day
+from ml_assets.calendar import DAILY, WEEKLY_FRESHNESS, as_of_day, day_starts_at
 from ml_assets.core import promotion, registry, training_sets
 from ml_assets.core.candidates import TrainedCandidate, candidate_of, train_candidate
-from ml_assets.core.evaluation import CalibrationBin, calibration_curve, evaluate
+from ml_assets.core.encoding import Coded, encode
+from ml_assets.core.evaluation import CalibrationBin, calibration_curve
 from ml_assets.core.feature_views import FeatureView
+from ml_assets.core.holdout import evidence_on
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.ports import ArtifactStore, Tracker
-from ml_assets.core.promotion import Gate, Verdict
+from ml_assets.core.promotion import Evidence, Gate, ServingCost, Verdict
+from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.reports import candidate_report, chart_markdown, charts
-from ml_assets.core.scoring import score
+from ml_assets.core.scoring import score, score_coded
 from ml_assets.core.spec import UseCase
 from ml_assets.core.training_sets import TrainingSet
 from ml_assets.resources import feature_views_of
@@ -28,13 +35,23 @@ from ml_assets.use_cases import code_version_of, load_use_cases
 GATES = {
     "roc_auc_floor": "ROC AUC on the holdout reaches the floor of the use case.",
     "calibrated": "Predicted and observed shares agree.",
-    "beats_base_rate_pr_auc": "PR AUC above that of predicting the base rate for everyone.",
-    "beats_base_rate_log_loss": "Log loss below that of predicting the base rate for everyone.",
-    "beats_logistic_roc_auc": "ROC AUC above that of a logistic regression.",
-    "beats_logistic_log_loss": "Log loss below that of a logistic regression.",
+    "beats_base_rate_pr_auc": "PR AUC above that of predicting the base rate for everyone, beyond the noise.",
+    "beats_base_rate_log_loss": "Log loss below that of predicting the base rate for everyone, beyond the noise.",
+    "beats_logistic_roc_auc": "ROC AUC above that of a logistic regression, beyond the noise.",
+    "beats_logistic_log_loss": "Log loss below that of a logistic regression, beyond the noise.",
     "all_examples": "Trained on all examples, not on a sample.",
-    "not_worse_than_champion": "Log loss not above the current champion's on the same holdout.",
+    "not_worse_than_champion": "Log loss against the current champion's on the same holdout, by the use case's rule.",
+    "no_slice_loses_log_loss": "No slice has a log loss below its floor: worse than another model's, beyond the noise.",
+    "no_slice_loses_roc_auc": "No slice has a ROC AUC below its floor: worse than another model's, beyond the noise.",
+    "model_size": "The ONNX model is small enough, in MB.",
+    "one_row_latency": "One row is scored fast enough, in ms.",
+    "thousand_rows_latency": "A thousand rows are scored fast enough, in ms.",
+    "parity": "ONNX and the training library say the same on every row.",
+    "labels_known_in_time": "No example's label became known after the as-of date began.",
+    "holdout_unseen": "The model was neither fitted on nor chosen by a day of the holdout.",
 }
+# Judgement: enough calls that one interrupted by another process does not move the median.
+_N_ONE_ROW_CALLS, _N_THOUSAND_ROW_CALLS = 21, 5
 
 
 class CandidateConfig(dg.Config):
@@ -95,14 +112,15 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
                 on_epoch=on_epoch,
                 work_folder=Path(folder),
             )
-        verdict = verdict_on(trained.package, champion, training_set, use_case)
+        evidence = _evidence(trained.package, champion, training_set, use_case)
+        verdict = verdict_on(trained.package, evidence, training_set, use_case)
         if not verdict.is_promotable:
             registry.refuse(store, **_entry(trained.package, verdict, use_case))
         curve = calibration_curve(training_set.test["label"].to_numpy(), score(trained.package, training_set.test))
         path = f"reports/{use_case.name}/candidate-{trained.package.version}.html"
-        # A candidate that is used again has no training curve to draw: the page of its training stands.
+        # The page of its training stands: what it says of the champion was true then.
         if not (trained.is_reused and store.exists(path)):
-            store.put(path, _page(trained, verdict, champion, training_set, curve, use_case).encode())
+            store.put(path, _page(trained, verdict, evidence, champion, training_set, curve, use_case).encode())
         return dg.MaterializeResult(
             data_version=dg.DataVersion(trained.package.package_hash),
             metadata={
@@ -142,13 +160,25 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
         as_of = as_of_day(context)
         training_set = _training_set_of(store, use_case, as_of)
         package = load_package(store, use_case.name, candidate_of(store, use_case.name, as_of))
-        # A blocking check stops this asset only in the run that trained; here it holds in any later run too.
-        verdict = verdict_on(package, _champion_before(store, use_case, as_of), training_set, use_case)
-        if not verdict.is_promotable:
-            raise dg.Failure(f"{package.version} may not serve: " + "; ".join(verdict.reasons))
-        entry = registry.promote(store, **_entry(package, verdict, use_case))
+        entry = registry.decision_on(registry.entries(store, use_case.name), package.version, as_of)
+        if entry is None:
+            # A blocking check stops this asset only in the run that trained; here it holds in any later run too.
+            evidence = _evidence(package, _champion_before(store, use_case, as_of), training_set, use_case)
+            verdict = verdict_on(package, evidence, training_set, use_case)
+            if not verdict.is_promotable:
+                raise dg.Failure(f"{package.version} may not serve: " + "; ".join(verdict.reasons))
+            needs_approval = use_case.promotion.needs_approval
+            entry = registry.promote(store, **_entry(package, verdict, use_case), needs_approval=needs_approval)
+        if entry.action == "wait":
+            raise dg.Failure(_how_to_approve(entry), metadata={"waits_for_approval": entry.version})
         if entry.action != "promote":
-            raise dg.Failure(f"{package.version} was refused on {entry.recorded_at:%Y-%m-%d}: {entry.reason}")
+            verb = "refused" if entry.action == "refuse" else f"rejected by {entry.recorded_by}"
+            raise dg.Failure(f"{package.version} was {verb} on {entry.recorded_at:%Y-%m-%d}: {entry.reason}")
+        if entry.package_hash != package.package_hash:
+            raise dg.Failure(
+                f"{package.version} was promoted with the package {entry.package_hash[:12]}, and the store holds "
+                f"{package.package_hash[:12]}; restore it from a backup, or train as of another day"
+            )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(entry.package_hash),
             metadata=dict(entry.facts),
@@ -157,19 +187,44 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
     return _promote
 
 
-def verdict_on(
+def verdict_on(package: ModelPackage, evidence: Evidence, training_set: TrainingSet, use_case: UseCase) -> Verdict:
+    """Hold a candidate against all gates, with what its calls take on this machine."""
+    return promotion.judge(evidence, cost=_serving_cost(package, training_set.test), rule=use_case.promotion)
+
+
+def _evidence(
     package: ModelPackage, champion: ModelPackage | None, training_set: TrainingSet, use_case: UseCase
-) -> Verdict:
-    """Hold a candidate against baselines and champion, all measured on the test part of its training set."""
-    holdout = training_set.test
-    of_champion = evaluate(holdout["label"].to_numpy(), score(champion, holdout)) if champion else None
-    metrics = package.metrics
-    return promotion.judge(
-        metrics.holdout,
-        baselines=metrics.baselines,
-        champion=of_champion,
-        rule=use_case.promotion,
-        sample_fraction=training_set.manifest.sample_fraction,
+) -> Evidence:
+    return evidence_on(package, champion, training_set, use_case, as_of_at=day_starts_at(training_set.as_of))
+
+
+def _serving_cost(package: ModelPackage, holdout: pa.Table) -> ServingCost:
+    """Measure the ONNX calls that serving makes; a holdout of fewer than 1,000 rows is repeated."""
+    rows = encode(holdout.take(np.arange(1000) % holdout.num_rows), package.signature, package.vocabulary)
+    one_row = Coded(numeric=rows.numeric[:1], categorical=rows.categorical[:1])
+    score_coded(package.model, one_row)  # opens the session
+    return ServingCost(
+        model_bytes=len(package.model),
+        one_row_ms=_median_ms(package.model, one_row, _N_ONE_ROW_CALLS),
+        thousand_rows_ms=_median_ms(package.model, rows, _N_THOUSAND_ROW_CALLS),
+    )
+
+
+def _median_ms(model: bytes, rows: Coded, n_calls: int) -> float:
+    seconds: list[float] = []
+    for _ in range(n_calls):
+        started = perf_counter()
+        score_coded(model, rows)
+        seconds.append(perf_counter() - started)
+    return median(seconds) * 1000
+
+
+def _how_to_approve(entry: LedgerEntry) -> str:
+    command = f"ml-assets approve --use-case {entry.use_case} --version {entry.version} --by NAME --reason WHY"
+    return (
+        f"{entry.version} passed every gate and waits for a person (package {entry.package_hash[:12]}, ledger entry "
+        f"{entry.sequence}); read its report, then `{command}` and materialize {entry.use_case}/champion for "
+        f"{entry.as_of} again, or `ml-assets reject` it alike"
     )
 
 
@@ -192,7 +247,7 @@ def _entry(package: ModelPackage, verdict: Verdict, use_case: UseCase) -> _Entry
         "package_hash": package.package_hash,
         "effective_from": package.as_of,
         "as_of": package.as_of,
-        "reason": "; ".join(verdict.reasons),
+        "reason": verdict.summary,
         "gates": verdict.gates,
         "recorded_at": datetime.now(UTC),
         "recorded_by": "gates",
@@ -213,23 +268,21 @@ def _champion_before(store: ArtifactStore, use_case: UseCase, as_of: date) -> Mo
 def _page(
     trained: TrainedCandidate,
     verdict: Verdict,
+    evidence: Evidence,
     champion: ModelPackage | None,
     training_set: TrainingSet,
     curve: tuple[CalibrationBin, ...],
     use_case: UseCase,
 ) -> str:
     """Return the candidate's report as HTML."""
-    package, holdout, days = trained.package, training_set.test, training_set.days
-    of_champion = (
-        (champion.version, evaluate(holdout["label"].to_numpy(), score(champion, holdout))) if champion else None
-    )
+    package, days = trained.package, training_set.days
     return candidate_report(
         use_case=use_case.name,
         version=package.version,
         as_of=package.as_of,
-        candidate=package.metrics.holdout,
-        baselines=package.metrics.baselines,
-        champion=of_champion,
+        evidence=evidence,
+        champion=champion.version if champion else "",
+        confidence=use_case.promotion.confidence,
         verdict=verdict,
         calibration=curve,
         epochs=[(epoch.number, epoch.train_log_loss, epoch.validation_log_loss) for epoch in trained.history],

@@ -39,4 +39,5 @@ USE_CASE = UseCase(
         "destination_arrivals_mean_delay_minutes_4h",
         "flight_number_arrivals_late_share_28d",
     ),
+    slices=("origin", "carrier", "scheduled_departure_local_hour", "scheduled_weekday", "month"),
 )

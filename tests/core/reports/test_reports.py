@@ -13,8 +13,10 @@ from ml_assets.core.drift import DRIFT_SCHEMA, build_reference, measure_drift
 from ml_assets.core.errors import BadInput, DataMissing
 from ml_assets.core.evaluation import CalibrationBin, Metrics, calibration_curve
 from ml_assets.core.feature_views import Feature
+from ml_assets.core.leaks import LeakCheck
+from ml_assets.core.paired_bootstrap import Comparison, Estimate
 from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance, pool_histograms
-from ml_assets.core.promotion import judge
+from ml_assets.core.promotion import Evidence, ServingCost, judge
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.reports import candidate_report, chart_svg, monitoring_report
 from ml_assets.core.reports.charts import (
@@ -24,6 +26,7 @@ from ml_assets.core.reports.charts import (
     lines_by_day,
     prediction_shares,
 )
+from ml_assets.core.slices import SliceQuality
 from ml_assets.core.spec import PromotionRule
 
 SCRIPT = '<script>alert(1)</script><img src=x onerror="alert(2)">'
@@ -124,23 +127,54 @@ def month() -> Month:
     return Month()
 
 
+BASE_RATE = replace(GOOD, roc_auc=0.5, pr_auc=0.25, log_loss=0.56)
+LOGISTIC = replace(GOOD, roc_auc=0.70, log_loss=0.46)
+COST = ServingCost(model_bytes=300_000, one_row_ms=0.05, thousand_rows_ms=1.2)
+
+
+def over(other: Metrics) -> Comparison:
+    """Compare the good candidate with another model, with hardly any noise."""
+
+    def gain(value: float) -> Estimate:
+        return Estimate(value=value, standard_error=1e-4, n_days=21)
+
+    return Comparison(
+        other=other,
+        log_loss_gain=gain(other.log_loss - GOOD.log_loss),
+        roc_auc_gain=gain((GOOD.roc_auc or 0) - (other.roc_auc or 0)),
+        pr_auc_gain=gain((GOOD.pr_auc or 0) - (other.pr_auc or 0)),
+    )
+
+
+def evidence(champion: Metrics | None, slices: tuple[SliceQuality, ...] = ()) -> Evidence:
+    return Evidence(
+        candidate=GOOD,
+        baselines={"logistic": over(LOGISTIC), "base_rate": over(BASE_RATE)},
+        champion=over(champion) if champion else None,
+        slices=slices,
+        largest_parity_difference=1e-7,
+        leaks=LeakCheck(
+            n_labels_too_late=0,
+            newest_label_known_at=datetime(2013, 7, 1, 3, tzinfo=UTC),
+            as_of_at=datetime(2013, 7, 1, 4, tzinfo=UTC),
+            last_day_seen=date(2013, 6, 8),
+            first_holdout_day=date(2013, 6, 10),
+        ),
+        sample_fraction=1.0,
+    )
+
+
 def candidate(**changes: object) -> str:
     labels, predictions = np.arange(400) % 4 == 0, np.linspace(0.01, 0.9, 400)
-    base_rate = replace(GOOD, roc_auc=0.5, pr_auc=0.25, log_loss=0.56)
-    logistic = replace(GOOD, roc_auc=0.70, log_loss=0.46)
+    found = evidence(replace(GOOD, log_loss=0.44))
     arguments: dict[str, object] = {
         "use_case": "arrival_delay",
         "version": "2013-07-01-3fa2c1d0beef",
         "as_of": date(2013, 7, 1),
-        "candidate": GOOD,
-        "baselines": {"logistic": logistic, "base_rate": base_rate},
-        "champion": ("2013-06-24-77aa01bc23de", replace(GOOD, log_loss=0.44)),
-        "verdict": judge(
-            GOOD,
-            baselines={"base_rate": base_rate, "logistic": logistic},
-            champion=replace(GOOD, log_loss=0.44),
-            rule=PromotionRule(),
-        ),
+        "evidence": found,
+        "champion": "2013-06-24-77aa01bc23de",
+        "confidence": 0.95,
+        "verdict": judge(found, cost=COST, rule=PromotionRule()),
         "calibration": calibration_curve(labels, predictions),
         "epochs": [(1, 0.52, 0.50), (2, 0.50, 0.48), (3, 0.49, 0.49)],
         "facts": {"Training rows": "121 043"},
@@ -183,7 +217,7 @@ def test_text_from_the_data_stays_text():
 
 
 def test_a_candidates_facts_stay_text():
-    page = Page(candidate(facts={SCRIPT: SCRIPT}, version=SCRIPT, champion=(SCRIPT, GOOD)))
+    page = Page(candidate(facts={SCRIPT: SCRIPT}, version=SCRIPT, champion=SCRIPT))
     assert SCRIPT in page.text
     assert not {"script", "img"} & set(page.elements)
 
@@ -265,15 +299,35 @@ def test_a_day_whose_drift_is_not_measured_has_no_report(month: Month):
 def test_a_refused_candidate_says_why_and_a_good_one_that_it_may_serve():
     refused = Page(candidate()).text
     assert "May not serve" in refused
-    assert "Log loss 0.4500 should be at most the champion's 0.4400." in refused
-    base = {
-        "base_rate": replace(GOOD, pr_auc=0.25, log_loss=0.56),
-        "logistic": replace(GOOD, roc_auc=0.7, log_loss=0.46),
-    }
-    verdict = judge(GOOD, baselines=base, champion=None, rule=PromotionRule())
-    accepted = Page(candidate(verdict=verdict, champion=None, epochs=[], calibration=[]))
-    assert "It passed all 8 gates." in accepted.text
+    assert "Log loss 0.4500 should be at most the champion's 0.4400 plus the noise of 0.0002." in refused
+    found = evidence(None)
+    verdict = judge(found, cost=COST, rule=PromotionRule())
+    accepted = Page(candidate(evidence=found, verdict=verdict, champion="", epochs=[], calibration=[]))
+    assert "It passed all 16 gates." in accepted.text
     assert "figure" not in accepted.elements
+
+
+def test_a_candidate_is_shown_beside_each_model_and_by_slice_with_intervals():
+    # Students t with 20 degrees of freedom has its 95 % quantile at 1.7247.
+    part = SliceQuality(
+        column="carrier",
+        value=SCRIPT,
+        n_rows=1234,
+        n_positive=617,
+        log_loss=Estimate(value=0.5, standard_error=0.01, n_days=21),
+        roc_auc=Estimate(value=0.7, standard_error=0.02, n_days=21),
+        log_loss_gain=Estimate(value=-0.03, standard_error=0.001, n_days=21),
+        roc_auc_gain=Estimate(value=0.04, standard_error=0.002, n_days=21),
+    )
+    page = Page(candidate(evidence=evidence(replace(GOOD, log_loss=0.44), (part,))))
+    words = " ".join(page.text.split())
+    assert "champion 2013-06-24-77aa01bc23de-0.0100 ± 0.00020.0000 ± 0.0002" in words
+    for figure in ("50 %", "0.5000 ± 0.0172", "-0.0300 ± 0.0017", "0.7000 ± 0.0345", "0.0400 ± 0.0034"):
+        assert figure in words, figure
+    assert "In 90 % of such holdouts" in words
+    assert "gains there over the champion 2013-06-24-77aa01bc23de" in words
+    assert SCRIPT in page.text
+    assert "script" not in page.elements
 
 
 def test_charts_become_png_for_the_metadata_of_assets(month: Month):
