@@ -8,6 +8,7 @@ from typing import Literal
 from ml_assets.core.errors import InvalidDeclaration
 from ml_assets.core.feature_views import Feature, FeatureView
 from ml_assets.core.names import identifier, table_name
+from ml_assets.core.trainers import Trainer
 
 Task = Literal["binary_classification"]
 
@@ -80,7 +81,11 @@ class RetrainingRule:
 
 @dataclass(frozen=True, kw_only=True)
 class UseCase:
-    """One question a model answers. ``features`` names the feature views it reads, all of their columns."""
+    """One question a model answers. ``features`` names the feature views it reads, all of their columns.
+
+    ``trainer`` is ``lightning``, ``sklearn``, ``keras``, or a Trainer (an object or its class) declared in the use
+    case's own file; see docs/own_trainer.md.
+    """
 
     name: str
     question: str
@@ -89,7 +94,7 @@ class UseCase:
     decisions: Decisions
     label: Label
     features: tuple[str, ...]
-    trainer: str = "lightning"
+    trainer: str | Trainer | type[Trainer] = "lightning"
     hyperparameters: Mapping[str, float | int | str] = field(default_factory=dict[str, float | int | str])
     baseline_features: tuple[str, ...] = ()
     split: SplitRule = SplitRule()
