@@ -35,9 +35,13 @@ FOLDERS = {
 LIBRARIES_OF_CORE = {
     *("numpy", "pyarrow", "msgspec", "yaml", "sqlglot", "igraph", "jinja2", "markupsafe"),
     *("torch", "pytorch_lightning", "sklearn", "scipy", "onnx", "onnxruntime", "safetensors", "altair", "vl_convert"),
+    *("lightgbm", "xgboost", "keras", "threadpoolctl"),
     "google.protobuf",
 }
-HEAVY = {"torch", "pytorch_lightning", "lightning", "sklearn", "wandb", "altair", "vl_convert", "onnx"}
+HEAVY = {
+    *("torch", "pytorch_lightning", "lightning", "sklearn", "wandb", "altair", "vl_convert", "onnx"),
+    *("lightgbm", "xgboost", "keras"),
+}
 CLOCKS = {
     *("datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today", "datetime.date.today"),
     *("time.time", "time.time_ns", "time.monotonic", "time.localtime", "time.gmtime", "time.sleep"),

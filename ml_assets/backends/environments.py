@@ -31,7 +31,12 @@ class Environment:
 
     @classmethod
     def current(cls) -> "Environment":
-        """Return the environment of this process; raise BadInput where a variable has no meaning."""
+        """Return the environment of this process; raise BadInput where a variable has no meaning.
+
+        Keras reads its backend from ``KERAS_BACKEND`` when it is imported and looks for tensorflow where that is not
+        set: here it is set to torch, unless someone has chosen.
+        """
+        os.environ.setdefault("KERAS_BACKEND", "torch")
         return cls.of(os.environ)
 
     @classmethod

@@ -8,8 +8,9 @@ MlAssetsError
 │   └── LedgerBroken            an entry of the promotion ledger is missing or unreadable
 ├── NotReady                something upstream has not been materialized yet
 │   ├── DataMissing             a table or a partition is absent or empty
-│   ├── TrainingDataMissing     too few labelled days before the as-of date
+│   ├── TrainingDataMissing     too few labelled days before the as-of date, or labels of one class only
 │   └── ChampionMissing         nobody is in charge on that day
+├── TrainingFailed          a training ended without a usable model
 ├── PackageRefused          a model package fails its verification
 ├── AlreadyExists           a conditional create found the name taken
 ├── ArtifactMissing         no artifact has that name
@@ -53,11 +54,15 @@ class DataMissing(NotReady):
 
 
 class TrainingDataMissing(NotReady):
-    """There are too few labelled days before the as-of date."""
+    """There are too few labelled days before the as-of date, or their labels are all alike."""
 
 
 class ChampionMissing(NotReady):
     """No model is in charge on the day asked for."""
+
+
+class TrainingFailed(MlAssetsError):
+    """A training ended without a usable model; nothing is saved."""
 
 
 class PackageRefused(MlAssetsError):

@@ -8,6 +8,7 @@ from typing import Literal
 from ml_assets.core.errors import InvalidDeclaration
 from ml_assets.core.feature_views import Feature, FeatureView
 from ml_assets.core.names import identifier, table_name
+from ml_assets.core.trainers import Trainer
 
 Task = Literal["binary_classification"]
 
@@ -125,7 +126,8 @@ class UseCase:
     """One question a model answers. ``features`` names the feature views it reads, all of their columns.
 
     ``slices`` names the columns of which no value may fall below its floor: features of few values, and ``month``.
-    Unless given, the categorical features.
+    Unless given, the categorical features. ``trainer`` is ``lightning``, ``sklearn``, ``keras``, or a Trainer (an object or its class) declared in the use
+    case's own file; see docs/own_trainer.md.
     """
 
     name: str
@@ -135,7 +137,7 @@ class UseCase:
     decisions: Decisions
     label: Label
     features: tuple[str, ...]
-    trainer: str = "lightning"
+    trainer: str | Trainer | type[Trainer] = "lightning"
     hyperparameters: Mapping[str, float | int | str] = field(default_factory=dict[str, float | int | str])
     baseline_features: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()

@@ -28,11 +28,18 @@ def load_use_cases() -> tuple[UseCase, ...]:
 
 
 def code_version_of(use_case: UseCase) -> str:
-    """Return the sha256 of the source that shapes its training sets and models: its own file, and parts of core."""
+    """Return the sha256 of the source that shapes its training sets and models.
+
+    That is its own file, the file of a trainer of its own, and parts of core.
+    """
     folder = Path(str(core.__file__)).parent
     shaping = [path for pattern in _SHAPING.split() for path in folder.glob(pattern)]
-    own = sys.modules[f"{__name__}.{use_case.name}"].__file__
-    return source_hash([*shaping, Path(str(own))])
+    modules = {f"{__name__}.{use_case.name}"}
+    if not isinstance(use_case.trainer, str):
+        trainer = use_case.trainer if isinstance(use_case.trainer, type) else type(use_case.trainer)
+        modules.add(trainer.__module__)
+    own = {Path(str(sys.modules[name].__file__)) for name in modules}
+    return source_hash([*shaping, *sorted(own)])
 
 
 def _declared_in(module: ModuleType, name: str) -> UseCase:

@@ -1,5 +1,6 @@
 """The environment's name decides every address; a variable that means nothing is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,12 @@ def test_the_current_environment_is_read_from_the_process(monkeypatch: pytest.Mo
     monkeypatch.setenv("ML_ASSETS_HOME", str(tmp_path))
     monkeypatch.delenv("ML_ASSETS_ENV", raising=False)
     assert Environment.current().home == tmp_path
+
+
+def test_keras_is_put_on_torch_unless_someone_has_chosen(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    Environment.current()
+    assert os.environ["KERAS_BACKEND"] == "jax"
+    monkeypatch.delenv("KERAS_BACKEND")
+    Environment.current()
+    assert os.environ["KERAS_BACKEND"] == "torch"

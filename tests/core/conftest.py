@@ -1,5 +1,6 @@
 """What several tests of the library share: a store in memory, and a small use case whose rule is known."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from ml_assets.core.spec import Decisions, Label, SplitRule, UseCase
 from ml_assets.core.training_sets import TrainingSet, freeze
 
 FIRST_DAY = date(2013, 1, 1)
+os.environ.setdefault("KERAS_BACKEND", "torch")  # read when Keras is first imported
 
 
 class MemoryStore:

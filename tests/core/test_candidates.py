@@ -1,6 +1,7 @@
 import logging
 from dataclasses import replace
 from datetime import date
+from importlib.metadata import version
 
 import numpy as np
 import onnx
@@ -8,9 +9,10 @@ import pytest
 from onnx import numpy_helper
 
 from ml_assets.core.candidates import largest_difference
-from ml_assets.core.encoding import encode
+from ml_assets.core.encoding import UNSEEN_CODE, encode
 from ml_assets.core.errors import PackageRefused
-from ml_assets.core.scoring import score
+from ml_assets.core.scoring import score, score_coded
+from ml_assets.core.trainers import FittedModel
 from ml_assets.core.trainers.lightning import FittedNetwork
 from ml_assets.core.training_sets import freeze
 
@@ -24,6 +26,9 @@ def test_the_candidate_beats_its_baselines_on_the_pinned_holdout(trained):
     assert metrics.holdout.n_rows == training_set.counts["test"] == 600
     assert (metrics.n_train, metrics.n_validation) == (1800, 400)
     assert metrics.largest_parity_difference < 1e-6
+    libraries = candidate.package.manifest.libraries
+    assert set(libraries) == {"numpy", "onnx", "onnxruntime", "pyarrow", "pytorch-lightning", "torch"}
+    assert libraries["torch"] == version("torch")
     assert metrics.best_epoch <= metrics.n_epochs == len(candidate.history)
 
 
@@ -96,12 +101,10 @@ def test_a_broken_export_is_refused_and_nothing_is_saved(trained, train, monkeyp
 def test_the_parity_gate_sees_a_difference_that_only_nulls_show(trained, examples):
     package = trained[1].package
 
-    class BlindToNulls:
+    class BlindToNulls(FittedModel):
         """Answers as the package does, but takes a null for a zero."""
 
         def predict(self, inputs):
-            from ml_assets.core.scoring import score_coded
-
             return score_coded(package.model, replace(inputs, numeric=np.nan_to_num(inputs.numeric)))
 
     complete = examples.filter(examples["wind_speed_mph"].is_valid())
@@ -110,10 +113,42 @@ def test_the_parity_gate_sees_a_difference_that_only_nulls_show(trained, example
         largest_difference(package.model, BlindToNulls(), [coded])
 
 
+def test_the_parity_gate_sees_a_difference_that_only_an_unseen_category_shows(trained, examples):
+    package = trained[1].package
+
+    class BlindToUnseen(FittedModel):
+        """Answers as the package does, but takes an unseen category for the first one."""
+
+        def predict(self, inputs):
+            seen = np.where(inputs.categorical == UNSEEN_CODE, 2, inputs.categorical)
+            return score_coded(package.model, replace(inputs, categorical=seen))
+
+    coded = encode(examples, package.signature, package.vocabulary)
+    with pytest.raises(PackageRefused, match=r"differs .* of (5|64);"):
+        largest_difference(package.model, BlindToUnseen(), [coded])
+
+
+def test_the_parity_gate_sees_a_difference_at_one_float32_beside_a_threshold(trained, examples):
+    package = trained[1].package
+    beside = np.nextafter(np.float32(20.1), np.float32(np.inf))
+
+    class Jumps(FittedModel):
+        """Answers as the package does, but for one single wind."""
+
+        thresholds = {0: np.array([20.1])}  # noqa: RUF012 # a constant of the test
+
+        def predict(self, inputs):
+            return score_coded(package.model, inputs) + (inputs.numeric[:, 0] == beside)
+
+    coded = encode(examples, package.signature, package.vocabulary)
+    with pytest.raises(PackageRefused, match="differs from the fitted model by 1 on row 16 of 24"):
+        largest_difference(package.model, Jumps(), [coded])
+
+
 def test_an_answer_of_nan_is_a_difference(trained, examples):
     package = trained[1].package
 
-    class Silent:
+    class Silent(FittedModel):
         def predict(self, inputs):
             return np.full(len(inputs), np.nan)
 

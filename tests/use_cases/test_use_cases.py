@@ -1,3 +1,4 @@
+import importlib
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -56,3 +57,15 @@ def test_a_lead_time_of_a_day_needs_another_day_between_the_parts_of_the_split()
     with pytest.raises(InvalidDeclaration, match="set gap_days to at least 2"):
         replace(USE_CASE, decisions=day_ahead)
     assert replace(USE_CASE, decisions=day_ahead, split=SplitRule(gap_days=2)).split.days_back == 365 + 14 + 21 + 6
+
+
+def test_a_change_to_a_trainer_of_ones_own_is_another_code_version(tmp_path, monkeypatch):
+    path = tmp_path / "share_trainer.py"
+    path.write_text("class ShareTrainer: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    trainer = importlib.import_module("share_trainer").ShareTrainer
+    by_class, by_object = replace(USE_CASE, trainer=trainer), replace(USE_CASE, trainer=trainer())
+    before = use_cases.code_version_of(by_class)
+    assert use_cases.code_version_of(by_object) == before != use_cases.code_version_of(USE_CASE)
+    path.write_text("class ShareTrainer:\n    smoothing = 50\n")
+    assert use_cases.code_version_of(by_class) != before

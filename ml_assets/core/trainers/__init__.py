@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Protocol
 
@@ -33,7 +34,7 @@ class WarmStart:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """The mean log losses (nats) after one pass over train."""
+    """The mean log losses (nats) after one pass over train, or one round of boosting."""
 
     number: int
     train_log_loss: float
@@ -41,17 +42,33 @@ class Epoch:
 
 
 class FittedModel(Protocol):
-    """A model as its own library sees it, and how it leaves that library."""
+    """A model as its own library sees it, and how it leaves that library.
+
+    A class that inherits from this needs ``predict`` and ``to_onnx`` only.
+    """
 
     @property
     def history(self) -> tuple[Epoch, ...]:
         """The passes over train, oldest first; empty for a library without any."""
-        ...
+        return ()
 
     @property
     def is_warm_started(self) -> bool:
         """Whether weights of the earlier model were taken over."""
-        ...
+        return False
+
+    @property
+    def libraries(self) -> Mapping[str, str]:
+        """The version of each library that fitted the model, by its name."""
+        return {}
+
+    @property
+    def thresholds(self) -> Mapping[int, np.ndarray]:
+        """The learned numbers at which an answer may jump or bend, float64, by position of the numeric column.
+
+        The parity gate compares ONNX with the library at each of them and at its neighbours.
+        """
+        return {}
 
     def predict(self, inputs: Coded) -> np.ndarray:
         """Return probabilities, float64 [n], computed by the library that fitted the model."""
@@ -63,15 +80,19 @@ class FittedModel(Protocol):
 
     def weights(self) -> Mapping[str, np.ndarray]:
         """Return the arrays a later training can start from, by name; empty where there are none."""
-        ...
+        return {}
 
 
 class Trainer(Protocol):
-    """One way to fit a model."""
+    """One way to fit a model. A class that inherits from this without a ``resolve`` has no hyperparameters."""
 
     def resolve(self, hyperparameters: Hyperparameters) -> Hyperparameters:
         """Return all hyperparameters, defaults filled in; raise InvalidDeclaration for one it does not know."""
-        ...
+        if hyperparameters:
+            raise InvalidDeclaration(
+                f"{type(self).__name__} has no hyperparameters {sorted(hyperparameters)}; it has none"
+            )
+        return {}
 
     def fit(
         self,
@@ -93,11 +114,37 @@ class Trainer(Protocol):
         ...
 
 
-def trainer_named(name: str) -> Trainer:
-    """Return the trainer a use case names; raise InvalidDeclaration for one there is not."""
+def trainer_named(choice: "str | Trainer | type[Trainer]") -> Trainer:
+    """Return the trainer a use case names or declares; raise InvalidDeclaration for one there is not."""
+    from ml_assets.core.trainers.keras import KerasTrainer
     from ml_assets.core.trainers.lightning import LightningTrainer
+    from ml_assets.core.trainers.sklearn_interface import SklearnTrainer
 
-    trainers: dict[str, Callable[[], Trainer]] = {"lightning": LightningTrainer}
-    if name not in trainers:
-        raise InvalidDeclaration(f"there is no trainer {name!r}; there are {sorted(trainers)}")
-    return trainers[name]()
+    trainers: dict[str, Callable[[], Trainer]] = {
+        "keras": KerasTrainer,
+        "lightning": LightningTrainer,
+        "sklearn": SklearnTrainer,
+    }
+    if not isinstance(choice, str):
+        trainer = choice() if isinstance(choice, type) else choice
+        absent = [name for name in ("resolve", "fit") if not callable(getattr(trainer, name, None))]
+        if absent:
+            raise InvalidDeclaration(f"{name_of(choice)} is no Trainer: it lacks {absent}; let it inherit from Trainer")
+        return trainer
+    if choice not in trainers:
+        raise InvalidDeclaration(
+            f"there is no trainer {choice!r}; there are {sorted(trainers)}, or give a Trainer class of your own"
+        )
+    return trainers[choice]()
+
+
+def name_of(choice: "str | Trainer | type[Trainer]") -> str:
+    """Return what a recipe calls a trainer: its name, or that of its class."""
+    if isinstance(choice, str):
+        return choice
+    return (choice if isinstance(choice, type) else type(choice)).__qualname__
+
+
+def versions_of(*distributions: str) -> Mapping[str, str]:
+    """Return the installed version of each distribution."""
+    return {name: installed_version(name) for name in distributions}

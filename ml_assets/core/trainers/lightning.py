@@ -6,14 +6,14 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import numpy as np
+from msgspec import Meta
 
 from ml_assets.core.encoding import Coded, Signature, Vocabulary
-from ml_assets.core.errors import InvalidDeclaration
-from ml_assets.core.trainers import Epoch, Hyperparameters, Labelled, OnEpoch, WarmStart
+from ml_assets.core.trainers import Epoch, Hyperparameters, Labelled, OnEpoch, WarmStart, versions_of
+from ml_assets.core.trainers.refusals import refuse_nan_loss, refuse_unlearnable, settings_of
 
 if TYPE_CHECKING:
     from ml_assets.core.trainers.network import TabularNetwork
@@ -47,17 +47,17 @@ class LightningSettings:
         accelerator: ``cpu`` is deterministic; ``gpu`` and ``auto`` as in Lightning.
     """
 
-    layer_sizes: str = "128,64"
-    embedding_size: int = 8
-    n_bins: int = 8
-    dropout: float = 0.3
-    unseen_share: float = 0.01
-    learning_rate: float = 0.002
-    warm_start_factor: float = 0.5
-    weight_decay: float = 0.01
-    batch_rows: int = 1024
-    n_epochs: int = 5
-    patience: int = 2
+    layer_sizes: Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,3}(,[1-9][0-9]{0,3})*$")] = "128,64"
+    embedding_size: Annotated[int, Meta(ge=1, le=256)] = 8
+    n_bins: Annotated[int, Meta(ge=1, le=256)] = 8
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.3
+    unseen_share: Annotated[float, Meta(ge=0, lt=1)] = 0.01
+    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 0.002
+    warm_start_factor: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.01
+    batch_rows: Annotated[int, Meta(ge=1)] = 1024
+    n_epochs: Annotated[int, Meta(ge=1, le=10_000)] = 5
+    patience: Annotated[int, Meta(ge=1)] = 2
     accelerator: str = "cpu"
 
 
@@ -68,6 +68,18 @@ class FittedNetwork:
     network: "TabularNetwork"
     history: tuple[Epoch, ...]
     is_warm_started: bool
+
+    @property
+    def libraries(self) -> Mapping[str, str]:
+        """The versions of Lightning and torch."""
+        return versions_of("pytorch-lightning", "torch")
+
+    @property
+    def thresholds(self) -> Mapping[int, np.ndarray]:
+        """The edges of the bins of each numeric column."""
+        from ml_assets.core.trainers.network import bin_thresholds
+
+        return bin_thresholds(self.network.lower.numpy(), self.network.width.numpy())
 
     def predict(self, inputs: Coded) -> np.ndarray:
         """Return probabilities, float64 [n], computed by torch."""
@@ -126,6 +138,7 @@ class LightningTrainer:
         from ml_assets.core.trainers.fitting import BestWeights, TabularModule
 
         settings = _settings(hyperparameters)
+        refuse_unlearnable(train, validation)
         with _quiet_and_deterministic(seed):
             network, is_warm = _network(train, signature, vocabulary, settings, warm_start)
             batch_rows = min(settings.batch_rows, max(_SMALLEST_BATCH, len(train.labels) // _STEPS_PER_EPOCH))
@@ -152,6 +165,7 @@ class LightningTrainer:
                 default_root_dir=work_folder,
             )
             trainer.fit(module, batches, loader(validation, batch_rows=_PREDICTION_ROWS, is_shuffled=False))
+            refuse_nan_loss(module.epochs, hyperparameters=asdict(settings))
             network.load_state_dict(best.state)
         return FittedNetwork(
             network=network.to(torch.device("cpu")).eval(), history=tuple(module.epochs), is_warm_started=is_warm
@@ -174,16 +188,7 @@ def loader(examples: Labelled, *, batch_rows: int, is_shuffled: bool) -> "Slicin
 
 
 def _settings(hyperparameters: Hyperparameters) -> LightningSettings:
-    unknown = sorted(set(hyperparameters) - set(LightningSettings.__dataclass_fields__))
-    try:
-        settings = msgspec.convert(hyperparameters, LightningSettings)
-        sizes = [int(size) for size in settings.layer_sizes.split(",")]
-    except ValueError as error:
-        raise InvalidDeclaration(f"the hyperparameters of the lightning trainer are unusable: {error}") from error
-    if unknown or min(sizes) < 1:
-        known = sorted(LightningSettings.__dataclass_fields__)
-        raise InvalidDeclaration(f"the lightning trainer has no hyperparameters {unknown}; it has {known}")
-    return settings
+    return settings_of(LightningSettings, hyperparameters, trainer="the lightning trainer")
 
 
 def _network(

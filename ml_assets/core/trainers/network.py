@@ -4,7 +4,7 @@ Every constant it needs is a buffer of the graph, so scoring computes nothing of
 ``trainers/lightning.py`` imports this module, inside its functions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -35,6 +35,19 @@ def bin_edges(numeric: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]
         lower[column, : edges.size - 1] = edges[:-1]
         width[column, : edges.size - 1] = np.diff(edges)
     return lower, width
+
+
+def bin_thresholds(lower: np.ndarray, width: np.ndarray) -> Mapping[int, np.ndarray]:
+    """Return where the shares of each column bend, ascending: the edges of the bins that are there.
+
+    >>> lower, width = bin_edges(np.array([[0.0], [1.0], [1.0], [3.0]], dtype=np.float32), 2)
+    >>> bin_thresholds(lower, width)[0].tolist()
+    [0.0, 1.0, 3.0]
+    """
+    is_there = lower < _NEVER_REACHED
+    upper = lower + width
+    columns = {column: np.union1d(lower[column, there], upper[column, there]) for column, there in enumerate(is_there)}
+    return {column: edges.astype(np.float64) for column, edges in columns.items() if edges.size}
 
 
 class TabularNetwork(nn.Module):
