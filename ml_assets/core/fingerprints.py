@@ -1,6 +1,9 @@
 """Hashes of tables and declarations that come out the same on any machine."""
 
 import hashlib
+import re
+from collections.abc import Iterable
+from importlib.metadata import Distribution
 from typing import cast
 
 import msgspec
@@ -30,6 +33,15 @@ def content_hash(table: pa.Table) -> str:
         for block in _value_bytes(column):
             digest.update(block)
     return digest.hexdigest()
+
+
+def environment_hash(distributions: Iterable[Distribution]) -> str:
+    """Return the sha256 over the sorted lines ``name==version`` of installed distributions, names as PyPI writes them.
+
+    ``pip freeze`` lists the same for one that comes from an index: two environments of the same hash run the same code.
+    """
+    lines = {f"{re.sub(r'[-_.]+', '-', found.name).lower()}=={found.version}" for found in distributions}
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def canonical_type(column_type: pa.DataType) -> pa.DataType:
