@@ -74,14 +74,14 @@ def evaluate(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> Metrics:
 
 def log_loss(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
     """Return the mean negative log-likelihood in nats; predictions are kept one float64 epsilon from 0 and 1."""
-    return float(np.mean(losses(labels, predictions)[0]))
+    return float(np.mean(log_losses(labels, predictions)))
 
 
-def losses(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Return each row's logarithmic loss in nats and its squared error: log loss and Brier score are their means."""
+def log_losses(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> Floats:
+    """Return the negative log-likelihood of each row in nats, float64 [n]; its mean is ``log_loss``."""
     y, p = _checked(labels, predictions)
-    clipped = np.clip(p, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
-    return -np.where(y == 1, np.log(clipped), np.log1p(-clipped)), (p - y) ** 2
+    p = np.clip(p, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
+    return -np.where(y == 1, np.log(p), np.log1p(-p))
 
 
 def constant_log_loss(positive_share: npt.ArrayLike, prediction: float) -> Floats:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ml_assets.core.evaluation import losses
+from ml_assets.core.evaluation import log_losses
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,7 +51,7 @@ def resampled_metrics(
     y, p = np.asarray(labels, np.float64), np.asarray(predictions, np.float64)
     n_days, n_resamples = draws.shape
     n_rows = np.bincount(day_index, minlength=n_days) @ draws
-    logarithmic, quadratic = losses(y, p)
+    logarithmic, quadratic = log_losses(y, p), (p - y) ** 2
     parts: list[tuple[Floats, Floats]] = []
     width = max(1, _CELLS_AT_ONCE // max(1, len(y)))
     for start in range(0, n_resamples, width):

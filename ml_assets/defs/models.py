@@ -242,7 +242,7 @@ def _page(
         },
         links={},
         question=use_case.question,
-        intervals=package.metrics.intervals,
+        intervals={name: (found.low, found.high) for name, found in package.metrics.intervals.items()},
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 from ml_assets.core.evaluation import CalibrationBin, Metrics
-from ml_assets.core.intervals import Interval
 from ml_assets.core.promotion import Verdict
 from ml_assets.core.reports import charts
 from ml_assets.core.reports.page import Chart, checked_links, draw, render
@@ -24,7 +23,7 @@ def candidate_report(
     facts: Mapping[str, str],
     links: Mapping[str, str],
     question: str = "",
-    intervals: Mapping[str, Interval] | None = None,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> str:
     """Write the report on one candidate as one self-contained HTML page; the same input gives the same bytes.
 
@@ -41,7 +40,7 @@ def candidate_report(
         facts: what is to be known of the training set and the training, by name.
         links: addresses by the text a person clicks on.
         question: what the model answers, as the title.
-        intervals: the 95 % intervals of the candidate's metrics, by name; the page has no row for none.
+        intervals: low and high end of the 95 % interval of the candidate's metrics, by name; no row for none.
 
     Raises BadInput for a link that is no address.
     """
@@ -60,10 +59,10 @@ def candidate_report(
         gates=verdict.gates,
         rows=rows,
         holdout=candidate,
-        intervals=intervals or {},
         charts=_charts(calibration, epochs),
         facts=facts,
         links=checked_links(links),
+        intervals=intervals or {},
     )
 
 
