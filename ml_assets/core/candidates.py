@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from importlib.metadata import distributions
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from time import perf_counter
@@ -21,16 +20,15 @@ from ml_assets.core.fingerprints import environment_hash
 from ml_assets.core.intervals import confidence_intervals
 from ml_assets.core.names import artifact_path, identifier
 from ml_assets.core.package import Manifest, ModelPackage, PackageMetrics, Recipe, load_package, save_package
-from ml_assets.core.portable_model import odd_rows, to_portable
+from ml_assets.core.portable_parity import verified_portable
 from ml_assets.core.ports import ArtifactStore, Parameter, Tracker
 from ml_assets.core.reference import build_reference
-from ml_assets.core.scoring import score_coded, score_portable
+from ml_assets.core.scoring import score_coded
 from ml_assets.core.spec import UseCase
 from ml_assets.core.trainers import Epoch, FittedModel, Labelled, OnEpoch, WarmStart, trainer_named
 from ml_assets.core.training_sets import TrainingSet
 
 LARGEST_PARITY_DIFFERENCE = 1e-5
-LARGEST_PORTABLE_DIFFERENCE = 1e-6
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "pyarrow", "pytorch-lightning", "torch")
 
 
@@ -69,10 +67,12 @@ def train_candidate(
 ) -> TrainedCandidate:
     """Fit the use case's trainer on a training set and save the model as a verified package.
 
+    The package holds the portable graph too; PackageRefused where that differs from the coded one by more than 1e-6.
+
     A whole package of the same recipe is used again. ``parent``, the champion, lends its weights if it was fitted on
     days before the validation days and chosen on days before the test days. Raises PackageRefused where the ONNX graph
     differs from the library by more than 1e-5 on any row of validation and test, with nulls and unseen categories
-    added, or the portable graph from that one by more than 1e-6.
+    added.
     """
     started = perf_counter()
     trainer = trainer_named(use_case.trainer)
@@ -153,27 +153,6 @@ def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded]
     return largest
 
 
-def largest_portable_difference(
-    model: bytes, portable: bytes, tables: Sequence[pa.Table], signature: Signature, vocabulary: Vocabulary
-) -> float:
-    """Return the largest difference between the portable graph on raw columns and the coded graph on coded ones.
-
-    Each table is compared whole, and once more with the odd rows made of its first. Raises PackageRefused above 1e-6.
-    """
-    largest = 0.0
-    for table in (*tables, *(odd_rows(table, signature, vocabulary) for table in tables)):
-        coded = score_coded(model, encode(table, signature, vocabulary))
-        difference = np.abs(score_portable(portable, table, signature) - coded)
-        largest = max(largest, float(np.max(difference, initial=0.0)))
-        if not bool(np.all(difference <= LARGEST_PORTABLE_DIFFERENCE)):
-            row = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
-            raise PackageRefused(
-                f"the portable graph differs from the coded one by {difference[row]:.2g} on row {row} of "
-                f"{table.num_rows}; expected at most {LARGEST_PORTABLE_DIFFERENCE:g}; the candidate is not saved"
-            )
-    return largest
-
-
 def _existing(store: ArtifactStore, use_case_name: str, version: str) -> ModelPackage | None:
     """Return the package of this version if it is there and whole; a damaged one is trained again."""
     if not packages.package_exists(store, use_case_name, version):
@@ -210,9 +189,8 @@ def _package(
     """Export the fitted model, hold it against its library, evaluate it, and save it."""
     model = fitted.to_onnx()
     difference = largest_difference(model, fitted, [coded.validation.inputs, coded.test.inputs])
-    portable = to_portable(model, signature=coded.signature, vocabulary=coded.vocabulary)
     judged = [training_set.validation, training_set.test]
-    largest_portable_difference(model, portable, judged, coded.signature, coded.vocabulary)
+    portable = verified_portable(model, judged, signature=coded.signature, vocabulary=coded.vocabulary)
     train, validation, test = (score_coded(model, p.inputs) for p in (coded.train, coded.validation, coded.test))
     best = min(fitted.history, key=lambda epoch: epoch.validation_log_loss, default=None)
     baseline_features = use_case.baseline_features or tuple(feature.name for feature in inputs)
@@ -234,11 +212,11 @@ def _package(
         version=recipe.version(training_set.as_of),
         as_of=training_set.as_of,
         recipe=recipe,
+        environment_hash=environment_hash(),
         last_train_day=training_set.days.train[-1],
         last_validation_day=training_set.days.validation[-1],
         is_warm_started=fitted.is_warm_started,
         libraries={name: installed_version(name) for name in _LIBRARIES},
-        environment_hash=environment_hash(distributions()),
         files={},
     )
     content = {

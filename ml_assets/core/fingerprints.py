@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable
-from importlib.metadata import Distribution
+from importlib.metadata import Distribution, distributions
 from typing import cast
 
 import msgspec
@@ -35,12 +35,14 @@ def content_hash(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def environment_hash(distributions: Iterable[Distribution]) -> str:
-    """Return the sha256 over the sorted lines ``name==version`` of installed distributions, names as PyPI writes them.
+def environment_hash(found: Iterable[Distribution] | None = None) -> str:
+    """Return the sha256 over the sorted lines ``name==version`` of these distributions; by default of all installed.
 
-    ``pip freeze`` lists the same for one that comes from an index: two environments of the same hash run the same code.
+    Names are normalised as PyPI does. What is installed from a folder counts by its version alone: what its code says
+    is for the code version to tell.
     """
-    lines = {f"{re.sub(r'[-_.]+', '-', found.name).lower()}=={found.version}" for found in distributions}
+    installed = distributions() if found is None else found
+    lines = {f"{re.sub(r'[-_.]+', '-', one.name).lower()}=={one.version}" for one in installed}
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
