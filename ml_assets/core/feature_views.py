@@ -17,12 +17,13 @@ AggregateFunction = Literal["count", "sum", "mean", "share"]
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
-    """One column of examples that a model reads."""
+    """One column of examples that a model reads; ``unit`` is None for text, booleans and numbers without one."""
 
     name: str
     kind: FeatureKind
     view: str
     description: str = ""
+    unit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,21 @@ class WindowView:
 
 FeatureView = LatestView | WindowView
 
+# How a name says its unit (style.md): the last word, for a window's aggregate that of the aggregate.
+_UNITS = {
+    **{unit: unit for unit in ("seconds", "minutes", "hours", "days", "miles", "inches", "mph", "mbar", "share")},
+    **{"percent": "percent", "degrees": "degrees", "f": "degrees Fahrenheit"},
+}
+
+
+def unit_in(name: str) -> str | None:
+    """Return the unit that a column's name says, or None.
+
+    >>> unit_in("wind_speed_mph"), unit_in("n_departures"), unit_in("temperature_f"), unit_in("is_holiday")
+    ('mph', 'count', 'degrees Fahrenheit', None)
+    """
+    return "count" if name.startswith("n_") else _UNITS.get(name.rpartition("_")[2])
+
 
 def load_feature_views(*folders: Path) -> dict[str, FeatureView]:
     """Read every feature view declared in the yml files of these folders, by name.
@@ -105,7 +121,8 @@ def parse_model(model: Mapping[str, object]) -> Iterator[FeatureView]:
     """Yield the feature views that one model's yml entry declares under ``config.meta.feature_views``.
 
     A view of kind ``latest`` offers the model's columns except entity, known_at and partition_on; their kind follows
-    from ``data_type`` (text is categorical) unless the column's ``meta.kind`` says otherwise.
+    from ``data_type`` (text is categorical) unless the column's ``meta.kind`` says otherwise, their unit from the last
+    word of their name unless its ``meta.unit`` does.
     """
     config = cast("dict[str, dict[str, object]]", model.get("config", {}))
     declarations = cast("list[dict[str, object]]", config.get("meta", {}).get("feature_views", []))
@@ -147,11 +164,23 @@ def _parse_view(model: Mapping[str, object], declaration: Mapping[str, object]) 
         windows=windows,
         aggregates=aggregates,
         features=tuple(
-            Feature(name=identifier(WindowView.feature_name(name, a.name, w)), kind="numeric", view=name)
+            Feature(
+                name=identifier(WindowView.feature_name(name, a.name, w)),
+                kind="numeric",
+                view=name,
+                description=_aggregate_text(a, w, f"{model['name']} with the same {', '.join(entity)}"),
+                unit=unit_in(a.name),
+            )
             for w in windows
             for a in aggregates
         ),
     )
+
+
+def _aggregate_text(aggregate: Aggregate, window: timedelta, rows: str) -> str:
+    what = f"{aggregate.function.capitalize()}{f' of {aggregate.of}' if aggregate.of else ''}"
+    hours = int(window / timedelta(hours=1))
+    return f"{what} over the rows of {rows} that became known in the {hours} h up to the decision."
 
 
 def _window(hours: object) -> timedelta:
@@ -179,9 +208,6 @@ def _feature(view: str, column: Mapping[str, object]) -> Feature:
     kind = config.get("meta", {}).get("kind", "categorical" if is_text else "numeric")
     if kind not in ("numeric", "categorical"):
         raise ValueError(f"column {column['name']!r} has kind {kind!r}; expected numeric or categorical")
-    return Feature(
-        name=identifier(cast("str", column["name"])),
-        kind=kind,
-        view=view,
-        description=str(column.get("description", "")),
-    )
+    name = identifier(cast("str", column["name"]))
+    unit = config.get("meta", {}).get("unit", unit_in(name)) if kind == "numeric" else None
+    return Feature(name=name, kind=kind, view=view, description=str(column.get("description", "")), unit=unit)

@@ -1,6 +1,9 @@
 """Hashes of tables and declarations that come out the same on any machine."""
 
 import hashlib
+import re
+from collections.abc import Iterable
+from importlib.metadata import Distribution, distributions
 from typing import cast
 
 import msgspec
@@ -30,6 +33,17 @@ def content_hash(table: pa.Table) -> str:
         for block in _value_bytes(column):
             digest.update(block)
     return digest.hexdigest()
+
+
+def environment_hash(found: Iterable[Distribution] | None = None) -> str:
+    """Return the sha256 over the sorted lines ``name==version`` of these distributions; by default of all installed.
+
+    Names are normalised as PyPI does. What is installed from a folder counts by its version alone: what its code says
+    is for the code version to tell.
+    """
+    installed = distributions() if found is None else found
+    lines = {f"{re.sub(r'[-_.]+', '-', one.name).lower()}=={one.version}" for one in installed}
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def canonical_type(column_type: pa.DataType) -> pa.DataType:

@@ -1,4 +1,4 @@
-"""What an ONNX file may not do: name other files, or operators that are not ONNX's own."""
+"""What the binary files of a package may not do: be of another format, name other files, call foreign operators."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,6 +20,8 @@ def refuse_unsafe_model(content: bytes, *, name: str) -> None:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise PackageRefused(f"{name} is no ONNX model: {error}") from error
+    if not model.graph.output:
+        raise PackageRefused(f"{name} is no ONNX model: it answers nothing")
     if model.functions:
         raise PackageRefused(f"{name} defines functions of its own; expected operators of ONNX only")
     nodes = list(_nodes(model.graph))
@@ -30,6 +32,16 @@ def refuse_unsafe_model(content: bytes, *, name: str) -> None:
     domains = sorted({node.domain for node in nodes} - _DOMAINS)
     if domains:
         raise PackageRefused(f"{name} calls operators of {domains}; expected those of ONNX only")
+
+
+def refuse_unsafe_weights(content: bytes, *, name: str) -> None:
+    """Raise PackageRefused for bytes that are not safetensors: a header in JSON and plain arrays, nothing to run."""
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        deserialize(content)
+    except SafetensorError as error:
+        raise PackageRefused(f"{name} is not in the format safetensors: {error}") from error
 
 
 def _nodes(graph: "GraphProto") -> Iterator["NodeProto"]:

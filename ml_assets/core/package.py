@@ -9,17 +9,18 @@ from typing import TypeVar
 import msgspec
 
 from ml_assets.core.encoding import Signature, Vocabulary
-from ml_assets.core.errors import AlreadyExists, ArtifactMissing, PackageRefused
+from ml_assets.core.errors import AlreadyExists, ArtifactMissing, BadInput, PackageRefused
 from ml_assets.core.evaluation import Metrics
 from ml_assets.core.fingerprints import json_hash
+from ml_assets.core.intervals import Interval
 from ml_assets.core.names import artifact_path, identifier
-from ml_assets.core.onnx_safety import refuse_unsafe_model
+from ml_assets.core.onnx_safety import refuse_unsafe_model, refuse_unsafe_weights
 from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.reference import Reference
 
-MODEL, WEIGHTS, MANIFEST = "model.onnx", "weights.safetensors", "manifest.json"
+MODEL, PORTABLE, WEIGHTS, MANIFEST = "model.onnx", "portable.onnx", "weights.safetensors", "manifest.json"
 VOCABULARY, SIGNATURE, REFERENCE, METRICS = "vocabulary.json", "signature.json", "reference.json", "metrics.json"
-CONTENT_FILES = (MODEL, WEIGHTS, VOCABULARY, SIGNATURE, REFERENCE, METRICS)
+CONTENT_FILES = (MODEL, PORTABLE, WEIGHTS, VOCABULARY, SIGNATURE, REFERENCE, METRICS)
 
 # Judgement: a hundred times the largest package so far; anything larger is a mistake or an attack on memory.
 _LARGEST_FILE_BYTES = 256 * 1024 * 1024
@@ -58,6 +59,7 @@ class Manifest:
     """What manifest.json says of a package. Written last, by conditional create: without it there is no package.
 
     The weights were fitted on labels up to ``last_train_day`` and chosen by labels up to ``last_validation_day``.
+    ``environment_hash`` stands for every installed distribution, ``libraries`` names those that matter most.
     """
 
     version: str
@@ -67,6 +69,7 @@ class Manifest:
     last_validation_day: date
     is_warm_started: bool
     libraries: Mapping[str, str]
+    environment_hash: str
     files: Mapping[str, PackageFile]
 
 
@@ -75,10 +78,12 @@ class PackageMetrics:
     """The quality of a candidate on its pinned holdout (the test days), beside the baselines on the same rows.
 
     ``epochs`` is the training curve, each (number, train log loss, validation log loss); empty in packages of releases
-    that did not keep it.
+    that did not keep it. ``intervals`` are the 95 % intervals of the holdout's roc_auc, pr_auc, log_loss and brier,
+    resampled by days; one that the days cannot give is left out.
     """
 
     holdout: Metrics
+    intervals: Mapping[str, Interval]
     baselines: Mapping[str, Metrics]
     n_train: int
     n_validation: int
@@ -91,7 +96,10 @@ class PackageMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPackage:
-    """A verified package in memory. ``package_hash`` is the sha256 of its manifest, which names all other hashes."""
+    """A verified package in memory. ``package_hash`` is the sha256 of its manifest, which names all other hashes.
+
+    ``model`` reads coded inputs and is what scores here; ``portable`` reads each feature by name, for other languages.
+    """
 
     manifest: Manifest
     package_hash: str
@@ -100,6 +108,7 @@ class ModelPackage:
     reference: Reference
     metrics: PackageMetrics
     model: bytes
+    portable: bytes
     weights: bytes
 
     @property
@@ -162,7 +171,7 @@ def load_package(store: ArtifactStore, use_case_name: str, version: str) -> Mode
         raise ArtifactMissing(
             f"{use_case_name} has no model {version}; there are {list_versions(store, use_case_name)}"
         )
-    document = store.get(f"{folder}/{MANIFEST}")
+    document = _within(store, f"{folder}/{MANIFEST}", _LARGEST_MANIFEST_BYTES)
     manifest = _manifest(document, use_case_name, version)
     present = {path.removeprefix(f"{folder}/") for path in store.list(folder)} - {MANIFEST}
     if present != set(manifest.files) or present != set(CONTENT_FILES):
@@ -171,7 +180,9 @@ def load_package(store: ArtifactStore, use_case_name: str, version: str) -> Mode
             f"expected {sorted(CONTENT_FILES)} in both; train the version again or roll back"
         )
     content = {name: _verified(store, f"{folder}/{name}", listed) for name, listed in sorted(manifest.files.items())}
-    refuse_unsafe_model(content[MODEL], name=f"{folder}/{MODEL}")
+    for name in (MODEL, PORTABLE):
+        refuse_unsafe_model(content[name], name=f"{folder}/{name}")
+    refuse_unsafe_weights(content[WEIGHTS], name=f"{folder}/{WEIGHTS}")
     return ModelPackage(
         manifest=manifest,
         package_hash=hashlib.sha256(document).hexdigest(),
@@ -180,14 +191,13 @@ def load_package(store: ArtifactStore, use_case_name: str, version: str) -> Mode
         reference=_parsed(content[REFERENCE], Reference, f"{folder}/{REFERENCE}"),
         metrics=_parsed(content[METRICS], PackageMetrics, f"{folder}/{METRICS}"),
         model=content[MODEL],
+        portable=content[PORTABLE],
         weights=content[WEIGHTS],
     )
 
 
 def _manifest(document: bytes, use_case_name: str, version: str) -> Manifest:
     name = f"the manifest of {use_case_name} {version}"
-    if len(document) > _LARGEST_MANIFEST_BYTES:
-        raise PackageRefused(f"{name} has {len(document)} bytes; expected at most {_LARGEST_MANIFEST_BYTES}")
     manifest = _parsed(document, Manifest, name)
     described = manifest.recipe.use_case, manifest.version, manifest.recipe.version(manifest.as_of)
     if described != (use_case_name, version, version):
@@ -198,10 +208,21 @@ def _manifest(document: bytes, use_case_name: str, version: str) -> Manifest:
 def _verified(store: ArtifactStore, path: str, listed: PackageFile) -> bytes:
     if listed.size > _LARGEST_FILE_BYTES:
         raise PackageRefused(f"{path} is listed with {listed.size} bytes; expected at most {_LARGEST_FILE_BYTES}")
-    content = store.get(path)
+    content = _within(store, path, listed.size)
     if (found := _described(content)) != listed:
         raise PackageRefused(f"{path} is {found}; its manifest says {listed}; train the version again or roll back")
     return content
+
+
+def _within(store: ArtifactStore, path: str, largest: int) -> bytes:
+    """Return a file's content, without reading one that is larger than it may be."""
+    try:
+        size = store.size(path)
+    except BadInput as error:
+        raise PackageRefused(f"{path} is no plain file: {error}") from error
+    if size > largest:
+        raise PackageRefused(f"{path} is of {size} bytes, expected at most {largest}; it was not read")
+    return store.get(path)
 
 
 def _described(content: bytes) -> PackageFile:
@@ -213,7 +234,9 @@ def _parsed(content: bytes, kind: type[_T], name: str) -> _T:
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.DecodeError as error:
-        raise PackageRefused(f"{name} is no {kind.__name__}: {error}") from error
+        raise PackageRefused(
+            f"{name} is no {kind.__name__} of this release: {error}; train the version again or roll back"
+        ) from error
 
 
 def _folder(use_case_name: str, version: str) -> str:

@@ -70,6 +70,10 @@ class ArtifactStore(Protocol):
         """Return a file's content; raise ArtifactMissing where there is none."""
         ...
 
+    def size(self, path: str) -> int:
+        """Return how many bytes a file has, without reading it; raise ArtifactMissing where there is none."""
+        ...
+
     def exists(self, path: str) -> bool:
         """Tell whether there is a file of that name."""
         ...

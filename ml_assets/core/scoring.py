@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.core.encoding import Coded, encode
+from ml_assets.core.encoding import Coded, Signature, encode
 from ml_assets.core.errors import BadInput, PackageRefused
 from ml_assets.core.package import ModelPackage
+from ml_assets.core.portable_model import portable_inputs
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -55,6 +56,15 @@ def score_coded(model: bytes, coded: Coded, *, n_threads: int = 1) -> np.ndarray
     inputs = {"numeric": coded.numeric, "categorical": coded.categorical}
     answer = cast("Sequence[np.ndarray]", _session(model, n_threads).run(["probability"], inputs))[0]
     return answer.reshape(-1).astype(np.float64)
+
+
+def score_portable(portable: bytes, examples: pa.Table, signature: Signature, *, n_threads: int = 1) -> np.ndarray:
+    """Return the probabilities, float64 [n], the portable graph gives for raw columns: what other languages see."""
+    if not examples.num_rows:
+        return np.empty(0, dtype=np.float64)
+    session = _session(portable, n_threads)
+    answer = cast("Sequence[np.ndarray]", session.run(["probability"], dict(portable_inputs(examples, signature))))
+    return answer[0].astype(np.float64)
 
 
 def prediction_rows(

@@ -126,8 +126,8 @@ class UseCase:
     """One question a model answers. ``features`` names the feature views it reads, all of their columns.
 
     ``slices`` names the columns of which no value may fall below its floor: features of few values, and ``month``.
-    Unless given, the categorical features. ``trainer`` is ``lightning``, ``sklearn``, ``keras``, or a Trainer (an object or its class) declared in the use
-    case's own file; see docs/own_trainer.md.
+    Unless given, the categorical features. ``trainer`` is ``lightning``, ``sklearn``, ``keras``, or a Trainer (an
+    object or its class) declared in the use case's own file; see docs/own_trainer.md.
     """
 
     name: str

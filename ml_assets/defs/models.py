@@ -294,6 +294,7 @@ def _page(
         },
         links={},
         question=use_case.question,
+        intervals={name: (found.low, found.high) for name, found in package.metrics.intervals.items()},
     )
 
 
@@ -311,6 +312,8 @@ def _facts(trained: TrainedCandidate, store: ArtifactStore) -> dict[str, object]
     }
     return {
         **{name: value for name, value in measured.items() if value is not None},
+        **{f"{name}_low": interval.low for name, interval in package.metrics.intervals.items()},
+        **{f"{name}_high": interval.high for name, interval in package.metrics.intervals.items()},
         "version": package.version,
         "is_reused": trained.is_reused,
         "is_warm_started": package.manifest.is_warm_started,

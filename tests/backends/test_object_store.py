@@ -156,3 +156,34 @@ def test_a_write_that_was_killed_leaves_no_file_to_be_read(tmp_path: Path):
 def test_nothing_is_opened_before_the_first_use(tmp_path: Path):
     ObjectArtifactStore((tmp_path / "later").as_uri())
     assert not (tmp_path / "later").exists()
+
+
+def test_the_size_of_a_file_is_known_without_reading_it(store: ObjectArtifactStore):
+    store.put("models/a/model.onnx", b"1234567")
+    assert store.size("models/a/model.onnx") == 7
+    with pytest.raises(ArtifactMissing, match="there is no"):
+        store.size("models/a/weights.safetensors")
+
+
+def test_a_link_in_a_local_folder_leads_nowhere_and_is_replaced_by_a_write(tmp_path: Path):
+    store = ObjectArtifactStore((tmp_path / "artifacts").as_uri())
+    store.put("models/a/model.onnx", b"whole")
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "artifacts/models/a/vocabulary.json").symlink_to(tmp_path / "secret")
+    (tmp_path / "artifacts/models/b").symlink_to(tmp_path)
+    for path in ("models/a/vocabulary.json", "models/b/secret"):
+        for read in (store.get, store.size):
+            with pytest.raises(BadInput, match="is lrwxrwxrwx, a link or device; expected a plain file"):
+                read(path)
+    with pytest.raises(BadInput, match="expected a plain file"):
+        store.list("models/b")
+    store.put("models/a/vocabulary.json", b"{}")
+    assert (store.get("models/a/vocabulary.json"), (tmp_path / "secret").read_bytes()) == (b"{}", b"secret")
+
+
+def test_the_root_of_a_local_store_may_be_a_link(tmp_path: Path):
+    (tmp_path / "big_disk").mkdir()
+    (tmp_path / "artifacts").symlink_to(tmp_path / "big_disk")
+    store = ObjectArtifactStore((tmp_path / "artifacts").as_uri())
+    store.put("models/a/model.onnx", b"whole")
+    assert (store.get("models/a/model.onnx"), store.list("models")) == (b"whole", ["models/a/model.onnx"])

@@ -39,6 +39,9 @@ class MemoryStore:
             raise ArtifactMissing(path)
         return self.files[path]
 
+    def size(self, path: str) -> int:
+        return len(self.get(path))
+
     def exists(self, path: str) -> bool:
         return path in self.files
 
@@ -101,7 +104,7 @@ def store() -> MemoryStore:
 def inputs() -> tuple[Feature, ...]:
     return (
         Feature(name="origin", kind="categorical", view="schedule", description="Airport of departure."),
-        Feature(name="wind_speed_mph", kind="numeric", view="weather", description="Mean wind in miles per hour."),
+        Feature(name="wind_speed_mph", kind="numeric", view="weather", description="Mean wind.", unit="mph"),
         Feature(name="is_holiday", kind="numeric", view="schedule", description="Whether the day is a holiday."),
     )
 

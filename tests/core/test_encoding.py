@@ -4,6 +4,7 @@ import pytest
 
 from ml_assets.core.encoding import Signature, Vocabulary, encode
 from ml_assets.core.errors import BadInput
+from ml_assets.core.feature_views import Feature
 
 TRAIN = pa.table(
     {"origin": ["LGA", "EWR", None], "wind_speed_mph": [1.0, None, 3.0], "is_holiday": [True, False, None]}
@@ -30,6 +31,27 @@ def test_null_numbers_are_nan_and_booleans_are_0_and_1(signature):
     expected = np.array([[1.0, 1.0], [np.nan, 0.0], [3.0, np.nan]], dtype=np.float32)
     np.testing.assert_array_equal(coded.numeric, expected)
     assert coded.numeric.dtype == np.float32
+
+
+def test_the_empty_text_is_null_in_training_and_in_scoring(signature):
+    blank = TRAIN.set_column(0, "origin", pa.array(["LGA", "", None]))
+    vocabulary = Vocabulary.of(blank, signature)
+    assert vocabulary.values == {"origin": ("LGA",)}
+    assert encode(blank, signature, vocabulary).categorical.tolist() == [[2], [0], [0]]
+
+
+def test_a_signature_says_kind_and_unit_of_each_input():
+    features = (
+        Feature(name="wind_speed_mph", kind="numeric", view="weather", unit="mph"),
+        Feature(name="is_holiday", kind="numeric", view="schedule"),
+        Feature(name="origin", kind="categorical", view="schedule"),
+    )
+    found = Signature.of(features)
+    assert [(i.name, i.kind, i.unit) for i in (*found.numeric, *found.categorical)] == [
+        ("wind_speed_mph", "number", "mph"),
+        ("is_holiday", "boolean", None),
+        ("origin", "text", None),
+    ]
 
 
 def test_chunks_dictionaries_and_an_all_null_column_encode_the_same(signature):

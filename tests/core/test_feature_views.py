@@ -41,7 +41,7 @@ def test_a_latest_view_offers_every_column_but_its_keys():
         known_at="known_at",
         max_age=timedelta(hours=3),
         features=(
-            Feature(name="wind_speed_mph", kind="numeric", view="weather", description="Mean wind speed."),
+            Feature(name="wind_speed_mph", kind="numeric", view="weather", description="Mean wind speed.", unit="mph"),
             Feature(name="wind_octant", kind="categorical", view="weather"),
             Feature(name="is_raining", kind="numeric", view="weather"),
         ),
@@ -66,6 +66,31 @@ def test_a_window_view_offers_each_aggregate_over_each_window():
         ("departures_n_departures_28d", "numeric"),
         ("departures_mean_delay_minutes_28d", "numeric"),
     ]
+
+
+def test_a_window_feature_says_its_unit_and_what_it_counts():
+    [view] = parse_model(model(WINDOW, name="feat_departures"))
+    assert [feature.unit for feature in view.features] == ["count", "minutes"] * 3
+    assert view.features[1].description == (
+        "Mean of delay_minutes over the rows of feat_departures with the same origin, dest that became known in the "
+        "1 h up to the decision."
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "unit"),
+    [
+        ({"name": "temperature_f", "data_type": "double"}, "degrees Fahrenheit"),
+        ({"name": "n_seats", "data_type": "bigint"}, "count"),
+        ({"name": "late_share", "data_type": "double"}, "share"),
+        ({"name": "network_degree", "data_type": "bigint"}, None),
+        ({"name": "network_degree", "data_type": "bigint", "config": {"meta": {"unit": "routes"}}}, "routes"),
+        ({"name": "hub_miles", "data_type": "string"}, None),
+    ],
+)
+def test_the_unit_is_what_the_name_says_unless_meta_says_it(column: dict[str, object], unit: str | None):
+    [view] = parse_model(model(LATEST, columns=[column]))
+    assert [feature.unit for feature in view.features] == [unit]
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,30 @@
 import hashlib
 import json
+import os
+import pickle
+from pathlib import Path
 
 import msgspec
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.core.errors import AlreadyExists, ArtifactMissing, InvalidName, PackageRefused
 from ml_assets.core.package import (
     CONTENT_FILES,
     MANIFEST,
     MODEL,
+    PORTABLE,
+    WEIGHTS,
     list_versions,
     load_package,
     package_exists,
     save_package,
 )
+
+from .conftest import MemoryStore
 
 USE_CASE = "storm_delay"
 
@@ -95,6 +104,152 @@ def test_a_truncated_and_an_oversized_file_are_refused(saved):
         load_package(store, USE_CASE, version)
 
 
+class _Counting(MemoryStore):
+    """Remembers which files were read."""
+
+    def __init__(self, files) -> None:
+        super().__init__(files)
+        self.read: list[str] = []
+
+    def get(self, path: str) -> bytes:
+        self.read.append(path)
+        return super().get(path)
+
+    def size(self, path: str) -> int:
+        return len(self.files[path])
+
+
+def test_a_file_larger_than_it_may_be_is_refused_before_it_is_read(saved):
+    store, version, folder = saved
+    counting = _Counting(store.files)
+    counting.files[f"{folder}/{WEIGHTS}"] += b"0"
+    with pytest.raises(PackageRefused, match=r"weights\.safetensors is of .* it was not read"):
+        load_package(counting, USE_CASE, version)
+    assert f"{folder}/{WEIGHTS}" not in counting.read
+    counting.files[f"{folder}/{MANIFEST}"] = b" " * (1024 * 1024 + 1)
+    counting.read.clear()
+    with pytest.raises(PackageRefused, match=r"manifest\.json is of 1048577 bytes, expected at most 1048576"):
+        load_package(counting, USE_CASE, version)
+    assert counting.read == []
+
+
+@pytest.mark.parametrize("listed", ["../../../secrets.json", "/etc/passwd", "..\\secrets.json", "model.onnx/../x"])
+def test_a_manifest_that_lists_a_file_outside_its_folder_is_refused_before_anything_is_read(saved, listed):
+    store, version, folder = saved
+    secret = b"a secret"
+    manifest = json.loads(store.files[f"{folder}/{MANIFEST}"])
+    manifest["files"][listed] = {"sha256": hashlib.sha256(secret).hexdigest(), "size": len(secret)}
+    del manifest["files"][WEIGHTS]
+    counting = _Counting({**store.files, "secrets.json": secret})
+    counting.files[f"{folder}/{MANIFEST}"] = json.dumps(manifest).encode()
+    with pytest.raises(PackageRefused, match=r"expected .* in both"):
+        load_package(counting, USE_CASE, version)
+    assert counting.read == [f"{folder}/{MANIFEST}"]
+
+
+class _WritesAFile:
+    """What an attacker pickles: loading it would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "code was run")
+
+
+@pytest.mark.parametrize("name", CONTENT_FILES)
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_a_pickle_in_the_place_of_any_file_is_refused_and_never_run(saved, tmp_path, name, protocol):
+    store, version, folder = saved
+    evil = pickle.dumps(_WritesAFile(tmp_path / "owned"), protocol=protocol)
+    _replace(store, folder, name, evil)
+    with pytest.raises(PackageRefused, match=f"{name} is no"):
+        load_package(store, USE_CASE, version)
+    assert not (tmp_path / "owned").exists()
+    pickle.loads(evil)
+    assert (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("name", CONTENT_FILES)
+def test_an_empty_file_is_refused_even_with_the_right_hash(saved, name):
+    store, version, folder = saved
+    _replace(store, folder, name, b"")
+    with pytest.raises(PackageRefused, match=f"{name} is no"):
+        load_package(store, USE_CASE, version)
+
+
+def test_weights_whose_header_lies_about_their_arrays_are_refused(saved):
+    store, version, folder = saved
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}}).encode()
+    for content in (len(header).to_bytes(8, "little") + header + b"1234", (2**63).to_bytes(8, "little") + b"{}"):
+        _replace(store, folder, WEIGHTS, content)
+        with pytest.raises(PackageRefused, match=r"weights\.safetensors is not in the format safetensors"):
+            load_package(store, USE_CASE, version)
+
+
+@pytest.fixture
+def on_disk(saved, tmp_path):
+    """The shared package in a local folder: the store, the version and the package's folder on disk."""
+    store, version, folder = saved
+    local = ObjectArtifactStore((tmp_path / "artifacts").as_uri())
+    for path, content in store.files.items():
+        if path.startswith(folder):
+            local.put(path, content)
+    assert load_package(local, USE_CASE, version).version == version
+    return local, version, tmp_path / "artifacts" / folder
+
+
+@pytest.mark.parametrize("name", [*CONTENT_FILES, MANIFEST])
+def test_a_symbolic_link_to_the_very_same_bytes_is_refused(on_disk, tmp_path, name):
+    store, version, folder = on_disk
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PackageRefused, match=rf"{name} is no plain file: .* is lrwxrwxrwx"):
+        load_package(store, USE_CASE, version)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(on_disk):
+    store, version, folder = on_disk
+    (folder / "vocabulary.json").unlink()
+    os.mkfifo(folder / "vocabulary.json")
+    with pytest.raises(PackageRefused):
+        load_package(store, USE_CASE, version)
+
+
+@pytest.mark.parametrize("what", ["the package", "all models"])
+def test_a_folder_that_is_a_link_is_refused(on_disk, tmp_path, what):
+    store, version, folder = on_disk
+    linked = folder if what == "the package" else folder.parents[1]
+    linked.rename(tmp_path / "elsewhere")
+    linked.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PackageRefused, match="is no plain file"):
+        load_package(store, USE_CASE, version)
+
+
+def test_a_damaged_package_on_disk_is_refused_bit_by_bit(on_disk):
+    store, version, folder = on_disk
+    draw = np.random.default_rng(7)
+    for name in CONTENT_FILES:
+        whole = (folder / name).read_bytes()
+        for bit in draw.integers(0, 8 * len(whole), 20):
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << (bit % 8)
+            (folder / name).write_bytes(flipped)
+            with pytest.raises(PackageRefused, match=f"{name} is .* its manifest says"):
+                load_package(store, USE_CASE, version)
+        (folder / name).write_bytes(whole)
+    assert load_package(store, USE_CASE, version).version == version
+
+
+def test_a_package_of_an_earlier_release_is_refused_with_what_to_do(saved):
+    store, version, folder = saved
+    manifest = json.loads(store.files[f"{folder}/{MANIFEST}"])
+    del manifest["environment_hash"]
+    store.files[f"{folder}/{MANIFEST}"] = json.dumps(manifest).encode()
+    with pytest.raises(PackageRefused, match=r"environment_hash.*; train the version again or roll back"):
+        load_package(store, USE_CASE, version)
+
+
 def test_a_manifest_of_another_recipe_or_version_is_refused(saved):
     store, version, folder = saved
     manifest = json.loads(store.files[f"{folder}/{MANIFEST}"])
@@ -118,7 +273,8 @@ def _external() -> TensorProto:
     return tensor
 
 
-def test_a_model_that_reaches_outside_its_own_bytes_is_refused_even_with_the_right_hash(saved):
+@pytest.mark.parametrize("name", [MODEL, PORTABLE])
+def test_a_model_that_reaches_outside_its_own_bytes_is_refused_even_with_the_right_hash(saved, name):
     store, version, folder = saved
     plain = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
     inner = helper.make_graph([], "inner", [], [], [_external()])
@@ -134,8 +290,8 @@ def test_a_model_that_reaches_outside_its_own_bytes_is_refused_even_with_the_rig
     with_function.functions.append(helper.make_function("", "Hidden", ["x"], ["y"], [node], []))
     models["functions of its own"] = with_function.SerializeToString()
     for message, model in models.items():
-        _replace(store, folder, MODEL, model)
-        with pytest.raises(PackageRefused, match=message):
+        _replace(store, folder, name, model)
+        with pytest.raises(PackageRefused, match=f"{name}.*{message}"):
             load_package(store, USE_CASE, version)
 
 
@@ -170,7 +326,16 @@ def test_a_version_that_is_there_is_never_replaced_by_another_content(saved, tra
 def test_the_json_of_a_package_is_readable_by_anyone(saved):
     store, _, folder = saved
     signature = json.loads(store.files[f"{folder}/signature.json"])
-    assert [column["name"] for column in signature["numeric"]] == ["wind_speed_mph", "is_holiday"]
+    assert [(column["name"], column["kind"], column["unit"]) for column in signature["numeric"]] == [
+        ("wind_speed_mph", "number", "mph"),
+        ("is_holiday", "boolean", None),
+    ]
+    assert [(column["name"], column["kind"]) for column in signature["categorical"]] == [("origin", "text")]
+    assert store.files[f"{folder}/signature.json"].count(b"\n") > 10
+    intervals = json.loads(store.files[f"{folder}/metrics.json"])["intervals"]
+    holdout = json.loads(store.files[f"{folder}/metrics.json"])["holdout"]
+    assert set(intervals) == {"roc_auc", "pr_auc", "log_loss", "brier"}
+    assert all(interval["low"] < holdout[name] < interval["high"] for name, interval in intervals.items())
     assert msgspec.json.decode(store.files[f"{folder}/vocabulary.json"]) == {
         "values": {"origin": ["EWR", "JFK", "LGA"]}
     }

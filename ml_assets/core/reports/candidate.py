@@ -25,6 +25,7 @@ def candidate_report(
     facts: Mapping[str, str],
     links: Mapping[str, str],
     question: str = "",
+    intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> str:
     """Write the report on one candidate as one self-contained HTML page; the same input gives the same bytes.
 
@@ -41,6 +42,7 @@ def candidate_report(
         facts: what is to be known of the training set and the training, by name.
         links: addresses by the text a person clicks on.
         question: what the model answers, as the title.
+        intervals: low and high end of the 95 % interval of the candidate's metrics, by name; no row for none.
 
     Raises BadInput for a link that is no address.
     """
@@ -76,6 +78,7 @@ def candidate_report(
         charts=_charts(calibration, epochs),
         facts=facts,
         links=checked_links(links),
+        intervals=intervals or {},
     )
 
 

@@ -230,6 +230,14 @@ def test_a_link_that_runs_a_script_is_refused(month: Month, address: str):
         candidate(links={"open": address})
 
 
+def test_a_candidates_intervals_stand_below_its_figures_and_a_missing_one_is_a_dash():
+    found = {"roc_auc": (0.70123, 0.73999), "brier": (0.14, 0.16)}
+    text = Page(candidate(intervals=found)).text
+    assert "its 95 % interval0.7012–0.7400——0.1400–0.1600—" in text  # noqa: RUF001 - as the page shows it
+    assert text.index("its 95 % interval") < text.index("base rate")
+    assert "its 95 % interval" not in Page(candidate()).text
+
+
 @pytest.mark.parametrize("kind", ["monitoring", "candidate"])
 def test_a_report_needs_nothing_but_itself(month: Month, kind: str):
     html = month.report(links={}) if kind == "monitoring" else candidate()
