@@ -24,6 +24,7 @@ from ml_assets.core.scoring import score_coded
 from ml_assets.core.spec import UseCase
 from ml_assets.core.trainers import Epoch, FittedModel, Labelled, OnEpoch, WarmStart, trainer_named
 from ml_assets.core.training_sets import TrainingSet
+from ml_assets.core.tuned_parameters import tuned_or
 
 LARGEST_PARITY_DIFFERENCE = 1e-5
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "pyarrow", "pytorch-lightning", "torch")
@@ -64,7 +65,8 @@ def train_candidate(
 ) -> TrainedCandidate:
     """Fit the use case's trainer on a training set and save the model as a verified package.
 
-    A whole package of the same recipe is used again. ``parent``, the champion, lends its weights if it was fitted on
+    A whole package of the same recipe is used again. The newest tuned parameters take the place of the use case's where
+    ``tuned_or`` finds that they apply. ``parent``, the champion, lends its weights if it was fitted on
     days before the validation days and chosen on days before the test days. Raises PackageRefused where the ONNX graph
     differs from the library by more than 1e-5 on any row of validation and test, with nulls and unseen categories
     added.
@@ -75,7 +77,13 @@ def train_candidate(
         use_case=use_case.name,
         training_set=training_set.fingerprint,
         trainer=use_case.trainer,
-        hyperparameters=trainer.resolve(use_case.hyperparameters),
+        hyperparameters=tuned_or(
+            trainer.resolve(use_case.hyperparameters),
+            trainer=use_case.trainer,
+            space=use_case.tuned_space,
+            training_set=training_set,
+            store=store,
+        ),
         seed=use_case.seed,
         code_version=code_version,
         parent_version=parent.version if parent else None,
