@@ -37,7 +37,7 @@ LIBRARIES_OF_CORE = {
     *("torch", "pytorch_lightning", "sklearn", "onnx", "onnxruntime", "safetensors", "altair", "vl_convert"),
     "google.protobuf",
 }
-HEAVY = {"torch", "pytorch_lightning", "lightning", "sklearn", "wandb", "altair", "vl_convert", "onnx"}
+HEAVY = {"torch", "pytorch_lightning", "lightning", "sklearn", "wandb", "optuna", "altair", "vl_convert", "onnx"}
 CLOCKS = {
     *("datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today", "datetime.date.today"),
     *("time.time", "time.time_ns", "time.monotonic", "time.localtime", "time.gmtime", "time.sleep"),
@@ -48,7 +48,10 @@ CODE_IN_DATA = {
     *("torch.load", "torch.save", "torch.jit.load"),
 }
 # One technology may be spread over a module of its own and the contracts of what it yields.
-PAIRS_OF_BACKENDS = {("sources.nycflights13", "sources.nycflights13_contracts")}
+PAIRS_OF_BACKENDS = {
+    ("sources.nycflights13", "sources.nycflights13_contracts"),
+    ("optuna_studies", "optuna_journal"),
+}
 
 _LOAD_AND_LIST = """
 import os, sys

@@ -9,6 +9,7 @@ disk. A machine that loses power may thus lose trials under way, no ended one.
 import fcntl
 import json
 import os
+import weakref
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,8 @@ class JournalFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a+b", buffering=0)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        weakref.finalize(self, os.close, self._descriptor)
         self._n_read, self._offset = 0, 0
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any]]:
@@ -45,7 +47,7 @@ class JournalFile:
     def append_logs(self, logs: Sequence[dict[str, Any]]) -> None:
         """Write entries behind all others, whole."""
         lines = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
-        descriptor = self._file.fileno()
+        descriptor = self._descriptor
         with _locked(descriptor):
             _drop_half_written_line(descriptor)
             while lines:
@@ -54,7 +56,7 @@ class JournalFile:
                 os.fsync(descriptor)
 
     def _whole_lines(self) -> list[bytes]:
-        descriptor = self._file.fileno()
+        descriptor = self._descriptor
         n_bytes = os.fstat(descriptor).st_size - self._offset
         if n_bytes <= 0:
             return []
