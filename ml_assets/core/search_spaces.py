@@ -71,15 +71,32 @@ class Choice:
 Dimension = FloatRange | IntRange | Choice
 SearchSpace = Mapping[str, Dimension]
 
-# What is searched where a use case declares no space of its own, by trainer. The bounds are judgement: around each
-# default, from a model too small to one that takes about five times as long to fit. Few, because twenty or fifty trials
-# tell little about many.
+_NETWORK: SearchSpace = {
+    "layer_sizes": Choice(options=("32", "64", "128", "64,32", "128,64", "256,128", "256,128,64")),
+    "dropout": FloatRange(low=0.0, high=0.6),
+    "learning_rate": FloatRange(low=3e-4, high=1e-2, is_log=True),
+    "weight_decay": FloatRange(low=1e-4, high=0.3, is_log=True),
+    "n_epochs": IntRange(low=2, high=10),
+}
+
+# What is searched where a use case declares no space of its own, by trainer; what a trainer does not have, or the
+# estimator that it is told to use, is left out. The bounds are judgement: around each default, from a model too small
+# to one that takes about five times as long to fit. Few, because twenty or fifty trials tell little about many.
 DEFAULT_SPACES: Mapping[str, SearchSpace] = {
-    "lightning": {
-        "layer_sizes": Choice(options=("32", "64", "128", "64,32", "128,64", "256,128", "256,128,64")),
-        "dropout": FloatRange(low=0.0, high=0.6),
-        "learning_rate": FloatRange(low=3e-4, high=1e-2, is_log=True),
-        "weight_decay": FloatRange(low=1e-4, high=0.3, is_log=True),
-        "n_epochs": IntRange(low=2, high=10),
+    "lightning": _NETWORK,
+    "keras": _NETWORK,
+    "sklearn": {
+        "learning_rate": FloatRange(low=0.01, high=0.3, is_log=True),
+        "num_leaves": IntRange(low=7, high=255, is_log=True),
+        "max_leaf_nodes": IntRange(low=7, high=255, is_log=True),
+        "max_depth": IntRange(low=3, high=10),
+        "min_child_samples": IntRange(low=5, high=500, is_log=True),
+        "min_samples_leaf": IntRange(low=5, high=500, is_log=True),
+        "min_child_weight": FloatRange(low=1.0, high=200.0, is_log=True),
+        "colsample_bytree": FloatRange(low=0.3, high=1.0),
+        "max_features": FloatRange(low=0.3, high=1.0),
+        "reg_lambda": FloatRange(low=0.01, high=100.0, is_log=True),
+        "l2_regularization": FloatRange(low=0.01, high=100.0, is_log=True),
+        "C": FloatRange(low=1e-3, high=100.0, is_log=True),
     },
 }

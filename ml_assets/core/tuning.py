@@ -239,8 +239,10 @@ def _task(
 
 def _defaults_and_space(use_case: UseCase) -> tuple[Hyperparameters, SearchSpace]:
     """Return what is used without tuning, and what is varied; raise InvalidDeclaration where the two clash."""
-    space = use_case.tuned_space
     defaults = trainer_named(use_case.trainer).resolve(use_case.hyperparameters)
+    space = use_case.tuned_space
+    if use_case.search_space is None:
+        space = {name: dimension for name, dimension in space.items() if name in defaults}
     if not space:
         raise InvalidDeclaration(
             f"{use_case.name} has nothing to search: its hyperparameters are pinned, or its trainer "

@@ -246,6 +246,13 @@ def test_a_search_space_that_does_not_fit_its_trainer_is_refused(search, constan
         search(replace(constant_case, **changes), 1)
 
 
+def test_of_the_space_of_a_trainer_only_what_its_estimator_has_is_searched(search, constant_case, monkeypatch):
+    spaces = {"constant": {"probability": FloatRange(low=0.1, high=0.9), "depth": IntRange(low=1, high=5)}}
+    monkeypatch.setattr("ml_assets.core.spec.DEFAULT_SPACES", spaces)
+    found = search(replace(constant_case, search_space=None), 2).tuned
+    assert [set(trial.parameters) for trial in found.trials] == [{"probability"}] * 2
+
+
 @pytest.mark.parametrize(("n_trials", "seconds"), [(0, 60.0), (5, 0.0), (5, math.nan)])
 def test_a_budget_of_nothing_is_refused(n_trials: int, seconds: float):
     with pytest.raises(BadInput, match="leaves nothing to search with"):
@@ -350,7 +357,7 @@ def used_dropout(train, store, **changes: object) -> object:
     ids=lambda changes: next(iter(changes)),
 )
 def test_tuned_parameters_that_prove_nothing_here_are_not_used(trained, train, store, tuned, changes):
-    assert tuned.last_validation_day < trained[0].days.test[0] == date(2013, 1, 24)
+    assert tuned.last_validation_day < trained[0].days.test[0] == date(2013, 1, 25)
     save_tuned_parameters(store, replace(tuned, **changes))
     assert used_dropout(train, store) == 0.3
 
