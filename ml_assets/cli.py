@@ -127,7 +127,8 @@ def tune(
     for name, value in tuned.parameters.items():
         if value != tuned.defaults[name]:
             table.add_row(name, f"{tuned.defaults[name]}", f"{value:.4g}" if isinstance(value, float) else f"{value}")
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     states = Counter(trial.state for trial in tuned.trials)
     console.print(
         f"validation loss {tuned.loss:.4f} with the tuned, {_number(tuned.default_loss, 4)} with the default ones; "
