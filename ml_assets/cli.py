@@ -2,11 +2,12 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from getpass import getuser
-from typing import Annotated
+from typing import Annotated, get_args
 
 import dagster as dg
 import pyarrow as pa
@@ -23,6 +24,7 @@ from ml_assets.core.package import load_package
 from ml_assets.core.performance import pool_histograms
 from ml_assets.core.ports import ArtifactStore, DayRange
 from ml_assets.core.spec import UseCase
+from ml_assets.core.studies import SamplerName
 from ml_assets.lifecycle import LANDING, SERVING, Lifecycle, TrainingOutcome, instance_of, tell_dagster
 from ml_assets.use_cases import load_use_cases
 
@@ -106,6 +108,42 @@ def replay(
                 found.decision,
             )
     console.print(table)
+
+
+@app.command()
+def tune(
+    as_of: Annotated[datetime, typer.Option("--as-of", formats=["%Y-%m-%d"], help="Known before this day starts.")],
+    n_trials: Annotated[int, typer.Option("--trials", min=1, help="Of the whole study, earlier runs included.")] = 20,
+    minutes: Annotated[float, typer.Option("--minutes", help="No trial starts after this time.")] = 30.0,
+    use_case: UseCaseName = "arrival_delay",
+    sampler: Annotated[str, typer.Option(help="tpe, gp or random.")] = "tpe",
+    is_pruning: Annotated[bool, typer.Option("--prune/--no-prune", help="Stop trials that are clearly behind.")] = True,
+    seed: Annotated[int, typer.Option(help="Of the sampler.")] = 0,
+) -> None:
+    """Search better hyperparameters as of a day; what is found serves the trainings from then on.
+
+    Run it again to go on after a kill or with more trials; run it several times at once to share the work.
+    """
+    config = {"n_trials": n_trials, "minutes": minutes, "sampler": sampler, "is_pruning": is_pruning, "seed": seed}
+    with _failures_in_words(), _Screen() as screen:
+        if sampler not in get_args(SamplerName):
+            raise BadInput(f"there is no sampler {sampler!r}; there are {', '.join(get_args(SamplerName))}")
+        life = Lifecycle(Environment.current(), on_event=screen.on_event)
+        screen.begin(f"tune {_known(use_case).name} as of {as_of.date()}")
+        tuned = life.tune(_known(use_case), as_of.date(), config)
+    table = Table("hyperparameter", "default", "tuned", title=f"{use_case} as of {tuned.as_of}", title_justify="left")
+    for name, value in tuned.parameters.items():
+        if value != tuned.defaults[name]:
+            table.add_row(name, f"{tuned.defaults[name]}", f"{value:.4g}" if isinstance(value, float) else f"{value}")
+    if table.row_count:
+        console.print(table)
+    states = Counter(trial.state for trial in tuned.trials)
+    console.print(
+        f"validation loss {tuned.loss:.4f} with the tuned, {_number(tuned.default_loss, 4)} with the default ones; "
+        f"{states['complete']} trials complete, {states['pruned']} pruned, {states['failed']} failed."
+    )
+    verdict = "use them" if tuned.beats_defaults else "keep the defaults: nothing better was found"
+    console.print(f"Trainings of {use_case} as of {tuned.as_of} and later {verdict}.")
 
 
 @app.command()
@@ -416,5 +454,5 @@ def _summary(
     console.print(table)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _number(value: float | None, n_digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{n_digits}f}"

@@ -2,7 +2,7 @@
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -18,6 +18,7 @@ from ml_assets.core.errors import BadInput, ChampionMissing, MlAssetsError
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.spec import UseCase
+from ml_assets.core.tuned_parameters import TunedParameters, newest_tuned_parameters
 from ml_assets.defs.automation import failure_reasons
 from ml_assets.local_instance import LocalInstance
 
@@ -25,6 +26,7 @@ LANDING = ("raw", "features", "examples")
 SERVING = ("predictions", "monitoring")
 WAREHOUSE_POOL = "warehouse"
 TRAINING_STAGES = ("training_set", "candidate", "champion")
+TUNING_STAGES = ("training_set", "tuning")
 
 TrainingOutcome = Literal["promoted", "refused", "waits"]
 OnEvent = Callable[[dg.EventLogEntry], None]
@@ -105,6 +107,16 @@ class Lifecycle:
             raise
         return "promoted"
 
+    def tune(self, use_case: UseCase, as_of: date, config: Mapping[str, object]) -> TunedParameters:
+        """Freeze and search as of a day, with these fields of the tuning form, and return the best that is known."""
+        keys = [dg.AssetKey(use_case.key(stage)) for stage in TUNING_STAGES]
+        op = dg.AssetKey(use_case.key("tuning")).to_python_identifier()
+        self._run(keys, DayRange(first=as_of, last=as_of), ops={op: {"config": dict(config)}})
+        tuned = newest_tuned_parameters(self.store, use_case.name, as_of)
+        if tuned is None:
+            raise RunFailed(f"the study of {use_case.name} as of {as_of} ended without tuned parameters")
+        return tuned
+
     def replay(self, days: DayRange, use_cases: Sequence[UseCase]) -> Iterator[ReplayedDay]:
         """Live these days one after the other as production does, and yield what each came to, by use case.
 
@@ -129,7 +141,14 @@ class Lifecycle:
                 f"{use_case.name} has no champion on {day}; run `ml-assets run`, or start on a Monday"
             )
 
-    def _run(self, keys: Sequence[dg.AssetKey], days: DayRange, *, holds_warehouse: bool = False) -> None:
+    def _run(
+        self,
+        keys: Sequence[dg.AssetKey],
+        days: DayRange,
+        *,
+        holds_warehouse: bool = False,
+        ops: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> None:
         refuse_unknown_partitions(days)
         is_one_day = days.first == days.last
         run_id = str(uuid.uuid4())
@@ -149,7 +168,7 @@ class Lifecycle:
                 asset_selection=list(keys),
                 partition_key=days.first.isoformat() if is_one_day else None,
                 tags={} if is_one_day else tags,
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}, "ops": dict(ops or {})},
                 raise_on_error=False,
             )
         if not result.success:

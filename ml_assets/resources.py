@@ -7,6 +7,7 @@ from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
 from ml_assets.backends.environments import Environment
 from ml_assets.backends.log_alerter import LogAlerter
 from ml_assets.backends.object_store import ObjectArtifactStore
+from ml_assets.backends.optuna_studies import OptunaStudies
 from ml_assets.backends.sources.nycflights13 import NycFlights13Source
 from ml_assets.backends.wandb_tracker import WandbTracker
 from ml_assets.core.feature_views import FeatureView, load_feature_views
@@ -37,6 +38,7 @@ def resources_of(environment: Environment) -> dict[str, object]:
         "source": source_of(environment),
         "warehouse": DuckDBWarehouse(environment.warehouse_path),
         "store": ObjectArtifactStore(environment.artifacts_url),
+        "studies": OptunaStudies(environment.studies_url),
         "tracker": WandbTracker(environment.wandb_folder, mode=environment.tracker_mode),
         "alerter": LogAlerter(),
     }

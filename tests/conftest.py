@@ -21,7 +21,7 @@ from ml_assets.core.spec import PromotionRule, SplitRule, UseCase
 from ml_assets.lifecycle import LANDING, SERVING, Lifecycle
 from ml_assets.use_cases import arrival_delay
 
-_DATA = ("warehouse.duckdb", "artifacts", "work")
+_DATA = ("warehouse.duckdb", "artifacts", "work", "studies")
 
 
 @dataclass(frozen=True, kw_only=True)

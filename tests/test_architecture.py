@@ -39,7 +39,7 @@ LIBRARIES_OF_CORE = {
     "google.protobuf",
 }
 HEAVY = {
-    *("torch", "pytorch_lightning", "lightning", "sklearn", "wandb", "altair", "vl_convert", "onnx"),
+    *("torch", "pytorch_lightning", "lightning", "sklearn", "wandb", "optuna", "altair", "vl_convert", "onnx"),
     *("lightgbm", "xgboost", "keras"),
 }
 CLOCKS = {
@@ -52,7 +52,10 @@ CODE_IN_DATA = {
     *("torch.load", "torch.save", "torch.jit.load"),
 }
 # One technology may be spread over a module of its own and the contracts of what it yields.
-PAIRS_OF_BACKENDS = {("sources.nycflights13", "sources.nycflights13_contracts")}
+PAIRS_OF_BACKENDS = {
+    ("sources.nycflights13", "sources.nycflights13_contracts"),
+    ("optuna_studies", "optuna_journal"),
+}
 
 _LOAD_AND_LIST = """
 import os, sys

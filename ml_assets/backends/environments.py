@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -21,13 +21,15 @@ class Environment:
 
     Read from ``ML_ASSETS_ENV`` (``local`` unless set), ``ML_ASSETS_HOME`` (the folder of all state; ``data`` in the
     repository unless set), ``ML_ASSETS_REPLAY`` (yes or no; yes in ``local``) and ``ML_ASSETS_TRACKER`` (``offline``
-    unless set). Nothing secret is read here.
+    unless set). ``ML_ASSETS_STUDIES`` is the URL of the storage that tuning workers share (a folder in the home unless
+    set); it may hold a password, so it is not printed with the rest.
     """
 
     name: EnvironmentName
     home: Path
     is_replaying: bool
     tracker_mode: TrackerMode
+    studies_url: str = field(repr=False)
 
     @classmethod
     def current(cls) -> "Environment":
@@ -48,11 +50,13 @@ class Environment:
         home = variables.get("ML_ASSETS_HOME") or str(_root() / "data")
         mode = _one_of("ML_ASSETS_TRACKER", variables.get("ML_ASSETS_TRACKER") or "offline", get_args(TrackerMode))
         replay = _one_of("ML_ASSETS_REPLAY", (variables.get("ML_ASSETS_REPLAY") or "yes").lower(), (*_YES, *_NO))
+        home = Path(home).expanduser().absolute()
         return cls(
             name=name,
-            home=Path(home).expanduser().absolute(),
+            home=home,
             is_replaying=replay in _YES,
             tracker_mode=cast("TrackerMode", mode),
+            studies_url=variables.get("ML_ASSETS_STUDIES") or (home / "studies").as_uri(),
         )
 
     @property

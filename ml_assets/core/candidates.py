@@ -37,6 +37,7 @@ from ml_assets.core.trainers import (
 )
 from ml_assets.core.trainers.refusals import refuse_unlearnable
 from ml_assets.core.training_sets import TrainingSet
+from ml_assets.core.tuned_parameters import tuned_or
 
 LARGEST_PARITY_DIFFERENCE = 1e-5
 # Judgement: with 40 numeric columns the gate adds at most 2 million rows, tens of seconds of scoring.
@@ -84,7 +85,8 @@ def train_candidate(
 
     The package holds the portable graph too; PackageRefused where that differs from the coded one by more than 1e-6.
 
-    A whole package of the same recipe is used again. ``parent``, the champion, lends its weights if it was fitted on
+    A whole package of the same recipe is used again. The newest tuned parameters take the place of the use case's where
+    ``tuned_or`` finds that they apply. ``parent``, the champion, lends its weights if it was fitted on
     days before the validation days and chosen on days before the test days. Raises PackageRefused where the ONNX graph
     differs from the library by more than 1e-5 on any row of validation and test, or at a learned threshold, with nulls
     and unseen categories added.
@@ -95,7 +97,13 @@ def train_candidate(
         use_case=use_case.name,
         training_set=training_set.fingerprint,
         trainer=name_of(use_case.trainer),
-        hyperparameters=trainer.resolve(use_case.hyperparameters),
+        hyperparameters=tuned_or(
+            trainer.resolve(use_case.hyperparameters),
+            trainer=name_of(use_case.trainer),
+            space=use_case.tuned_space,
+            training_set=training_set,
+            store=store,
+        ),
         seed=use_case.seed,
         code_version=code_version,
         parent_version=parent.version if parent else None,

@@ -8,7 +8,8 @@ from typing import Literal
 from ml_assets.core.errors import InvalidDeclaration
 from ml_assets.core.feature_views import Feature, FeatureView
 from ml_assets.core.names import identifier, table_name
-from ml_assets.core.trainers import Trainer
+from ml_assets.core.search_spaces import DEFAULT_SPACES, SearchSpace
+from ml_assets.core.trainers import Trainer, name_of
 
 Task = Literal["binary_classification"]
 
@@ -128,6 +129,9 @@ class UseCase:
     ``slices`` names the columns of which no value may fall below its floor: features of few values, and ``month``.
     Unless given, the categorical features. ``trainer`` is ``lightning``, ``sklearn``, ``keras``, or a Trainer (an
     object or its class) declared in the use case's own file; see docs/own_trainer.md.
+
+    A hyperparameter that it names is pinned: no study varies it. ``search_space`` is what a study varies; that of its
+    trainer unless given, and ``{}`` for a model that is never tuned.
     """
 
     name: str
@@ -139,6 +143,7 @@ class UseCase:
     features: tuple[str, ...]
     trainer: str | Trainer | type[Trainer] = "lightning"
     hyperparameters: Mapping[str, float | int | str] = field(default_factory=dict[str, float | int | str])
+    search_space: SearchSpace | None = None
     baseline_features: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
     split: SplitRule = SplitRule()
@@ -150,6 +155,11 @@ class UseCase:
         identifier(self.name)
         table_name(self.decisions.table)
         table_name(self.label.table)
+        twice = sorted(set(self.search_space or ()) & set(self.hyperparameters))
+        if twice:
+            raise InvalidDeclaration(
+                f"{self.name} pins {twice} in hyperparameters and lets search_space vary them; name each in one of both"
+            )
         least = 1 + self.decisions.lead_time // timedelta(days=1)
         if self.split.gap_days < least:
             raise InvalidDeclaration(
@@ -170,9 +180,18 @@ class UseCase:
     def key(self, stage: str) -> list[str]:
         """Return the asset key of one of its stages: whose it is, then what it is.
 
-        The stages are examples, training_set, candidate, champion, predictions, drift, performance, report, retraining.
+        The stages are examples, training_set, tuning, candidate, champion, predictions, drift, performance, report and
+        retraining.
         """
         return [self.name, stage]
+
+    @property
+    def tuned_space(self) -> SearchSpace:
+        """What a study of it varies: its own search space, or its trainer's without what it pins."""
+        if self.search_space is not None:
+            return self.search_space
+        of_trainer = DEFAULT_SPACES.get(name_of(self.trainer), {})
+        return {name: dimension for name, dimension in of_trainer.items() if name not in self.hyperparameters}
 
     def views(self, declared: Mapping[str, FeatureView]) -> Sequence[FeatureView]:
         """Return the feature views it reads, in its order; raise InvalidDeclaration for one nobody declares."""

@@ -25,6 +25,13 @@ def test_every_address_lies_in_the_home(tmp_path: Path):
     assert environment.artifacts_url == f"file://{tmp_path}/artifacts"
     assert environment.dagster_home == tmp_path / "dagster"
     assert environment.wandb_folder == tmp_path / "wandb"
+    assert environment.studies_url == f"file://{tmp_path}/studies"
+
+
+def test_a_shared_storage_of_studies_is_used_and_its_password_not_shown():
+    environment = Environment.of({"ML_ASSETS_STUDIES": "postgresql://tuner:hunter2@db/studies"})
+    assert environment.studies_url == "postgresql://tuner:hunter2@db/studies"
+    assert "hunter2" not in repr(environment)
 
 
 def test_a_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

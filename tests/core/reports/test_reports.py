@@ -24,10 +24,13 @@ from ml_assets.core.reports.charts import (
     calibration_of_histogram,
     chart_png,
     lines_by_day,
+    optimisation_history,
+    parameter_importance,
     prediction_shares,
 )
 from ml_assets.core.slices import SliceQuality
 from ml_assets.core.spec import PromotionRule
+from ml_assets.core.studies import TrialRecord
 
 SCRIPT = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 LAST_DAY = date(2013, 7, 5)
@@ -364,3 +367,32 @@ def test_the_calibration_of_pooled_days_keeps_every_row(month: Month):
     assert sum(b.n_rows for b in bins) == sum(month.performance.column("n_labelled").to_pylist())
     assert 8 <= len(bins) <= 10
     assert [b.mean_prediction for b in bins] == sorted(b.mean_prediction for b in bins)
+
+
+def trial(number: int, state: str, loss: float | None) -> TrialRecord:
+    return TrialRecord(number=number, state=state, parameters={}, loss=loss, n_epochs=1, reason="")  # pyright: ignore
+
+
+def test_the_history_of_a_search_draws_each_trial_and_the_lowest_complete_loss_so_far():
+    trials = [
+        *(trial(0, "complete", 0.50), trial(1, "pruned", 0.40), trial(2, "failed", None), trial(3, "complete", 0.45)),
+        *(trial(4, "complete", 0.48), trial(5, "running", 0.3), trial(6, "complete", 0.44)),
+    ]
+    spec = optimisation_history(trials, default_loss=0.5, y_title="Loss")
+    points = [(row["number"], row["loss"], row["state"]) for row in spec["datasets"]["rows"]]
+    assert points == [
+        *((0, 0.50, "complete"), (1, 0.40, "pruned"), (3, 0.45, "complete")),
+        *((4, 0.48, "complete"), (6, 0.44, "complete")),
+    ]
+    steps = [(row["number"], row["loss"]) for row in spec["datasets"]["steps"]]
+    assert steps == [(0, 0.50), (3, 0.45), (4, 0.45), (6, 0.44)]
+    assert spec["datasets"]["level"] == [{"loss": 0.5, "label": "defaults"}]
+    assert "defaults" in chart_svg(spec, name="history")
+    assert chart_png(optimisation_history([], default_loss=None, y_title="Loss")).startswith(b"\x89PNG")
+
+
+def test_parameters_are_drawn_from_the_most_important_down():
+    spec = parameter_importance({"dropout": 0.2, "learning_rate": 0.7, "n_epochs": 0.1})
+    svg = chart_svg(spec, name="importance")
+    assert svg.index("learning_rate") < svg.index("dropout") < svg.index("n_epochs")
+    assert [row["share"] for row in spec["datasets"]["rows"]] == [0.7, 0.2, 0.1]
