@@ -65,13 +65,13 @@ def run(
         landed = DayRange(first=from_day.date(), last=to_day.date())
         served = DayRange(first=as_of.date(), last=to_day.date())
         life = Lifecycle(Environment.current(), on_event=screen.on_event)
-        screen.begin(f"land and join {landed}")
+        screen.begin(f"land {landed}")
         life.run_groups(LANDING, landed)
         outcomes: dict[str, TrainingOutcome] = {}
         for use_case in load_use_cases():
             screen.begin(f"train {use_case.name} as of {served.first}")
             outcomes[use_case.name] = life.outcome_of_training(use_case, served.first)
-        screen.begin(f"predict and monitor {served}")
+        screen.begin(f"predict {served}")
         waiting = [name for name in outcomes if registry.champion_on(life.store, name, served.first) is None]
         life.run_groups(SERVING, served, without=waiting)
     for use_case in load_use_cases():
@@ -295,7 +295,7 @@ class _Screen:
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=8),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("[dim]{task.fields[now]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
