@@ -17,7 +17,8 @@ class SearchSettings:
 
     Attributes:
         sampler: ``tpe`` learns from a few dozen trials on, ``gp`` from fewer but costs more each, ``random`` never.
-        is_pruning: whether a trial stops that is worse than the median of the others after as many epochs.
+        is_pruning: whether a trial stops, from its third epoch on, that is worse than three quarters of the complete
+            ones were after as many epochs.
         seed: of the sampler; trial n draws from a generator of its own, whoever runs it and however often others died.
             A ``gp`` study that goes on in another process fits its model anew and draws nearly the same, not the same.
     """

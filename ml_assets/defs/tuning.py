@@ -43,7 +43,7 @@ class TuningConfig(dg.Config):
     )
     minutes: float = Field(30.0, gt=0, description="No trial starts later than this after the run's start.")
     sampler: Sampler = Field(Sampler.tpe, description="tpe learns from dozens of trials, gp from fewer, random never.")
-    is_pruning: bool = Field(True, description="Stop a trial that is worse than the median after as many epochs.")
+    is_pruning: bool = Field(True, description="Stop a trial that is behind three of four others after as many epochs.")
     seed: int = Field(0, ge=0, description="Of the sampler.")
 
 

@@ -230,18 +230,18 @@ def test_a_running_trial_of_a_living_process_is_left_alone(file_url: str):
     assert [t.state for t in opened(file_url).trials()] == ["complete"] * 3
 
 
-def test_a_trial_far_worse_than_the_others_is_pruned_and_only_if_asked_for(tmp_path: Path):
-    def is_pruned(name: str, *, is_pruning: bool) -> bool:
+def test_a_trial_far_worse_than_the_others_is_pruned_at_its_third_epoch_and_only_if_asked_for(tmp_path: Path):
+    def told_to_stop(name: str, *, is_pruning: bool) -> list[bool]:
         study = opened((tmp_path / name).as_uri(), is_pruning=is_pruning)
         for _ in range(5):
             trial = study.ask()
-            assert not any(study.report(trial, epoch=epoch, loss=0.5) for epoch in (1, 2))
+            assert not any([study.report(trial, epoch=epoch, loss=0.5) for epoch in (1, 2, 3)])  # noqa: C419 # all epochs
             study.complete(trial, 0.5)
         trial = study.ask()
-        return any(study.report(trial, epoch=epoch, loss=0.9) for epoch in (1, 2))
+        return [study.report(trial, epoch=epoch, loss=0.9) for epoch in (1, 2, 3)]
 
-    assert is_pruned("on", is_pruning=True)
-    assert not is_pruned("off", is_pruning=False)
+    assert told_to_stop("on", is_pruning=True) == [False, False, True]
+    assert told_to_stop("off", is_pruning=False) == [False, False, False]
 
 
 def test_the_parameter_that_decides_the_loss_has_nearly_all_of_the_importance(file_url: str):
