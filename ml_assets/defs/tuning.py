@@ -2,7 +2,6 @@
 
 import tempfile
 import time
-from base64 import b64encode
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -16,7 +15,7 @@ from ml_assets.calendar import DAILY, as_of_day
 from ml_assets.core import training_sets
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.ports import ArtifactStore
-from ml_assets.core.reports import chart_png, charts
+from ml_assets.core.reports import chart_markdown, charts
 from ml_assets.core.spec import UseCase
 from ml_assets.core.studies import SearchSettings, Studies, TrialRecord
 from ml_assets.core.tuned_parameters import save_tuned_parameters
@@ -132,15 +131,11 @@ def _facts(outcome: TuningOutcome) -> dict[str, object]:
         "n_trials_of_this_run": outcome.n_own,
         "study": tuned.study,
         "study_address": outcome.address,
-        "optimisation_history": _picture("validation loss by trial", chart_png(history)),
+        "optimisation_history": dg.MetadataValue.md(chart_markdown(history, name="validation loss by trial")),
     }
     if tuned.default_loss is not None:
         facts["default_validation_loss"] = tuned.default_loss
     if outcome.importances:
-        picture = chart_png(charts.parameter_importance(outcome.importances))
-        facts["parameter_importance"] = _picture("importance of each parameter", picture)
+        picture = chart_markdown(charts.parameter_importance(outcome.importances), name="importance of each parameter")
+        facts["parameter_importance"] = dg.MetadataValue.md(picture)
     return facts
-
-
-def _picture(what: str, png: bytes) -> dg.MarkdownMetadataValue:
-    return dg.MetadataValue.md(f"![{what}](data:image/png;base64,{b64encode(png).decode()})")
