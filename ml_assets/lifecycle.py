@@ -86,6 +86,8 @@ class Lifecycle:
             for key in self._graph.get_all_asset_keys()
             if self._graph.get(key).group_name in groups and key.path[0] not in without
         ]
+        if not keys:
+            return  # to Dagster an empty selection means everything
         # One day opens the warehouse thirty times within seconds. A long range would keep others out for minutes.
         is_one_day = days.first == days.last
         self._run(sorted(keys), days, holds_warehouse=is_one_day and isinstance(self._instance, LocalInstance))

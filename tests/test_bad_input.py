@@ -10,7 +10,7 @@ import pytest
 from ml_assets.backends.sources.nycflights13 import NycFlights13Source
 from ml_assets.core.errors import ChampionMissing
 from ml_assets.core.ports import DayRange
-from ml_assets.lifecycle import RunFailed
+from ml_assets.lifecycle import SERVING, RunFailed
 
 pytestmark = pytest.mark.slow
 
@@ -234,6 +234,15 @@ def test_without_a_champion_the_day_is_not_predicted_and_the_error_says_what_to_
     with pytest.raises(ChampionMissing, match="run `ml-assets run`"):
         life.lifecycle.require_champion(life.use_case, TUESDAY)
 
+    assert differing(before, life.home.tables()) == []
+
+
+def test_a_use_case_that_nobody_is_in_charge_of_can_be_left_out_and_then_nothing_else_is_run(life):
+    before = life.home.tables()
+
+    life.lifecycle.run_groups(SERVING, DayRange(first=TUESDAY, last=TUESDAY), without=["arrival_delay"])
+
+    assert [e for e in life.events if e.is_step_start and "arrival_delay" in (e.step_key or "")] == []
     assert differing(before, life.home.tables()) == []
 
 

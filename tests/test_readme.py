@@ -49,8 +49,8 @@ AS_WRITTEN = {
     "make clean",
 }
 INSTEAD = {
-    # The same commands on fewer days: as written they take two minutes and one. A Monday with its training is left.
-    "make run": 'make run ARGS="--from 2013-05-10 --to 2013-07-07"',
+    # The same commands on fewer days: a Monday with its training is left. Training on less would be refused.
+    "make run": 'make run ARGS="--to 2013-07-07"',
     "ml-assets replay --from 2013-07-01 --to 2013-07-14": "ml-assets replay --from 2013-07-08 --to 2013-07-09",
     # These would run this test again: that they run the tests, and what else, is read from what make would do.
     "make test": "make --dry-run test",
