@@ -206,10 +206,14 @@ def test_a_command_killed_in_the_middle_and_given_again_ends_like_an_undisturbed
     expected, choose = undisturbed[command], random.Random(f"{SEED} {stage}")
     step = choose.choice(steps)
     after_seconds = choose.uniform(0, 0.9) * expected.seconds[step]
-    print(f"ML_ASSETS_KILL_SEED={SEED}: kill -9 {after_seconds:.3f} s after {step} began")
-    home = expected.found.copy_to(nursery.home)
-
-    assert nursery.order(command, TUESDAY, kill_in=step, after_seconds=after_seconds) is None, "it ended too soon"
+    # A short step can be over before the signal comes, where the machine was slower when it was timed: then earlier.
+    for delay in (after_seconds, after_seconds / 4, after_seconds / 16, 0.0):
+        print(f"ML_ASSETS_KILL_SEED={SEED}: kill -9 {delay:.3f} s after {step} began")
+        home = expected.found.copy_to(nursery.home)
+        if nursery.order(command, TUESDAY, kill_in=step, after_seconds=delay) is None:
+            break
+    else:
+        pytest.fail("it ended before it was killed")
     nursery.order(command, TUESDAY)
 
     assert differing(expected.tables, timeless(home.tables())) == []
