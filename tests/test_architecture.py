@@ -27,7 +27,7 @@ BELOW_THE_LINE = {"use_cases": {"core"}, "backends": {"core"}, "serving": {"back
 MAY_IMPORT = {**ABOVE_THE_LINE, **BELOW_THE_LINE}
 
 FOLDERS = {
-    *(".", "use_cases", "backends", "backends/sources", "serving"),
+    *(".", "cli", "use_cases", "backends", "backends/sources", "serving"),
     *("defs", "defs/features"),
     *("core", "core/point_in_time", "core/trainers", "core/reports", "core/reports/templates"),
 }

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ml_assets import cli
+from ml_assets.backends.environments import Environment
 from ml_assets.core import registry
 from ml_assets.core.candidates import candidate_of
 from ml_assets.core.errors import StorageFull
@@ -199,7 +200,7 @@ def test_the_same_runs_again_change_no_row_and_no_file_and_train_nothing(life):
 
 
 def test_features_made_again_for_one_day_are_those_the_model_was_trained_on(life):
-    inputs = [f.name for f in life.use_case.inputs(feature_views_of(cli.Environment.current()))]
+    inputs = [f.name for f in life.use_case.inputs(feature_views_of(Environment.current()))]
     store = life.lifecycle.store
     training_set = load_training_set(store, "arrival_delay", training_set_of(store, "arrival_delay", MONDAY))
     # Of the last evening before the as-of date only the landings before midnight are known: that day is left out.
@@ -313,7 +314,7 @@ def test_a_candidate_waits_until_a_person_approves_its_package_on_the_command_li
     rule = replace(life.use_case.promotion, needs_approval=True)
     careful = replace(life.use_case, promotion=rule)
     monkeypatch.setattr(arrival_delay, "USE_CASE", careful)
-    lifecycle, store = Lifecycle(cli.Environment.current()), life.lifecycle.store
+    lifecycle, store = Lifecycle(Environment.current()), life.lifecycle.store
 
     def decide(command: str, *options: str) -> str:
         answer = CliRunner().invoke(
@@ -349,7 +350,7 @@ def test_a_candidate_waits_until_a_person_approves_its_package_on_the_command_li
 def test_a_rejected_candidate_fails_the_champion_with_who_and_why(life, monkeypatch):
     careful = replace(life.use_case, promotion=replace(life.use_case.promotion, needs_approval=True))
     monkeypatch.setattr(arrival_delay, "USE_CASE", careful)
-    lifecycle, store = Lifecycle(cli.Environment.current()), life.lifecycle.store
+    lifecycle, store = Lifecycle(Environment.current()), life.lifecycle.store
     assert lifecycle.outcome_of_training(careful, SUNDAY) == "waits"
     version = candidate_of(store, "arrival_delay", SUNDAY)
     answer = CliRunner().invoke(

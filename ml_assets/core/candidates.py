@@ -1,9 +1,8 @@
 """From a training set to a candidate: fit, export, compare ONNX with the library, evaluate, and package."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import chain
 from pathlib import Path
 from time import perf_counter
 
@@ -12,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from ml_assets.core import package as packages
-from ml_assets.core.encoding import NULL_CODE, UNSEEN_CODE, Coded, Signature, Vocabulary, encode
+from ml_assets.core.coded_sets import CodedSet, code_training_set
+from ml_assets.core.encoding import Signature, Vocabulary
 from ml_assets.core.errors import DataMissing, PackageRefused
 from ml_assets.core.evaluation import evaluate, evaluate_baselines, log_loss
 from ml_assets.core.feature_views import Feature
@@ -20,6 +20,7 @@ from ml_assets.core.fingerprints import environment_hash
 from ml_assets.core.intervals import confidence_intervals
 from ml_assets.core.names import artifact_path, identifier
 from ml_assets.core.package import Manifest, ModelPackage, PackageMetrics, Recipe, load_package, save_package
+from ml_assets.core.parity import largest_difference
 from ml_assets.core.portable_parity import verified_portable
 from ml_assets.core.ports import ArtifactStore, Parameter, Tracker
 from ml_assets.core.reference import build_reference
@@ -28,7 +29,6 @@ from ml_assets.core.spec import UseCase
 from ml_assets.core.trainers import (
     Epoch,
     FittedModel,
-    Labelled,
     OnEpoch,
     WarmStart,
     name_of,
@@ -39,12 +39,6 @@ from ml_assets.core.trainers.refusals import refuse_unlearnable
 from ml_assets.core.training_sets import TrainingSet
 from ml_assets.core.tuned_parameters import tuned_or
 
-LARGEST_PARITY_DIFFERENCE = 1e-5
-# Judgement: with 40 numeric columns the gate adds at most 2 million rows, tens of seconds of scoring.
-_THRESHOLDS_PER_COLUMN = 1000
-_ROWS_PER_THRESHOLD = 8
-_STEP_BETWEEN_ROWS = 7919  # a prime
-_ROWS_PER_ODD_COLUMN = 64
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "pyarrow")
 
 
@@ -56,17 +50,6 @@ class TrainedCandidate:
     is_reused: bool
     seconds: float
     history: tuple[Epoch, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _CodedSet:
-    """A training set as the model reads it, and the code book it was coded with."""
-
-    signature: Signature
-    vocabulary: Vocabulary
-    train: Labelled
-    validation: Labelled
-    test: Labelled
 
 
 def train_candidate(
@@ -113,7 +96,7 @@ def train_candidate(
     if existing:
         store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
         history = tuple(
-            Epoch(number=number, train_log_loss=train, validation_log_loss=validation)
+            Epoch(number=number, train_loss=train, validation_loss=validation)
             for number, train, validation in existing.metrics.epochs
         )
         return TrainedCandidate(package=existing, is_reused=True, seconds=perf_counter() - started, history=history)
@@ -125,8 +108,8 @@ def train_candidate(
 
     summary: Mapping[str, float] = {}
     try:
-        signature = Signature.of(inputs)
-        coded = _code(training_set, signature, Vocabulary.of(training_set.train, signature))
+        signature = Signature.of(inputs, use_case.output)
+        coded = code_training_set(training_set, signature, Vocabulary.of(training_set.train, signature))
         refuse_unlearnable(coded.train, coded.validation)
         fitted = trainer.fit(
             coded.train,
@@ -161,33 +144,6 @@ def _pointer_path(use_case_name: str, as_of: date) -> str:
     return artifact_path(f"candidates/{identifier(use_case_name)}/{as_of.isoformat()}.json")
 
 
-def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded]) -> float:
-    """Return the largest absolute difference between ONNX and the library; raise PackageRefused above 1e-5.
-
-    Next to the rows themselves it compares
-
-    - each first row with every number null, every category null, every category unseen, and every number far outside
-      of training;
-    - some rows with one number null, or one category null or unseen, for each column;
-    - rows with one number at each threshold the model has learned, and at the float32 below and above.
-    """
-    largest = 0.0
-    thresholds = fitted.thresholds
-    beside = ((_odd_rows(part), *_one_column_odd(part)) for part in parts)
-    at_thresholds = (_at_thresholds(part, thresholds) for part in parts)
-    for coded in chain(parts, *beside, *at_thresholds):
-        difference = np.abs(score_coded(model, coded) - fitted.predict(coded))
-        largest = max(largest, float(np.max(difference, initial=0.0)))
-        # A comparison that is false for NaN would let one pass.
-        if not bool(np.all(difference <= LARGEST_PARITY_DIFFERENCE)):
-            row = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
-            raise PackageRefused(
-                f"the ONNX graph differs from the fitted model by {difference[row]:.2g} on row {row} of {len(coded)}; "
-                f"expected at most {LARGEST_PARITY_DIFFERENCE:g}; the candidate is not saved"
-            )
-    return largest
-
-
 def _existing(store: ArtifactStore, use_case_name: str, version: str) -> ModelPackage | None:
     """Return the package of this version if it is there and whole; a damaged one is trained again."""
     if not packages.package_exists(store, use_case_name, version):
@@ -198,26 +154,12 @@ def _existing(store: ArtifactStore, use_case_name: str, version: str) -> ModelPa
         return None
 
 
-def _code(training_set: TrainingSet, signature: Signature, vocabulary: Vocabulary) -> _CodedSet:
-    def labelled(table: pa.Table) -> Labelled:
-        labels = table["label"].to_numpy().astype(np.float32)
-        return Labelled(inputs=encode(table, signature, vocabulary), labels=labels)
-
-    return _CodedSet(
-        signature=signature,
-        vocabulary=vocabulary,
-        train=labelled(training_set.train),
-        validation=labelled(training_set.validation),
-        test=labelled(training_set.test),
-    )
-
-
 def _package(
     training_set: TrainingSet,
     use_case: UseCase,
     inputs: Sequence[Feature],
     recipe: Recipe,
-    coded: _CodedSet,
+    coded: CodedSet,
     fitted: FittedModel,
     store: ArtifactStore,
 ) -> ModelPackage:
@@ -227,7 +169,7 @@ def _package(
     judged = [training_set.validation, training_set.test]
     portable = verified_portable(model, judged, signature=coded.signature, vocabulary=coded.vocabulary)
     train, validation, test = (score_coded(model, p.inputs) for p in (coded.train, coded.validation, coded.test))
-    best = min(fitted.history, key=lambda epoch: epoch.validation_log_loss, default=None)
+    best = min(fitted.history, key=lambda epoch: epoch.validation_loss, default=None)
     baseline_features = use_case.baseline_features or tuple(feature.name for feature in inputs)
     metrics = PackageMetrics(
         holdout=evaluate(coded.test.labels, test),
@@ -239,9 +181,9 @@ def _package(
         n_validation=len(validation),
         n_epochs=len(fitted.history),
         best_epoch=best.number if best else 0,
-        validation_log_loss=log_loss(coded.validation.labels, validation),
+        validation_loss=log_loss(coded.validation.labels, validation),
         largest_parity_difference=difference,
-        epochs=tuple((e.number, e.train_log_loss, e.validation_log_loss) for e in fitted.history),
+        epochs=tuple((e.number, e.train_loss, e.validation_loss) for e in fitted.history),
     )
     everything = pa.concat_tables([training_set.train, training_set.validation, training_set.test])
     manifest = Manifest(
@@ -289,52 +231,6 @@ def _warm_start(parent: ModelPackage | None, training_set: TrainingSet) -> WarmS
     from safetensors.numpy import load
 
     return WarmStart(weights=load(parent.weights), signature=parent.signature, vocabulary=parent.vocabulary)
-
-
-def _odd_rows(part: Coded) -> Coded:
-    numeric = np.repeat(part.numeric[:1], 5, axis=0)
-    categorical = np.repeat(part.categorical[:1], 5, axis=0)
-    numeric[0] = np.nan
-    categorical[1] = NULL_CODE
-    categorical[2] = UNSEEN_CODE
-    numeric[3] = np.inf
-    numeric[4] = -1e30
-    return Coded(numeric=numeric, categorical=categorical)
-
-
-def _one_column_odd(part: Coded) -> Iterator[Coded]:
-    """Yield some rows, evenly spread, with one column null (or unseen) and the others as they are."""
-    rows = np.unique(np.linspace(0, max(len(part) - 1, 0), _ROWS_PER_ODD_COLUMN).astype(np.int64))[: len(part)]
-    for column in range(part.numeric.shape[1]):
-        numeric = part.numeric[rows]
-        numeric[:, column] = np.nan
-        yield Coded(numeric=numeric, categorical=part.categorical[rows])
-    for column in range(part.categorical.shape[1]):
-        for code in (NULL_CODE, UNSEEN_CODE):
-            categorical = part.categorical[rows]
-            categorical[:, column] = code
-            yield Coded(numeric=part.numeric[rows], categorical=categorical)
-
-
-def _at_thresholds(part: Coded, thresholds: Mapping[int, np.ndarray]) -> Iterator[Coded]:
-    """Yield rows with one number at a threshold, one float32 below and one above, for each column that has any.
-
-    A threshold deep in a tree is reached by some rows only, so every value is tried on several rows, evenly spread.
-    """
-    for column, found in thresholds.items():
-        if not len(part) or not len(found):
-            continue
-        # Of more thresholds than are affordable, evenly spread ones are tried.
-        kept = np.unique(np.linspace(0, len(found) - 1, _THRESHOLDS_PER_COLUMN).astype(np.int64))
-        with np.errstate(over="ignore"):
-            nearest = found[kept].astype(np.float32)
-            below, above = (np.nextafter(nearest, np.float32(end)) for end in (-np.inf, np.inf))
-        values = np.repeat(np.unique([below, nearest, above]), _ROWS_PER_THRESHOLD)
-        # A step that shares no divisor with the number of rows visits them all in turn.
-        rows = (np.arange(len(values)) * _STEP_BETWEEN_ROWS) % len(part)
-        numeric = part.numeric[rows]
-        numeric[:, column] = values
-        yield Coded(numeric=numeric, categorical=part.categorical[rows])
 
 
 def _safetensors(weights: Mapping[str, np.ndarray]) -> bytes:

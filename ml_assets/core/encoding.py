@@ -17,6 +17,7 @@ _FIRST_CODE = 2
 
 
 InputKind = Literal["number", "boolean", "text"]
+Task = Literal["binary_classification", "regression"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +36,29 @@ class Input:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a model answers: a probability in [0, 1], or for a ``regression`` a number of this ``unit``."""
+
+    task: Task = "binary_classification"
+    unit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Signature:
-    """The columns a model reads, in the order of its two input arrays."""
+    """The columns a model reads, in the order of its two input arrays, and what it answers."""
 
     numeric: tuple[Input, ...]
     categorical: tuple[Input, ...]
+    output: Output = Output()
 
     @staticmethod
-    def of(inputs: Sequence[Feature]) -> "Signature":
-        """Return the signature of a use case's inputs."""
+    def of(inputs: Sequence[Feature], output: Output = Output()) -> "Signature":
+        """Return the signature of a use case's inputs and its output."""
 
         def of_kind(kind: str) -> tuple[Input, ...]:
             return tuple(_input(feature) for feature in inputs if feature.kind == kind)
 
-        return Signature(numeric=of_kind("numeric"), categorical=of_kind("categorical"))
+        return Signature(numeric=of_kind("numeric"), categorical=of_kind("categorical"), output=output)
 
 
 @dataclass(frozen=True, kw_only=True)

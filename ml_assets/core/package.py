@@ -89,7 +89,7 @@ class PackageMetrics:
     n_validation: int
     n_epochs: int
     best_epoch: int
-    validation_log_loss: float
+    validation_loss: float
     largest_parity_difference: float
     epochs: tuple[tuple[int, float, float], ...] = ()
 

@@ -12,7 +12,7 @@ from ml_assets.core.errors import BadInput, PackageRefused
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
-OUTPUT = "probability"
+OUTPUT = "prediction"
 _INNER = "model/"  # no feature's name holds a slash, so no tensor of the coded graph can be taken for a feature
 _OWN = "features/"
 _OLDEST_IR = 4  # from here on a constant need not be an input as well
@@ -20,18 +20,18 @@ _ML_OPSET = 3  # CategoryMapper is the same in every version; this one every sup
 
 
 def to_portable(coded_model: bytes, *, signature: Signature, vocabulary: Vocabulary) -> bytes:
-    """Return the model with one input per feature: float32 or string [n, 1] -> ``probability`` float32 [n].
+    """Return the model with one input per feature: float32 or string [n, 1] -> ``prediction`` float32 [n].
 
     A null number is NaN, a boolean 0 or 1, a null text the empty string; a text that the vocabulary lacks is allowed.
     The coded graph, whatever library wrote it, is embedded in its own opset, unchanged but for the names of its
     tensors. The same arguments give the same bytes.
 
     Args:
-        coded_model: an ONNX graph with ``numeric`` float32 [n, k] and ``categorical`` int64 [n, m] -> ``probability``.
+        coded_model: an ONNX graph with ``numeric`` float32 [n, k] and ``categorical`` int64 [n, m] -> ``prediction``.
         signature: the names of the k and m columns, in order.
         vocabulary: the known values of the m columns.
 
-    Raises BadInput for a feature called ``probability`` or an empty text in the vocabulary, PackageRefused for a graph
+    Raises BadInput for a feature called ``prediction`` or an empty text in the vocabulary, PackageRefused for a graph
     of other inputs or outputs.
     """
     import onnx

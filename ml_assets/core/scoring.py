@@ -54,7 +54,7 @@ def score_coded(model: bytes, coded: Coded, *, n_threads: int = 1) -> np.ndarray
     if not len(coded):
         return np.empty(0, dtype=np.float64)
     inputs = {"numeric": coded.numeric, "categorical": coded.categorical}
-    answer = cast("Sequence[np.ndarray]", _session(model, n_threads).run(["probability"], inputs))[0]
+    answer = cast("Sequence[np.ndarray]", _session(model, n_threads).run(["prediction"], inputs))[0]
     return answer.reshape(-1).astype(np.float64)
 
 
@@ -63,7 +63,7 @@ def score_portable(portable: bytes, examples: pa.Table, signature: Signature, *,
     if not examples.num_rows:
         return np.empty(0, dtype=np.float64)
     session = _session(portable, n_threads)
-    answer = cast("Sequence[np.ndarray]", session.run(["probability"], dict(portable_inputs(examples, signature))))
+    answer = cast("Sequence[np.ndarray]", session.run(["prediction"], dict(portable_inputs(examples, signature))))
     return answer[0].astype(np.float64)
 
 

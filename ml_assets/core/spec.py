@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
+from ml_assets.core.encoding import Output, Task
 from ml_assets.core.errors import InvalidDeclaration
 from ml_assets.core.feature_views import Feature, FeatureView
 from ml_assets.core.names import identifier, table_name
 from ml_assets.core.search_spaces import DEFAULT_SPACES, SearchSpace
 from ml_assets.core.trainers import Trainer, name_of
-
-Task = Literal["binary_classification"]
 
 # The slice of a local day that is no feature: its calendar month.
 MONTH = "month"
@@ -34,9 +33,11 @@ class Label:
     """The table of outcomes: ``decision_id``, ``partition_on``, ``label``, ``label_known_at``, ``no_label_reason``.
 
     ``label`` and ``label_known_at`` are null, and ``no_label_reason`` is not, for a decision that never gets one.
+    ``label`` is a boolean, or for a regression a number of this ``unit``.
     """
 
     table: str
+    unit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +167,11 @@ class UseCase:
                 f"{self.name} decides {self.decisions.lead_time} ahead with {self.split.gap_days} days between the "
                 f"parts of its split; set gap_days to at least {least}, or it trains on what is not known by its test"
             )
+
+    @property
+    def output(self) -> Output:
+        """What its model answers."""
+        return Output(task=self.task, unit=self.label.unit)
 
     @property
     def examples_table(self) -> str:

@@ -216,7 +216,7 @@ def _task(
 ) -> tuple[_Task, SearchSpace]:
     """Code train and validation as a candidate's would be, and lay out what is varied."""
     defaults, space = _defaults_and_space(use_case)
-    signature = Signature.of(inputs)
+    signature = Signature.of(inputs, use_case.output)
     vocabulary = Vocabulary.of(training_set.train, signature)
 
     def labelled(table: pa.Table) -> Labelled:

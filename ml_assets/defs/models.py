@@ -285,7 +285,7 @@ def _page(
         confidence=use_case.promotion.confidence,
         verdict=verdict,
         calibration=curve,
-        epochs=[(epoch.number, epoch.train_log_loss, epoch.validation_log_loss) for epoch in trained.history],
+        epochs=[(epoch.number, epoch.train_loss, epoch.validation_loss) for epoch in trained.history],
         facts={
             **{part: f"{n:,} examples" for part, n in training_set.counts.items()},
             "train days": f"{days.train[0]} to {days.train[-1]}",

@@ -20,8 +20,8 @@ def test_an_offline_run_is_written_below_the_folder_and_prints_nothing(tmp_path,
     run = tracker.start(
         use_case="storm_delay", run_name="2013-07-01-abc", parameters={"seed": 1, "parent_version": None}
     )
-    run.log({"validation_log_loss": 0.5}, step=1)
-    run.log({"validation_log_loss": 0.4}, step=2)
+    run.log({"validation_loss": 0.5}, step=1)
+    run.log({"validation_loss": 0.4}, step=2)
     run.finish({"holdout_roc_auc": 0.7})
     wandb.teardown()  # as at the end of a process: W&B's own process may write the file a moment after finish
     written = list((tmp_path / "tracking").rglob("*.wandb"))
@@ -48,8 +48,8 @@ def test_a_run_that_fails_is_reported_once_and_never_called_again(caplog):
     broken = _BrokenRun()
     run = WandbRun(broken)  # pyright: ignore[reportArgumentType] # stands in for wandb's
     with caplog.at_level(logging.WARNING):
-        run.log({"validation_log_loss": 0.5}, step=1)
-        run.log({"validation_log_loss": 0.4}, step=2)
+        run.log({"validation_loss": 0.5}, step=1)
+        run.log({"validation_loss": 0.4}, step=2)
         run.finish({"holdout_roc_auc": 0.7})
     assert broken.n_calls == 1
     assert len(caplog.records) == 1
@@ -60,6 +60,6 @@ def test_a_folder_that_cannot_be_made_does_not_stop_a_training(tmp_path, caplog)
     (tmp_path / "file").write_text("in the way")
     with caplog.at_level(logging.WARNING):
         run = WandbTracker(tmp_path / "file" / "tracking").start(use_case="storm_delay", run_name="v", parameters={})
-        run.log({"validation_log_loss": 0.5}, step=1)
+        run.log({"validation_loss": 0.5}, step=1)
         run.finish({})
     assert len(caplog.records) == 1

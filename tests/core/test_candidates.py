@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from ml_assets.core.candidates import largest_difference
 from ml_assets.core.encoding import UNSEEN_CODE, encode
 from ml_assets.core.errors import PackageRefused
+from ml_assets.core.parity import largest_difference
 from ml_assets.core.scoring import score, score_coded
 from ml_assets.core.trainers import FittedModel
 from ml_assets.core.trainers.lightning import FittedNetwork

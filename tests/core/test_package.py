@@ -263,7 +263,7 @@ def test_a_manifest_of_another_recipe_or_version_is_refused(saved):
 
 
 def _graph(initializer: TensorProto, *nodes: onnx.NodeProto) -> bytes:
-    value = helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["n"])
+    value = helper.make_tensor_value_info("prediction", TensorProto.FLOAT, ["n"])
     return helper.make_model(helper.make_graph(list(nodes), "g", [], [value], [initializer])).SerializeToString()
 
 
@@ -281,8 +281,8 @@ def test_a_model_that_reaches_outside_its_own_bytes_is_refused_even_with_the_rig
     models = {
         "in other files": _graph(_external()),
         r"tensors \['w'\] in other files": _graph(plain, helper.make_node("If", ["w"], ["x"], then_branch=inner)),
-        "'w'": _graph(plain, helper.make_node("Constant", [], ["probability"], value=_external())),
-        r"operators of \['evil'\]": _graph(plain, helper.make_node("Run", ["w"], ["probability"], domain="evil")),
+        "'w'": _graph(plain, helper.make_node("Constant", [], ["prediction"], value=_external())),
+        r"operators of \['evil'\]": _graph(plain, helper.make_node("Run", ["w"], ["prediction"], domain="evil")),
         "no ONNX model": b"\xff not a model",
     }
     with_function = onnx.load_model_from_string(_graph(plain))

@@ -31,7 +31,7 @@ def _coded(nodes: Sequence[onnx.NodeProto], constants: dict[str, object], **sett
         list(nodes),
         "coded",
         [helper.make_tensor_value_info(name, kinds[name], ["n", None]) for name in settings.get("inputs", kinds)],
-        [helper.make_tensor_value_info(settings.get("output", "probability"), TensorProto.FLOAT, settings["shape"])],
+        [helper.make_tensor_value_info(settings.get("output", "prediction"), TensorProto.FLOAT, settings["shape"])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     opsets = [helper.make_opsetid(domain, version) for domain, version in settings.get("opsets", {"": 17}).items()]
@@ -46,7 +46,7 @@ def _sum_of_everything() -> bytes:
         helper.make_node("ReduceSum", ["filled", "axis"], ["of_numbers"], keepdims=0),
         helper.make_node("Cast", ["categorical"], ["codes"], to=TensorProto.FLOAT),
         helper.make_node("ReduceSum", ["codes", "axis"], ["of_codes"], keepdims=0),
-        helper.make_node("Add", ["of_numbers", "of_codes"], ["probability"]),
+        helper.make_node("Add", ["of_numbers", "of_codes"], ["prediction"]),
     ]
     return _coded(nodes, {"hundred": np.float32(100), "axis": np.array([1])}, shape=["n"])
 
@@ -63,7 +63,7 @@ def test_a_caller_sends_each_feature_by_name_and_text_as_text():
         "origin": ("tensor(string)", ["n", 1]),
         "dest": ("tensor(string)", ["n", 1]),
     }
-    assert [(o.name, o.shape) for o in session.get_outputs()] == [("probability", ["n"])]
+    assert [(o.name, o.shape) for o in session.get_outputs()] == [("prediction", ["n"])]
     found = session.run(
         None,
         {
@@ -103,7 +103,7 @@ def test_a_graph_of_trees_in_an_old_opset_that_answers_a_column_is_taken_as_it_i
     tree = helper.make_node(
         "TreeEnsembleRegressor",
         ["numeric"],
-        ["probability"],
+        ["prediction"],
         domain="ai.onnx.ml",
         n_targets=1,
         nodes_treeids=[0, 0, 0],
@@ -141,7 +141,7 @@ def test_a_graph_inside_the_graph_still_finds_the_constants_outside_it():
         helper.make_node(
             "If", ["yes"], ["chosen"], then_branch=branch("then", "three"), else_branch=branch("else", "four")
         ),
-        helper.make_node("Squeeze", ["chosen", "axis"], ["probability"]),
+        helper.make_node("Squeeze", ["chosen", "axis"], ["prediction"]),
     ]
     constants = {"yes": np.array(True), "three": np.float32(3), "four": np.float32(4), "axis": np.array([1])}
     coded = _coded(nodes, constants, shape=["n"])
@@ -167,7 +167,7 @@ def test_whatever_the_text_the_portable_graph_codes_it_as_encode_does(seed):
     # The second code weighs a thousand times the first, so that no two pairs have the same sum; numbers are left out.
     nodes = [
         helper.make_node("Cast", ["categorical"], ["codes"], to=TensorProto.FLOAT),
-        helper.make_node("MatMul", ["codes", "weights"], ["probability"]),
+        helper.make_node("MatMul", ["codes", "weights"], ["prediction"]),
     ]
     coded = _coded(nodes, {"weights": np.array([1, 1000], np.float32)}, shape=["n"])
     portable = to_portable(coded, signature=signature, vocabulary=vocabulary)
@@ -207,8 +207,8 @@ def test_odd_rows_hold_null_empty_and_unseen_text_and_numbers_out_of_range():
 
 def test_what_would_be_ambiguous_is_refused():
     vocabulary = Vocabulary(values={"origin": ("", "EWR")})
-    with pytest.raises(BadInput, match="a feature is called 'probability'"):
-        to_portable(_sum_of_everything(), signature=_signature(["probability"]), vocabulary=vocabulary)
+    with pytest.raises(BadInput, match="a feature is called 'prediction'"):
+        to_portable(_sum_of_everything(), signature=_signature(["prediction"]), vocabulary=vocabulary)
     with pytest.raises(BadInput, match=r"vocabulary of \['origin'\] holds the empty text"):
         to_portable(_sum_of_everything(), signature=_signature([], ["origin"]), vocabulary=vocabulary)
     with pytest.raises(BadInput, match="no input"):
@@ -218,5 +218,5 @@ def test_what_would_be_ambiguous_is_refused():
 def test_a_graph_with_other_inputs_or_outputs_is_refused():
     node = helper.make_node("Identity", ["numeric"], ["label"])
     coded = _coded([node], {}, shape=["n", 1], output="label", inputs=["numeric"])
-    with pytest.raises(PackageRefused, match=r"answers \['label'\]; expected numeric and categorical, probability"):
+    with pytest.raises(PackageRefused, match=r"answers \['label'\]; expected numeric and categorical, prediction"):
         to_portable(coded, signature=_signature(["wind"]), vocabulary=Vocabulary(values={}))

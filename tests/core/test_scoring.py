@@ -56,13 +56,13 @@ def test_an_answer_that_is_no_number_is_refused(trained, examples):
     nodes = [
         helper.make_node("ReduceSum", ["numeric", "axis"], ["sum"], keepdims=0),
         helper.make_node("Sub", ["sum", "sum"], ["nothing"]),
-        helper.make_node("Div", ["nothing", "nothing"], ["probability"]),
+        helper.make_node("Div", ["nothing", "nothing"], ["prediction"]),
     ]
     inputs = [
         helper.make_tensor_value_info("numeric", TensorProto.FLOAT, ["n", 2]),
         helper.make_tensor_value_info("categorical", TensorProto.INT64, ["n", 1]),
     ]
-    output = helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["n"])
+    output = helper.make_tensor_value_info("prediction", TensorProto.FLOAT, ["n"])
     axis = numpy_helper.from_array(np.array([1]), "axis")
     graph = helper.make_graph(nodes, "g", inputs, [output], [axis])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -48,7 +48,7 @@ class ConstantTrainer:
         self.on_fit(hyperparameters)
         for epoch in range(1, hyperparameters["n_epochs"] + 1):
             try:
-                on_epoch(epoch, {"train_log_loss": 1.0, "validation_log_loss": hyperparameters["probability"]})
+                on_epoch(epoch, {"train_loss": 1.0, "validation_loss": hyperparameters["probability"]})
             except Exception as stopped:
                 raise RuntimeError("as a library that wraps what its callback raises") from stopped
         return Constant(hyperparameters["probability"])
@@ -298,14 +298,14 @@ def test_tuning_measures_the_defaults_as_a_candidate_is_and_the_next_candidate_u
 ):
     plain = train(use_case=lightning_case).package
     tuned = search(lightning_case, 4).tuned
-    assert tuned.default_loss == pytest.approx(plain.metrics.validation_log_loss, abs=1e-6)
+    assert tuned.default_loss == pytest.approx(plain.metrics.validation_loss, abs=1e-6)
     assert tuned.defaults == plain.manifest.recipe.hyperparameters
     assert tuned.beats_defaults
 
     save_tuned_parameters(store, tuned)
     better = train(use_case=lightning_case, store=store).package
     assert better.manifest.recipe.hyperparameters == tuned.parameters
-    assert better.metrics.validation_log_loss == pytest.approx(tuned.loss, abs=1e-6)
+    assert better.metrics.validation_loss == pytest.approx(tuned.loss, abs=1e-6)
     assert better.version != plain.version
 
 

@@ -77,8 +77,8 @@ def test_the_form_of_the_job_is_filled_in(definitions):
 
 
 def test_the_command_searches_and_says_what_it_found(life, monkeypatch):
-    monkeypatch.setattr(cli, "Lifecycle", lambda environment, on_event: life.lifecycle)
-    monkeypatch.setattr(cli, "load_use_cases", lambda: (life.use_case,))
+    monkeypatch.setattr(cli.lifecycle, "Lifecycle", lambda environment, on_event: life.lifecycle)
+    monkeypatch.setattr(cli.terminal, "load_use_cases", lambda: (life.use_case,))
     arguments = ["tune", "--as-of", str(AS_OF), "--trials", "2", "--minutes", "5", "--sampler", "random"]
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 0, done.output

@@ -37,8 +37,8 @@ class Epoch:
     """The mean log losses (nats) after one pass over train, or one round of boosting."""
 
     number: int
-    train_log_loss: float
-    validation_log_loss: float
+    train_loss: float
+    validation_loss: float
 
 
 class FittedModel(Protocol):
@@ -75,7 +75,7 @@ class FittedModel(Protocol):
         ...
 
     def to_onnx(self) -> bytes:
-        """Return one ONNX graph: ``numeric``, ``categorical`` -> ``probability``, any number of rows."""
+        """Return one ONNX graph: ``numeric``, ``categorical`` -> ``prediction``, any number of rows."""
         ...
 
     def weights(self) -> Mapping[str, np.ndarray]:

@@ -20,18 +20,18 @@ class Rounds:
     on_epoch: OnEpoch
     epochs: list[Epoch] = field(default_factory=list[Epoch])
 
-    def add(self, train_log_loss: float, validation_log_loss: float) -> None:
+    def add(self, train_loss: float, validation_loss: float) -> None:
         """Record one round, in nats."""
         number = len(self.epochs) + 1
-        epoch = Epoch(number=number, train_log_loss=train_log_loss, validation_log_loss=validation_log_loss)
+        epoch = Epoch(number=number, train_loss=train_loss, validation_loss=validation_loss)
         self.epochs.append(epoch)
         if number % _ROUNDS_PER_REPORT == 0:
-            self.on_epoch(number, {"train_log_loss": train_log_loss, "validation_log_loss": validation_log_loss})
+            self.on_epoch(number, {"train_loss": train_loss, "validation_loss": validation_loss})
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedTrees:
-    """Boosted trees: as their library scores them (``probability`` of joined inputs), and as plain data."""
+    """Boosted trees: as their library scores them (``prediction`` of joined inputs), and as plain data."""
 
     ensemble: TreeEnsemble
     probability: Callable[[np.ndarray], np.ndarray]

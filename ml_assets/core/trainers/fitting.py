@@ -62,12 +62,12 @@ class TabularModule(pl.LightningModule):
         """Record the epoch and offer its validation log loss to the callbacks."""
         epoch = Epoch(
             number=self.current_epoch + 1,
-            train_log_loss=float(self._train_loss / self._n_rows[0]),
-            validation_log_loss=float(self._validation_loss / self._n_rows[1]),
+            train_loss=float(self._train_loss / self._n_rows[0]),
+            validation_loss=float(self._validation_loss / self._n_rows[1]),
         )
         self.epochs.append(epoch)
         self._train_loss, self._validation_loss, self._n_rows = torch.zeros(()), torch.zeros(()), torch.zeros(2)
-        self.log("validation_log_loss", epoch.validation_log_loss)
+        self.log("validation_loss", epoch.validation_loss)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW, which decays weight matrices only, and its one-cycle schedule, stepped at every batch."""
@@ -101,8 +101,8 @@ class BestWeights(pl.Callback):
         if not isinstance(pl_module, TabularModule):
             raise TypeError(f"expected a TabularModule, got {type(pl_module).__name__}")
         epoch = pl_module.epochs[-1]
-        if epoch.validation_log_loss < self._lowest:
-            self._lowest = epoch.validation_log_loss
+        if epoch.validation_loss < self._lowest:
+            self._lowest = epoch.validation_loss
             self.state = copy.deepcopy(pl_module.network.state_dict())
-        metrics = {"train_log_loss": epoch.train_log_loss, "validation_log_loss": epoch.validation_log_loss}
+        metrics = {"train_loss": epoch.train_loss, "validation_loss": epoch.validation_loss}
         self._on_epoch(epoch.number, metrics)

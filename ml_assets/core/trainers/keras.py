@@ -153,11 +153,11 @@ def _train(
         codes = np.where(draw.random(codes.shape) < settings.unseen_share, UNSEEN_CODE, codes)
         inputs = Coded(numeric=train.inputs.numeric[order], categorical=codes)
         train_loss = network.fit_one_epoch(inputs, train.labels[order], batch_rows=batch_rows)
-        losses = {"train_log_loss": train_loss, "validation_log_loss": network.log_loss(validation)}
+        losses = {"train_loss": train_loss, "validation_loss": network.log_loss(validation)}
         epochs.append(Epoch(number=number, **losses))
         refuse_nan_loss(epochs, hyperparameters=asdict(settings))
         on_epoch(number, losses)
-        if number == 1 or epochs[-1].validation_log_loss < epochs[best].validation_log_loss:
+        if number == 1 or epochs[-1].validation_loss < epochs[best].validation_loss:
             best, state = number - 1, dict(network.state())
         if number - 1 - best >= settings.patience:
             break

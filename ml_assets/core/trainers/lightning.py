@@ -157,7 +157,7 @@ class LightningTrainer:
                 deterministic=True,
                 max_epochs=settings.n_epochs,
                 num_sanity_val_steps=0,
-                callbacks=[best, EarlyStopping("validation_log_loss", patience=settings.patience)],
+                callbacks=[best, EarlyStopping("validation_loss", patience=settings.patience)],
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,

@@ -112,7 +112,7 @@ class FittedLogisticRegression:
             helper.make_node("ReduceSum", ["all_terms", "axis_1"], ["sum"], keepdims=0),
             helper.make_node("Add", ["sum", "intercept"], ["log_odds"]),
             helper.make_node("Sigmoid", ["log_odds"], ["precise"]),
-            helper.make_node("Cast", ["precise"], ["probability"], to=TensorProto.FLOAT),
+            helper.make_node("Cast", ["precise"], ["prediction"], to=TensorProto.FLOAT),
         ]
         shapes = {"numeric": len(self.lowest), "categorical": len(self.cardinalities)}
         kinds = {"numeric": TensorProto.FLOAT, "categorical": TensorProto.INT64}
@@ -120,7 +120,7 @@ class FittedLogisticRegression:
             nodes,
             "logistic_regression",
             [helper.make_tensor_value_info(name, kinds[name], ["n", width]) for name, width in shapes.items()],
-            [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["n"])],
+            [helper.make_tensor_value_info("prediction", TensorProto.FLOAT, ["n"])],
             [numpy_helper.from_array(array, name) for name, array in constants.items()],
         )
         model = helper.make_model(

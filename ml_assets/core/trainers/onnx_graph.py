@@ -13,7 +13,7 @@ _IR_VERSION = 8  # the newest that every supported onnxruntime reads
 
 
 def to_onnx(weights: Mapping[str, np.ndarray], *, n_categorical: int, input_limit: float) -> bytes:
-    """Return the model: ``numeric`` float32 [n, k], ``categorical`` int64 [n, m] -> ``probability`` float32 [n].
+    """Return the model: ``numeric`` float32 [n, k], ``categorical`` int64 [n, m] -> ``prediction`` float32 [n].
 
     Args:
         weights: the state of a ``TabularNetwork``, by name.
@@ -62,7 +62,7 @@ def to_onnx(weights: Mapping[str, np.ndarray], *, n_categorical: int, input_limi
             nodes.append(helper.make_node("Relu", [last], [f"active_{layer}"]))
             last = f"active_{layer}"
     nodes.append(helper.make_node("Squeeze", [last, "axis_1"], ["logit"]))
-    nodes.append(helper.make_node("Sigmoid", ["logit"], ["probability"]))
+    nodes.append(helper.make_node("Sigmoid", ["logit"], ["prediction"]))
     graph = helper.make_graph(
         nodes,
         "tabular_network",
@@ -70,7 +70,7 @@ def to_onnx(weights: Mapping[str, np.ndarray], *, n_categorical: int, input_limi
             helper.make_tensor_value_info("numeric", TensorProto.FLOAT, ["n", n_numeric]),
             helper.make_tensor_value_info("categorical", TensorProto.INT64, ["n", n_categorical]),
         ],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("prediction", TensorProto.FLOAT, ["n"])],
         [numpy_helper.from_array(np.asarray(array, order="C"), name) for name, array in constants.items()],
     )
     model = helper.make_model(

@@ -53,9 +53,9 @@ def refuse_unlearnable(train: Labelled, validation: Labelled) -> None:
 def refuse_nan_loss(history: Sequence[Epoch], *, hyperparameters: Mapping[str, object]) -> None:
     """Raise TrainingFailed for an epoch whose log loss is no finite number."""
     for epoch in history:
-        if not (math.isfinite(epoch.train_log_loss) and math.isfinite(epoch.validation_log_loss)):
+        if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
             raise TrainingFailed(
-                f"the log loss of epoch {epoch.number} is {epoch.train_log_loss:g} on train and "
-                f"{epoch.validation_log_loss:g} on validation; lower the learning rate or start cold. "
+                f"the log loss of epoch {epoch.number} is {epoch.train_loss:g} on train and "
+                f"{epoch.validation_loss:g} on validation; lower the learning rate or start cold. "
                 f"The hyperparameters were {dict(hyperparameters)}"
             )

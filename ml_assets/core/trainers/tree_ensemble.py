@@ -61,7 +61,7 @@ class TreeEnsemble:
         return {column: np.array(sorted(values)) for column, values in sorted(found.items())}
 
     def to_onnx(self) -> bytes:
-        """Return the model: ``numeric`` float32 [n, k], ``categorical`` int64 [n, m] -> ``probability`` float32 [n]."""
+        """Return the model: ``numeric`` float32 [n, k], ``categorical`` int64 [n, m] -> ``prediction`` float32 [n]."""
         import onnx
         from onnx import TensorProto, helper, numpy_helper
 
@@ -78,7 +78,7 @@ class TreeEnsemble:
             trees,
             helper.make_node("Squeeze", ["sums", "axis_1"], ["sum"]),
             helper.make_node("Add", ["sum", "base"], ["log_odds"]),
-            helper.make_node("Sigmoid", ["log_odds"], ["probability"]),
+            helper.make_node("Sigmoid", ["log_odds"], ["prediction"]),
         ]
         graph = helper.make_graph(
             nodes,
@@ -87,7 +87,7 @@ class TreeEnsemble:
                 helper.make_tensor_value_info("numeric", TensorProto.FLOAT, ["n", self.n_numeric]),
                 helper.make_tensor_value_info("categorical", TensorProto.INT64, ["n", n_categorical]),
             ],
-            [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["n"])],
+            [helper.make_tensor_value_info("prediction", TensorProto.FLOAT, ["n"])],
             [base, axis],
         )
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ml_assets.core.candidates import largest_difference
 from ml_assets.core.encoding import Coded, Input, Signature, Vocabulary, encode
 from ml_assets.core.errors import BadInput, InvalidDeclaration, PackageRefused, TrainingDataMissing, TrainingFailed
 from ml_assets.core.package import load_package
+from ml_assets.core.parity import largest_difference
 from ml_assets.core.scoring import score, score_coded
 from ml_assets.core.trainers import (
     Epoch,
@@ -162,7 +162,7 @@ def test_the_rounds_kept_are_those_validation_likes_best(case):
     fitted = _fit(case)
     predictions = np.clip(fitted.predict(VALIDATION.inputs), 1e-12, 1 - 1e-7)
     found = -np.mean(np.where(VALIDATION.labels == 1, np.log(predictions), np.log1p(-predictions)))
-    assert found == pytest.approx(min(epoch.validation_log_loss for epoch in fitted.history), abs=1e-5)
+    assert found == pytest.approx(min(epoch.validation_loss for epoch in fitted.history), abs=1e-5)
 
 
 @pytest.mark.parametrize("without", ["numeric", "categorical"])
@@ -234,9 +234,9 @@ def test_a_loss_of_nan_ends_the_training_with_its_hyperparameters(name):
 
 
 def test_an_infinite_loss_of_a_later_round_is_refused():
-    rounds = [Epoch(number=1, train_log_loss=0.5, validation_log_loss=0.6)]
+    rounds = [Epoch(number=1, train_loss=0.5, validation_loss=0.6)]
     refuse_nan_loss(rounds, hyperparameters={})
-    rounds.append(Epoch(number=2, train_log_loss=0.4, validation_log_loss=float("inf")))
+    rounds.append(Epoch(number=2, train_loss=0.4, validation_loss=float("inf")))
     with pytest.raises(TrainingFailed, match=r"epoch 2 is 0\.4 on train and inf on validation"):
         refuse_nan_loss(rounds, hyperparameters={})
 

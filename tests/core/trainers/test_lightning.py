@@ -76,7 +76,7 @@ def test_a_fit_leaves_the_random_numbers_and_the_settings_of_the_process_alone(c
 
 def test_the_weights_are_those_of_the_epoch_with_the_lowest_validation_log_loss():
     fitted = _fit(hyperparameters={**SETTINGS, "n_epochs": 12, "learning_rate": 0.2, "patience": 3})
-    lowest = min(epoch.validation_log_loss for epoch in fitted.history)
+    lowest = min(epoch.validation_loss for epoch in fitted.history)
     predictions = np.clip(fitted.predict(VALIDATION.inputs), 1e-12, 1 - 1e-7)
     found = -np.mean(np.where(VALIDATION.labels == 1, np.log(predictions), np.log1p(-predictions)))
     assert found == pytest.approx(lowest, abs=1e-4)
@@ -84,7 +84,7 @@ def test_the_weights_are_those_of_the_epoch_with_the_lowest_validation_log_loss(
 
 def test_training_stops_once_validation_has_not_improved_for_the_patience():
     history = _fit(hyperparameters={**SETTINGS, "n_epochs": 50, "learning_rate": 0.3, "patience": 1}).history
-    losses = [epoch.validation_log_loss for epoch in history]
+    losses = [epoch.validation_loss for epoch in history]
     assert len(losses) < 50
     assert losses[-1] >= min(losses[:-1])
     assert [epoch.number for epoch in history] == list(range(1, len(history) + 1))
@@ -95,8 +95,8 @@ def test_every_epoch_is_reported_with_its_losses():
     history = _fit(on_epoch=lambda epoch, metrics: told.append((epoch, dict(metrics)))).history
     assert [number for number, _ in told] == [epoch.number for epoch in history]
     assert told[0][1] == {
-        "train_log_loss": history[0].train_log_loss,
-        "validation_log_loss": history[0].validation_log_loss,
+        "train_loss": history[0].train_loss,
+        "validation_loss": history[0].validation_loss,
     }
 
 

@@ -1,0 +1,34 @@
+"""The ``ml-assets`` command."""
+
+import os
+import sys
+
+import typer
+
+from ml_assets.cli import champions, lifecycle
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The life of a model after the notebook.",
+)
+for command in (
+    *(lifecycle.run, lifecycle.replay, lifecycle.tune),
+    *(champions.history, champions.champion, champions.rollback, champions.approve, champions.reject),
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command, then keep quiet.
+
+    With torch loaded, DuckDB's binding takes its own modules for leaks when the interpreter is dismantled, and prints a
+    page about it after the last word of the command.
+    """
+    try:
+        app()
+    except SystemExit:
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        raise

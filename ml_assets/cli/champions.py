@@ -1,0 +1,156 @@
+"""The commands on the promotion ledger: history, rollback, champion, approve and reject."""
+
+from datetime import UTC, datetime
+from getpass import getuser
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from ml_assets.backends.environments import Environment
+from ml_assets.calendar import refuse_unknown_partitions
+from ml_assets.cli.terminal import UseCaseName, console, failures_in_words, known, store_of_environment
+from ml_assets.core import approvals, registry
+from ml_assets.core.errors import BadInput
+from ml_assets.core.package import load_package
+from ml_assets.core.ports import ArtifactStore, DayRange
+from ml_assets.lifecycle import instance_of, tell_dagster
+
+
+def history(use_case: UseCaseName = "arrival_delay") -> None:
+    """Print the promotion ledger: who was in charge from which day, who was refused, and why."""
+    with failures_in_words():
+        store = store_of_environment()
+        table = Table("no.", "action", Column("version", no_wrap=True), Column("from", no_wrap=True))
+        for name in ("recorded", "by", "reason"):
+            table.add_column(name)
+        for entry in registry.entries(store, known(use_case).name):
+            # What a person decides of one package shows which.
+            package = f"\npackage {entry.package_hash[:12]}" if entry.action in ("wait", "approve", "reject") else ""
+            table.add_row(
+                *(str(entry.sequence), entry.action, entry.version + package, str(entry.effective_from)),
+                *(f"{entry.recorded_at:%Y-%m-%d %H:%M}", entry.recorded_by),
+                f"passed all {len(entry.gates)} gates" if entry.action == "promote" else entry.reason,
+            )
+    console.print(table)
+
+
+def rollback(
+    effective_from: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day affected.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the ledger.")],
+    use_case: UseCaseName = "arrival_delay",
+    to_version: Annotated[str | None, typer.Option("--to", help="Which version; the one before unless given.")] = None,
+) -> None:
+    """Put an earlier champion back in charge, with one more ledger entry.
+
+    Dagster is told of it as of a promotion: where it runs, a sensor predicts the days since again.
+    """
+    with failures_in_words():
+        refuse_unknown_partitions(DayRange(first=effective_from.date(), last=effective_from.date()))
+        if not reason.strip():
+            raise BadInput("a rollback is kept in the ledger for ever; say why with --reason")
+        entry = registry.rollback(
+            store_of_environment(),
+            known(use_case).name,
+            effective_from=effective_from.date(),
+            to_version=to_version,
+            reason=reason,
+            recorded_at=datetime.now(UTC),
+            recorded_by=getuser(),
+        )
+        tell_dagster(instance_of(Environment.current()), known(use_case), entry)
+        later = [
+            e for e in registry.entries(store_of_environment(), use_case) if e.effective_from > entry.effective_from
+        ]
+    end = next((f" until {e.version} takes over on {e.effective_from}" for e in later if e.action != "refuse"), " on")
+    console.print(f"{entry.version} is in charge from {entry.effective_from}{end} (ledger entry {entry.sequence}).")
+    console.print(
+        f"While `make ui` or a Dagster daemon runs, {use_case}_rescore predicts the days since again; "
+        f"else materialize {use_case}/predictions and what follows it."
+    )
+
+
+def champion(
+    on: Annotated[datetime, typer.Option("--on", formats=["%Y-%m-%d"], help="The local day.")],
+    use_case: UseCaseName = "arrival_delay",
+) -> None:
+    """Print which model was in charge on a day, and by which entry of the ledger."""
+    with failures_in_words():
+        entry = registry.champion_required(store_of_environment(), known(use_case).name, on.date())
+    console.print(
+        f"{entry.version} was in charge of {use_case} on {on.date()}: {entry.action} of {entry.effective_from}, ledger "
+        f"entry {entry.sequence} by {entry.recorded_by}. {entry.reason}",
+        highlight=False,
+    )
+
+
+Version = Annotated[str, typer.Option("--version", help="The candidate's version, as `ml-assets history` prints it.")]
+By = Annotated[str, typer.Option("--by", help="Who decides; it is kept in the ledger.")]
+Why = Annotated[str, typer.Option("--reason", help="Why; it is kept in the ledger.")]
+PackageHash = Annotated[
+    str | None, typer.Option("--package", help="First digits of the package's hash; that in the store unless given.")
+]
+
+
+def approve(
+    version: Version,
+    by: By,
+    reason: Why,
+    use_case: UseCaseName = "arrival_delay",
+    package: PackageHash = None,
+    from_day: Annotated[
+        datetime | None,
+        typer.Option("--from", formats=["%Y-%m-%d"], help="First day in charge; that of its training unless given."),
+    ] = None,
+) -> None:
+    """Let a candidate that waits pass. It binds to the package in the store, hash by hash, and to no other."""
+    with failures_in_words():
+        store = store_of_environment()
+        entry = approvals.approve(
+            store,
+            known(use_case).name,
+            version=version,
+            package_hash=_package_hash(store, use_case, version, package),
+            effective_from=from_day.date() if from_day else None,
+            reason=reason,
+            recorded_at=datetime.now(UTC),
+            recorded_by=by,
+        )
+    console.print(
+        f"{entry.version} (package {entry.package_hash[:12]}) is approved by {entry.recorded_by} (ledger entry "
+        f"{entry.sequence})."
+    )
+    console.print(f"Materialize {use_case}/champion for {entry.as_of} to put it in charge.")
+
+
+def reject(
+    version: Version,
+    by: By,
+    reason: Why,
+    use_case: UseCaseName = "arrival_delay",
+    package: PackageHash = None,
+) -> None:
+    """Keep a candidate that waits out for good."""
+    with failures_in_words():
+        store = store_of_environment()
+        entry = approvals.reject(
+            store,
+            known(use_case).name,
+            version=version,
+            package_hash=_package_hash(store, use_case, version, package),
+            reason=reason,
+            recorded_at=datetime.now(UTC),
+            recorded_by=by,
+        )
+    console.print(f"{entry.version} is rejected by {entry.recorded_by} (ledger entry {entry.sequence}).")
+
+
+def _package_hash(store: ArtifactStore, use_case: str, version: str, given: str | None) -> str:
+    """Return the hash of the verified package in the store; raise BadInput where it is not the one that was meant."""
+    found = load_package(store, use_case, version).package_hash
+    if given is not None and not (len(given) >= 8 and found.startswith(given)):
+        raise BadInput(
+            f"{use_case} {version} is the package {found[:12]} in the store, and {given!r} was meant; give at least 8 "
+            "digits of the hash, and read the report of the package that is there before you decide"
+        )
+    return found
