@@ -14,6 +14,7 @@ from ml_assets.core.trainers.refusals import refuse_nan_loss
 from ml_assets.core.trainers.tree_ensemble import Node, TreeEnsemble
 
 _ZERO = float(np.float32(1e-35))  # LightGBM takes any number this close to zero for zero
+_INFINITY = 1e300  # what a dump writes for it: the threshold of a split that only a null does not pass
 
 if TYPE_CHECKING:
     from lightgbm.callback import CallbackEnv
@@ -142,9 +143,11 @@ def _split(dumped: _Dumped, *, left: int) -> Node:
 def _decided(threshold: float) -> float:
     """Return the threshold that decides for every number what LightGBM's decides once it has taken tiny ones for zero.
 
-    >>> _decided(-1e-36) < -_ZERO, _decided(0.0) == _ZERO, _decided(2.5)
-    (True, True, 2.5)
+    >>> _decided(-1e-36) < -_ZERO, _decided(0.0) == _ZERO, _decided(2.5), _decided(1e300)
+    (True, True, 2.5, inf)
     """
+    if threshold >= _INFINITY:
+        return float("inf")
     if -_ZERO <= threshold < 0:
         return float(np.nextafter(np.float32(-_ZERO), np.float32(-np.inf)))
     return max(threshold, _ZERO) if threshold >= 0 else threshold
