@@ -17,6 +17,7 @@ from ml_assets.core.names import artifact_path, identifier
 from ml_assets.core.onnx_safety import refuse_unsafe_model, refuse_unsafe_weights
 from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.reference import Reference
+from ml_assets.core.trainers.starts import WarmStartRecord
 
 MODEL, PORTABLE, WEIGHTS, MANIFEST = "model.onnx", "portable.onnx", "weights.safetensors", "manifest.json"
 VOCABULARY, SIGNATURE, REFERENCE, METRICS = "vocabulary.json", "signature.json", "reference.json", "metrics.json"
@@ -59,7 +60,8 @@ class Manifest:
     """What manifest.json says of a package. Written last, by conditional create: without it there is no package.
 
     The weights were fitted on labels up to ``last_train_day`` and chosen by labels up to ``last_validation_day``.
-    ``environment_hash`` stands for every installed distribution, ``libraries`` names those that matter most.
+    ``environment_hash`` stands for every installed distribution, ``libraries`` names those that matter most. As many
+    as ``n_processes`` trained it together; with another number, training anew gives other bits of the same quality.
     """
 
     version: str
@@ -71,6 +73,7 @@ class Manifest:
     libraries: Mapping[str, str]
     environment_hash: str
     files: Mapping[str, PackageFile]
+    n_processes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,8 @@ class PackageMetrics:
 
     ``epochs`` is the training curve, each (number, train log loss, validation log loss); empty in packages of releases
     that did not keep it. ``intervals`` are the 95 % intervals of the holdout's roc_auc, pr_auc, log_loss and brier,
-    resampled by days; one that the days cannot give is left out.
+    resampled by days; one that the days cannot give is left out. ``warm_start`` says what the champion's weights were
+    worth; null where there was no champion.
     """
 
     holdout: Metrics
@@ -92,6 +96,7 @@ class PackageMetrics:
     validation_loss: float
     largest_parity_difference: float
     epochs: tuple[tuple[int, float, float], ...] = ()
+    warm_start: WarmStartRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

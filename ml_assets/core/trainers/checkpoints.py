@@ -1,4 +1,4 @@
-"""Checkpoints of one fit: after each epoch all that the next one needs, so that a killed training goes on from there."""
+"""Checkpoints of one fit: after each epoch all that the next one needs, so that a killed training can go on."""
 
 import hashlib
 import logging

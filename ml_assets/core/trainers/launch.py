@@ -1,5 +1,7 @@
 """How a training is run: in how many processes. It decides how long a training takes, not what it is for."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ml_assets.core.errors import BadInput
@@ -33,3 +35,23 @@ class Launch:
     def is_first(self) -> bool:
         """Whether this is the process that writes checkpoints, tracks, and saves the package."""
         return self.rank == 0
+
+
+ONE_PROCESS = Launch()
+
+
+@contextmanager
+def process_group(launch: Launch) -> Generator[None]:
+    """Connect the processes of a launch by torch's process group, at the address torchrun told them.
+
+    gloo where the numbers lie in memory, NCCL where they lie on a GPU. Nothing is opened for a single process. After an
+    error the group is not closed, for that waits for the others: torchrun ends them.
+    """
+    if launch.n_processes == 1:
+        yield
+        return
+    import torch.distributed as dist
+
+    dist.init_process_group()
+    yield
+    dist.destroy_process_group()

@@ -14,7 +14,7 @@ from msgspec import Meta
 from ml_assets.core.encoding import Coded, Signature, Vocabulary
 from ml_assets.core.trainers import Epoch, Hyperparameters, Labelled, OnEpoch, WarmStart, versions_of
 from ml_assets.core.trainers.checkpoints import Checkpoints, fit_key
-from ml_assets.core.trainers.launch import Launch
+from ml_assets.core.trainers.launch import ONE_PROCESS, Launch
 from ml_assets.core.trainers.refusals import refuse_nan_loss, refuse_unlearnable, settings_of
 from ml_assets.core.trainers.warm_start import fill_absent
 
@@ -126,7 +126,7 @@ class LightningTrainer:
 
     def __init__(self, launch: Launch | None = None) -> None:
         self._is_resumable = launch is not None
-        self._launch = launch or Launch()
+        self._launch = launch or ONE_PROCESS
 
     def resolve(self, hyperparameters: Hyperparameters) -> Hyperparameters:
         """Return all hyperparameters, defaults filled in; raise InvalidDeclaration for an unknown or unusable one."""
@@ -196,7 +196,7 @@ class LightningTrainer:
         best = BestWeights(on_epoch)
         # At the end of validation: a checkpoint, written at the end of the epoch, holds what it found.
         stopping = EarlyStopping("validation_loss", patience=settings.patience, check_on_train_epoch_end=False)
-        callbacks = [EpochSeeds(batches, seed=seed, rank=self._launch.rank), best, stopping]
+        callbacks: list[Callback] = [EpochSeeds(batches, seed=seed, rank=self._launch.rank), best, stopping]
         has_stopped = False
         if checkpoints:
             callbacks.append(KeptCheckpoints(checkpoints, best, stopping))

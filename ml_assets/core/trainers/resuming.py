@@ -112,14 +112,12 @@ def go_on_from(
 def refuse_disagreement(launch: Launch, n_epochs: int) -> None:
     """Raise TrainingFailed where the processes of a training would go on from different epochs.
 
-    They would wait for each other for ever. Opens the process group, if there is none.
+    They would wait for each other for ever. Several processes need an open ``process_group``.
     """
     if launch.n_processes == 1:
         return
     import torch.distributed as dist
 
-    if not dist.is_initialized():
-        dist.init_process_group()
     found = [torch.zeros((), dtype=torch.int64) for _ in range(launch.n_processes)]
     dist.all_gather(found, torch.tensor(n_epochs))
     epochs = [int(number) for number in found]

@@ -24,7 +24,9 @@ def take_over(network: "TabularNetwork", signature: Signature, vocabulary: Vocab
     return True
 
 
-def fill_absent(network: "TabularNetwork", initial: Mapping[str, np.ndarray], train: Labelled, *, is_warm: bool) -> None:
+def fill_absent(
+    network: "TabularNetwork", initial: Mapping[str, np.ndarray], train: Labelled, *, is_warm: bool
+) -> None:
     """Settle the embeddings of a fitted network of torch whose categories have no row in train, as ``filled`` does."""
     import torch
 
