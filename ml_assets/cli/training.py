@@ -49,10 +49,10 @@ def train(
             return
         trained = train_candidate(training_set, **task, tracker=resources["tracker"], on_epoch=_say)
     package, record = trained.package, trained.package.metrics.warm_start
+    how = "used again" if trained.is_reused else f"trained in {trained.seconds:.0f} s"
     console.print(
-        f"{package.version}, {'used again' if trained.is_reused else f'trained in {trained.seconds:.0f} s'} by "
-        f"{package.manifest.n_processes} process{'es' if package.manifest.n_processes > 1 else ''}: validation loss "
-        f"{number(package.metrics.validation_loss, 5)}, ROC AUC {number(package.metrics.holdout.roc_auc)} on the holdout.",
+        f"{package.version}, {how} (processes: {package.manifest.n_processes}): validation loss "
+        f"{number(package.metrics.validation_loss, 5)}, ROC AUC {number(package.metrics.holdout.roc_auc)} on holdout.",
         highlight=False,
     )
     if record:

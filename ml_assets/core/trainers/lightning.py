@@ -41,7 +41,7 @@ class LightningSettings:
 
     Attributes:
         layer_sizes: units of the hidden layers, separated by commas.
-        embedding_size: numbers per category, at most its cardinality.
+        embedding_size: numbers per category.
         n_bins: quantile bins per number.
         dropout: share of hidden units switched off in training.
         unseen_share: share of the categories taken for unseen in training.

@@ -160,9 +160,10 @@ def _same(one: FittedModel, other: FittedModel) -> bool:
 @pytest.mark.parametrize("damage", ["truncated", "one bit flipped", "empty"])
 def test_a_damaged_newest_checkpoint_is_passed_over_for_the_one_before(half_done, damage, caplog):
     work, (_, newest), undisturbed = half_done
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 1
-    newest.write_bytes({"truncated": content[:-7], "one bit flipped": content, "empty": b""}[damage])
+    content = newest.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    newest.write_bytes({"truncated": content[:-7], "one bit flipped": flipped, "empty": b""}[damage])
     told, fitted = _resumed(work)
     assert told[0] == 3
     assert _same(fitted, undisturbed)
