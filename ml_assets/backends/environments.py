@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from ml_assets.core.errors import BadInput
+from ml_assets.core.trainers.launch import ONE_PROCESS, Launch
 
 EnvironmentName = Literal["local", "staging", "production"]
 TrackerMode = Literal["offline", "online", "disabled"]
@@ -22,7 +23,8 @@ class Environment:
     Read from ``ML_ASSETS_ENV`` (``local`` unless set), ``ML_ASSETS_HOME`` (the folder of all state; ``data`` in the
     repository unless set), ``ML_ASSETS_REPLAY`` (yes or no; yes in ``local``) and ``ML_ASSETS_TRACKER`` (``offline``
     unless set). ``ML_ASSETS_STUDIES`` is the URL of the storage that tuning workers share (a folder in the home unless
-    set); it may hold a password, so it is not printed with the rest.
+    set); it may hold a password, so it is not printed with the rest. The processes that ``torchrun`` started are told
+    their number and place by its variables.
     """
 
     name: EnvironmentName
@@ -30,6 +32,7 @@ class Environment:
     is_replaying: bool
     tracker_mode: TrackerMode
     studies_url: str = field(repr=False)
+    launch: Launch = ONE_PROCESS
 
     @classmethod
     def current(cls) -> "Environment":
@@ -57,6 +60,7 @@ class Environment:
             is_replaying=replay in _YES,
             tracker_mode=cast("TrackerMode", mode),
             studies_url=variables.get("ML_ASSETS_STUDIES") or (home / "studies").as_uri(),
+            launch=_launch(variables),
         )
 
     @property
@@ -73,6 +77,11 @@ class Environment:
     def work_folder(self) -> Path:
         """The folder of unfinished work, on the same disk as its results so that a rename finishes it."""
         return self.home / "work"
+
+    @property
+    def trainings_folder(self) -> Path:
+        """The folder of the checkpoints of unfinished trainings, by use case and version."""
+        return self.work_folder / "candidates"
 
     @property
     def dbt_project_folder(self) -> Path:
@@ -94,6 +103,25 @@ def _root() -> Path:
     """Return the repository this file lies in, or the current folder where it is installed without one."""
     root = Path(__file__).parents[2]
     return root if (root / "pyproject.toml").is_file() else Path.cwd()
+
+
+def _launch(variables: Mapping[str, str]) -> Launch:
+    """Return the launch that torchrun describes; one process without torchrun, whatever a cluster sets for its own."""
+    if "TORCHELASTIC_RUN_ID" not in variables:
+        return ONE_PROCESS
+    names = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK")
+    try:
+        n_processes, n_per_node, rank = (int(variables[name]) for name in names)
+    except (KeyError, ValueError) as error:
+        raise BadInput(
+            f"torchrun set no usable {', '.join(names)}: {error}; start the command with torchrun"
+        ) from error
+    if n_per_node < 1 or n_processes % n_per_node:
+        raise BadInput(
+            f"torchrun started {n_processes} processes, {n_per_node} of them on this node; expected equally many on "
+            "each: give every node the same --nproc_per_node"
+        )
+    return Launch(n_nodes=n_processes // n_per_node, n_per_node=n_per_node, rank=rank)
 
 
 def _one_of(variable: str, value: str, known: tuple[str, ...]) -> str:

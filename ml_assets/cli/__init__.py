@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from ml_assets.cli import champions, lifecycle
+from ml_assets.cli import champions, lifecycle, training
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,7 +14,7 @@ app = typer.Typer(
     help="The life of a model after the notebook.",
 )
 for command in (
-    *(lifecycle.run, lifecycle.replay, lifecycle.tune),
+    *(lifecycle.run, lifecycle.replay, lifecycle.tune, training.train),
     *(champions.history, champions.champion, champions.rollback, champions.approve, champions.reject),
 ):
     app.command()(command)

@@ -1,7 +1,7 @@
 """From a training set to a candidate: fit, export, compare ONNX with the library, evaluate, and package."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from time import perf_counter
@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ml_assets.core import package as packages
-from ml_assets.core.coded_sets import CodedSet, code_training_set
-from ml_assets.core.encoding import Signature, Vocabulary
+from ml_assets.core.coded_sets import CodedSet
 from ml_assets.core.errors import DataMissing, PackageRefused
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.fingerprints import environment_hash
@@ -26,30 +25,28 @@ from ml_assets.core.reference import build_reference
 from ml_assets.core.scoring import score_coded
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import AnyMetrics, meaning_of
-from ml_assets.core.trainers import (
-    Epoch,
-    FittedModel,
-    OnEpoch,
-    WarmStart,
-    name_of,
-    trainer_named,
-    versions_of,
-)
-from ml_assets.core.trainers.refusals import refuse_unlearnable
+from ml_assets.core.trainers import Epoch, OnEpoch, versions_of
+from ml_assets.core.trainers.checkpoints import clear_checkpoints
+from ml_assets.core.trainers.launch import ONE_PROCESS, Launch
+from ml_assets.core.trainers.starts import StartCost, Started, StartName
 from ml_assets.core.training_sets import TrainingSet
-from ml_assets.core.tuned_parameters import tuned_or
+from ml_assets.core.trainings import fit_starts, recipe_of
 
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "pyarrow")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedCandidate:
-    """A candidate in the artifact store. ``seconds`` is the wall time of this call, ``history`` of its training."""
+    """A candidate in the artifact store. ``seconds`` is the wall time of this call, ``history`` of its training.
+
+    ``costs`` are what each start took that was trained here; none for a package that was used again.
+    """
 
     package: ModelPackage
     is_reused: bool
     seconds: float
     history: tuple[Epoch, ...]
+    costs: Mapping[StartName, StartCost] = field(default_factory=dict[StartName, StartCost])
 
 
 def train_candidate(
@@ -63,6 +60,7 @@ def train_candidate(
     parent: ModelPackage | None,
     on_epoch: OnEpoch,
     work_folder: Path,
+    launch: Launch = ONE_PROCESS,
 ) -> TrainedCandidate:
     """Fit the use case's trainer on a training set and save the model as a verified package.
 
@@ -71,64 +69,75 @@ def train_candidate(
 
     A whole package of the same recipe is used again. The newest tuned parameters take the place of the use case's where
     ``tuned_or`` finds that they apply. ``parent``, the champion, lends its weights if it was fitted on
-    days before the validation days and chosen on days before the test days. Raises PackageRefused where the ONNX graph
+    days before the validation days and chosen on days before the test days; then a model is trained from them and one
+    from nothing, and validation chooses. Raises PackageRefused where the ONNX graph
     differs from the library by more than 1e-5 on any row of validation and test, or at a learned threshold, with nulls
     and unseen categories added.
+
+    A trainer that keeps checkpoints keeps them below ``work_folder``, by version: called again after a kill, it goes on
+    there. Of several processes of a ``launch`` this is for the first; the others call ``assist_training``.
     """
     started = perf_counter()
-    trainer = trainer_named(use_case.trainer)
-    recipe = Recipe(
-        use_case=use_case.name,
-        training_set=training_set.fingerprint,
-        trainer=name_of(use_case.trainer),
-        hyperparameters=tuned_or(
-            trainer.resolve(use_case.hyperparameters),
-            trainer=name_of(use_case.trainer),
-            space=use_case.tuned_space,
-            training_set=training_set,
-            store=store,
-        ),
-        seed=use_case.seed,
-        code_version=code_version,
-        parent_version=parent.version if parent else None,
-    )
+    recipe = recipe_of(training_set, use_case, store, code_version, parent)
     version = recipe.version(training_set.as_of)
     existing = _existing(store, use_case.name, version)
     if existing:
         store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
+        clear_checkpoints(work_folder / use_case.name, version)
         history = tuple(
             Epoch(number=number, train_loss=train, validation_loss=validation)
             for number, train, validation in existing.metrics.epochs
         )
         return TrainedCandidate(package=existing, is_reused=True, seconds=perf_counter() - started, history=history)
     run = tracker.start(use_case=use_case.name, run_name=version, parameters=_parameters(recipe))
+    n_logged = 0
 
-    def report(epoch: int, metrics: Mapping[str, float]) -> None:
-        run.log(metrics, step=epoch)
-        on_epoch(epoch, metrics)
+    def report(start: StartName, epoch: int, metrics: Mapping[str, float]) -> None:
+        # A step may not come twice, so the second start's epochs are counted on.
+        nonlocal n_logged
+        n_logged += 1
+        named = {f"{start}_{name}": value for name, value in metrics.items()} if parent else metrics
+        run.log(named, step=n_logged)
+        on_epoch(epoch, named)
 
     summary: Mapping[str, float] = {}
     try:
-        signature = Signature.of(inputs, use_case.output)
-        coded = code_training_set(training_set, signature, Vocabulary.of(training_set.train, signature))
-        refuse_unlearnable(coded.train, coded.validation, task=use_case.task)
-        fitted = trainer.fit(
-            coded.train,
-            coded.validation,
-            signature=signature,
-            vocabulary=coded.vocabulary,
-            hyperparameters=recipe.hyperparameters,
-            seed=recipe.seed,
-            warm_start=_warm_start(parent, training_set),
-            on_epoch=report,
-            work_folder=work_folder,
-        )
-        package = _package(training_set, use_case, inputs, recipe, coded, fitted, store)
+        coded, done = fit_starts(training_set, use_case, inputs, recipe, parent, report, work_folder, launch)
+        package = _package(training_set, use_case, inputs, recipe, coded, done, store, launch)
         store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
-        summary = _summary(package)
+        clear_checkpoints(work_folder / use_case.name, version)
+        summary = {**_summary(package), **done.figures}
     finally:
         run.finish(summary)
-    return TrainedCandidate(package=package, is_reused=False, seconds=perf_counter() - started, history=fitted.history)
+    return TrainedCandidate(
+        package=package,
+        is_reused=False,
+        seconds=perf_counter() - started,
+        history=done.fitted.history,
+        costs=done.costs,
+    )
+
+
+def assist_training(
+    training_set: TrainingSet,
+    *,
+    use_case: UseCase,
+    inputs: Sequence[Feature],
+    store: ArtifactStore,
+    code_version: str,
+    parent: ModelPackage | None,
+    work_folder: Path,
+    launch: Launch,
+) -> None:
+    """Take part in a ``train_candidate`` of the launch's first process: the same fits, nothing written."""
+    recipe = recipe_of(training_set, use_case, store, code_version, parent)
+    if _existing(store, use_case.name, recipe.version(training_set.as_of)):
+        return
+
+    def ignore(start: StartName, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Leave reporting to the first process."""
+
+    fit_starts(training_set, use_case, inputs, recipe, parent, ignore, work_folder, launch)
 
 
 def candidate_of(store: ArtifactStore, use_case_name: str, as_of: date) -> str:
@@ -161,10 +170,12 @@ def _package(
     inputs: Sequence[Feature],
     recipe: Recipe,
     coded: CodedSet,
-    fitted: FittedModel,
+    done: Started,
     store: ArtifactStore,
+    launch: Launch,
 ) -> ModelPackage:
-    """Export the fitted model, hold it against its library, evaluate it, and save it."""
+    """Export the chosen model, hold it against its library, evaluate it, and save it."""
+    fitted = done.fitted
     model, meaning = fitted.to_onnx(), meaning_of(use_case.task)
     scale = answer_scale(coded.train.labels, use_case.task)
     difference = largest_difference(model, fitted, [coded.validation.inputs, coded.test.inputs], scale=scale)
@@ -191,6 +202,7 @@ def _package(
         validation_loss=meaning.loss_of(coded.validation.labels, validation),
         largest_parity_difference=difference,
         epochs=tuple((e.number, e.train_loss, e.validation_loss) for e in fitted.history),
+        warm_start=done.record,
     )
     everything = pa.concat_tables([training_set.train, training_set.validation, training_set.test])
     manifest = Manifest(
@@ -203,6 +215,7 @@ def _package(
         is_warm_started=fitted.is_warm_started,
         libraries={**versions_of(*_LIBRARIES), **fitted.libraries},
         files={},
+        n_processes=launch.n_processes,
     )
     content = {
         packages.MODEL: model,
@@ -226,18 +239,6 @@ def _parameters(recipe: Recipe) -> dict[str, Parameter]:
         "code_version": recipe.code_version,
         "parent_version": recipe.parent_version,
     }
-
-
-def _warm_start(parent: ModelPackage | None, training_set: TrainingSet) -> WarmStart | None:
-    """Return what the champion lends, or None where its weights have seen a day this candidate is judged on."""
-    if parent is None:
-        return None
-    days, earlier = training_set.days, parent.manifest
-    if earlier.last_train_day >= days.validation[0] or earlier.last_validation_day >= days.test[0]:
-        return None
-    from safetensors.numpy import load
-
-    return WarmStart(weights=load(parent.weights), signature=parent.signature, vocabulary=parent.vocabulary)
 
 
 def _safetensors(weights: Mapping[str, np.ndarray]) -> bytes:

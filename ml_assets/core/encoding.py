@@ -74,12 +74,16 @@ class Vocabulary:
     values: Mapping[str, tuple[str, ...]]
 
     @staticmethod
-    def of(examples: pa.Table, signature: Signature) -> "Vocabulary":
-        """Return the values that occur in these examples (those of train, and no others)."""
+    def of(examples: pa.Table, signature: Signature, earlier: "Vocabulary | None" = None) -> "Vocabulary":
+        """Return the values that occur in these examples (those of train, and no others) or in an earlier vocabulary.
+
+        The earlier one is that of the model whose weights are taken over: what it knew is not forgotten.
+        """
         values: dict[str, tuple[str, ...]] = {}
         for name in (column.name for column in signature.categorical):
-            distinct = text_of(examples, name).unique().to_pylist()
-            values[name] = tuple(sorted(cast("str", value) for value in distinct if value))
+            distinct = {cast("str", value) for value in text_of(examples, name).unique().to_pylist() if value}
+            known = earlier.values.get(name, ()) if earlier else ()
+            values[name] = tuple(sorted(distinct.union(known)))
         return Vocabulary(values=values)
 
     def cardinality(self, name: str) -> int:

@@ -19,6 +19,7 @@ from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.reference import Reference
 from ml_assets.core.regression import RegressionMetrics
 from ml_assets.core.tasks import AnyMetrics
+from ml_assets.core.trainers.starts import WarmStartRecord
 
 MODEL, PORTABLE, WEIGHTS, MANIFEST = "model.onnx", "portable.onnx", "weights.safetensors", "manifest.json"
 VOCABULARY, SIGNATURE, REFERENCE, METRICS = "vocabulary.json", "signature.json", "reference.json", "metrics.json"
@@ -62,7 +63,8 @@ class Manifest:
     """What manifest.json says of a package. Written last, by conditional create: without it there is no package.
 
     The weights were fitted on labels up to ``last_train_day`` and chosen by labels up to ``last_validation_day``.
-    ``environment_hash`` stands for every installed distribution, ``libraries`` names those that matter most.
+    ``environment_hash`` stands for every installed distribution, ``libraries`` names those that matter most. As many
+    as ``n_processes`` trained it together; with another number, training anew gives other bits of the same quality.
     """
 
     version: str
@@ -74,6 +76,7 @@ class Manifest:
     libraries: Mapping[str, str]
     environment_hash: str
     files: Mapping[str, PackageFile]
+    n_processes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,8 @@ class PackageMetrics(Generic[_M]):
     Losses are as in ``Epoch``. ``epochs`` is the training curve, each (number, train loss, validation loss); empty in
     packages of releases that did not keep it. ``intervals`` are the 95 % intervals that ``confidence_intervals`` gives,
     resampled by days; one that the days cannot give is left out. ``largest_parity_difference`` is of probabilities, and
-    for a regression in standard deviations of the training labels.
+    for a regression in standard deviations of the training labels. ``warm_start`` says what the champion's weights were
+    worth; null where there was no champion.
     """
 
     holdout: _M
@@ -96,6 +100,7 @@ class PackageMetrics(Generic[_M]):
     validation_loss: float
     largest_parity_difference: float
     epochs: tuple[tuple[int, float, float], ...] = ()
+    warm_start: WarmStartRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

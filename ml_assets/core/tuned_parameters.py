@@ -7,6 +7,7 @@ import msgspec
 
 from ml_assets.core.errors import BadInput
 from ml_assets.core.names import artifact_path, identifier
+from ml_assets.core.package import ModelPackage
 from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.search_spaces import SearchSpace
 from ml_assets.core.studies import TrialRecord
@@ -77,23 +78,47 @@ def newest_tuned_parameters(store: ArtifactStore, use_case_name: str, as_of: dat
 
 
 def tuned_or(
-    defaults: Hyperparameters, *, trainer: str, space: SearchSpace, training_set: TrainingSet, store: ArtifactStore
+    defaults: Hyperparameters,
+    *,
+    trainer: str,
+    space: SearchSpace,
+    training_set: TrainingSet,
+    store: ArtifactStore,
+    champion: ModelPackage | None = None,
 ) -> Hyperparameters:
-    """Return the hyperparameters to train with: the newest tuned ones, or the defaults where those do not apply.
+    """Return the hyperparameters to train with: the newest tuned ones, the champion's tuned ones, or the defaults.
 
-    They apply if they beat these very defaults of this very trainer, if every value lies in today's search space (an
-    empty one switches tuning off), and if no day that had a say in the choice is one the candidate is tested on.
+    The newest apply if they beat these very defaults of this very trainer, if every value lies in today's search space
+    (an empty one switches tuning off), and if no day that had a say in the choice is one the candidate is tested on.
+
+    Where they do not apply (a pinned value has changed since, say), those of the study that the ``champion`` was
+    trained with do: what that study varied, for the same trainer and under the same two conditions on space and days.
+    Where the newest study found nothing better than these defaults, these are the best known.
     """
-    tuned = newest_tuned_parameters(store, training_set.use_case, training_set.as_of) if space else None
-    if tuned is None or not tuned.beats_defaults:
+    newest = newest_tuned_parameters(store, training_set.use_case, training_set.as_of) if space else None
+    if newest is not None and (newest.trainer, dict(newest.defaults)) == (trainer, dict(defaults)):
+        if not newest.beats_defaults:
+            return defaults
+        if _applies(newest, space, training_set):
+            return dict(newest.parameters)
+    if not space or champion is None or champion.manifest.recipe.trainer != trainer:
         return defaults
-    varied = {name: value for name, value in tuned.parameters.items() if value != tuned.defaults.get(name)}
-    is_applicable = (
-        (tuned.trainer, dict(tuned.defaults)) == (trainer, dict(defaults))
-        and all(name in space and space[name].contains(value) for name, value in varied.items())
-        and tuned.last_validation_day < training_set.days.test[0]
-    )
-    return dict(tuned.parameters) if is_applicable else defaults
+    study = newest_tuned_parameters(store, training_set.use_case, champion.as_of)
+    if study is None or study.trainer != trainer or not study.beats_defaults:
+        return defaults
+    varied = _varied(study)
+    was_trained_so = all(champion.manifest.recipe.hyperparameters.get(name) == varied[name] for name in varied)
+    is_known = set(varied) <= set(defaults)
+    return {**defaults, **varied} if was_trained_so and is_known and _applies(study, space, training_set) else defaults
+
+
+def _varied(tuned: TunedParameters) -> Hyperparameters:
+    return {name: value for name, value in tuned.parameters.items() if value != tuned.defaults.get(name)}
+
+
+def _applies(tuned: TunedParameters, space: SearchSpace, training_set: TrainingSet) -> bool:
+    is_inside = all(name in space and space[name].contains(value) for name, value in _varied(tuned).items())
+    return is_inside and tuned.last_validation_day < training_set.days.test[0]
 
 
 def _folder(use_case_name: str) -> str:

@@ -1,9 +1,7 @@
 """Stage models: the candidate fitted on one training set, and the champion that may serve."""
 
-import tempfile
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, date, datetime
 from statistics import median
 from time import perf_counter
 from typing import TypedDict
@@ -28,7 +26,9 @@ from ml_assets.core.reports import candidate_report, chart_markdown, curve_spec
 from ml_assets.core.scoring import score, score_coded
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import AnyCurve, meaning_of
+from ml_assets.core.trainers.starts import cost_facts
 from ml_assets.core.training_sets import TrainingSet
+from ml_assets.core.trainings import champion_before
 from ml_assets.resources import feature_views_of
 from ml_assets.use_cases import code_version_of, load_use_cases
 
@@ -39,7 +39,7 @@ _N_ONE_ROW_CALLS, _N_THOUSAND_ROW_CALLS = 21, 5
 class CandidateConfig(dg.Config):
     """What a person may set when launching a training from the UI."""
 
-    is_warm_started: bool = Field(True, description="Start from the champion's weights where the days allow it.")
+    is_warm_started: bool = Field(True, description="Train from the champion's weights too, and let validation choose.")
 
 
 @dg.definitions
@@ -76,25 +76,22 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
     ) -> dg.MaterializeResult:
         as_of = as_of_day(context)
         training_set = _training_set_of(store, use_case, as_of)
-        champion = _champion_before(store, use_case, as_of)
+        champion = champion_before(store, use_case.name, as_of)
 
         def on_epoch(number: int, metrics: Mapping[str, float]) -> None:
             context.log.info(f"epoch {number}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
 
-        work = Environment.current().work_folder
-        work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=work) as folder:
-            trained = train_candidate(
-                training_set,
-                use_case=use_case,
-                inputs=inputs,
-                store=store,
-                tracker=tracker,
-                code_version=code_version_of(use_case),
-                parent=champion if config.is_warm_started else None,
-                on_epoch=on_epoch,
-                work_folder=Path(folder),
-            )
+        trained = train_candidate(
+            training_set,
+            use_case=use_case,
+            inputs=inputs,
+            store=store,
+            tracker=tracker,
+            code_version=code_version_of(use_case),
+            parent=champion if config.is_warm_started else None,
+            on_epoch=on_epoch,
+            work_folder=Environment.current().trainings_folder,
+        )
         evidence = _evidence(trained.package, champion, training_set, use_case)
         verdict = verdict_on(trained.package, evidence, training_set, use_case)
         if not verdict.is_promotable:
@@ -149,7 +146,7 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
         entry = registry.decision_on(registry.entries(store, use_case.name), package.version, as_of)
         if entry is None:
             # A blocking check stops this asset only in the run that trained; here it holds in any later run too.
-            evidence = _evidence(package, _champion_before(store, use_case, as_of), training_set, use_case)
+            evidence = _evidence(package, champion_before(store, use_case.name, as_of), training_set, use_case)
             verdict = verdict_on(package, evidence, training_set, use_case)
             if not verdict.is_promotable:
                 raise dg.Failure(f"{package.version} may not serve: " + "; ".join(verdict.reasons))
@@ -245,12 +242,6 @@ def _training_set_of(store: ArtifactStore, use_case: UseCase, as_of: date) -> Tr
     return training_sets.load_training_set(store, use_case.name, fingerprint)
 
 
-def _champion_before(store: ArtifactStore, use_case: UseCase, as_of: date) -> ModelPackage | None:
-    """Return who was in charge on the day before: a re-run must not find its own candidate there."""
-    entry = registry.champion_on(store, use_case.name, as_of - timedelta(days=1))
-    return load_package(store, use_case.name, entry.version) if entry else None
-
-
 def _page(
     trained: TrainedCandidate,
     verdict: Verdict,
@@ -281,6 +272,7 @@ def _page(
         links={},
         question=use_case.question,
         intervals={name: (found.low, found.high) for name, found in package.metrics.intervals.items()},
+        warm_start=package.metrics.warm_start,
     )
 
 
@@ -297,6 +289,8 @@ def _facts(trained: TrainedCandidate, store: ArtifactStore) -> dict[str, object]
         "version": package.version,
         "is_reused": trained.is_reused,
         "is_warm_started": package.manifest.is_warm_started,
+        **(package.metrics.warm_start.facts if package.metrics.warm_start else {}),
+        **cost_facts(trained.costs),
         "seconds": trained.seconds,
         "n_epochs": package.metrics.n_epochs,
         "largest_parity_difference": package.metrics.largest_parity_difference,

@@ -12,6 +12,7 @@ from ml_assets.core.reports import charts
 from ml_assets.core.reports.curves import curve_charts
 from ml_assets.core.reports.page import Chart, checked_links, draw, render
 from ml_assets.core.tasks import AnyCurve, AnyMetrics, Measure, TaskMeaning, meaning_of
+from ml_assets.core.trainers.starts import StartOutcome, WarmStartRecord
 
 
 def candidate_report(
@@ -29,6 +30,7 @@ def candidate_report(
     links: Mapping[str, str],
     question: str = "",
     intervals: Mapping[str, tuple[float, float]] | None = None,
+    warm_start: WarmStartRecord | None = None,
 ) -> str:
     """Write the report on one candidate as one self-contained HTML page; the same input gives the same bytes.
 
@@ -46,6 +48,7 @@ def candidate_report(
         links: addresses by the text a person clicks on.
         question: what the model answers, as the title.
         intervals: low and high end of the 95 % interval of the candidate's metrics, by name; no row for none.
+        warm_start: what the champion's weights were worth; None where there was no champion, and then it is left out.
 
     Raises BadInput for a link that is no address.
     """
@@ -107,7 +110,15 @@ def candidate_report(
         ]
         if intervals
         else [],
+        warm_start=warm_start,
+        starts=_starts(warm_start) if warm_start else (),
     )
+
+
+def _starts(record: WarmStartRecord) -> Sequence[tuple[str, StartOutcome]]:
+    """Return the starts that were trained, the chosen one first."""
+    rows = {"cold": record.cold, **({"warm": record.warm} if record.warm else {})}
+    return sorted(rows.items(), key=lambda row: row[0] != record.chosen)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ml_assets.core.encoding import Coded, Signature, Vocabulary
 from ml_assets.core.errors import InvalidDeclaration
+from ml_assets.core.trainers.launch import Launch
 
 Hyperparameters = Mapping[str, float | int | str]
 OnEpoch = Callable[[int, Mapping[str, float]], None]
@@ -113,20 +114,30 @@ class Trainer(Protocol):
         """Fit on train and choose by validation. The same arguments give the same model, bit by bit, on one machine.
 
         ``signature.output.task`` says what the model answers; a trainer that cannot raises InvalidDeclaration.
-        Scratch files, if any, go below ``work_folder``.
+        Scratch files, if any, go below ``work_folder``. What is left there by a fit that was killed may serve the next
+        one only if that has the same arguments.
         """
         ...
 
 
-def trainer_named(choice: "str | Trainer | type[Trainer]") -> Trainer:
-    """Return the trainer a use case names or declares; raise InvalidDeclaration for one there is not."""
+def trainer_named(choice: "str | Trainer | type[Trainer]", launch: Launch | None = None) -> Trainer:
+    """Return the trainer a use case names or declares; raise InvalidDeclaration for one there is not.
+
+    ``launch`` is for a training that shall survive a kill; a trial of a study has none. Only Lightning trains in
+    several processes: InvalidDeclaration for another trainer there.
+    """
     from ml_assets.core.trainers.keras import KerasTrainer
     from ml_assets.core.trainers.lightning import LightningTrainer
     from ml_assets.core.trainers.sklearn_interface import SklearnTrainer
 
+    if launch is not None and launch.n_processes > 1 and choice != "lightning":
+        raise InvalidDeclaration(
+            f"{launch.n_processes} processes were launched, and the trainer {name_of(choice)!r} trains in one; "
+            "start it without torchrun, or choose lightning"
+        )
     trainers: dict[str, Callable[[], Trainer]] = {
         "keras": KerasTrainer,
-        "lightning": LightningTrainer,
+        "lightning": lambda: LightningTrainer(launch),
         "sklearn": SklearnTrainer,
     }
     if not isinstance(choice, str):

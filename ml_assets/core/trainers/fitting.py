@@ -4,6 +4,7 @@ Imports torch and Lightning: only ``trainers/lightning.py`` imports this module,
 """
 
 import copy
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -18,7 +19,14 @@ from ml_assets.core.trainers.slices import Batch
 
 
 class TabularModule(pl.LightningModule):
-    """Trains a network on log loss, a regression on squared error, with AdamW and one learning-rate cycle."""
+    """Trains a network on log loss, a regression on squared error, with AdamW and one learning-rate cycle.
+
+    ``earlier_optimizer`` and ``earlier_schedule`` are the states that a resumed training goes on with.
+    """
+
+    _train_loss: Tensor
+    _validation_loss: Tensor
+    _n_rows: Tensor
 
     def __init__(
         self,
@@ -35,10 +43,13 @@ class TabularModule(pl.LightningModule):
         self._weight_decay = weight_decay
         self._unseen_share = unseen_share
         self._n_steps = n_steps
-        self._train_loss = torch.zeros(())
-        self._validation_loss = torch.zeros(())
-        self._n_rows = torch.zeros(2)
+        # Buffers, so that they lie where the network lies; not in a state, as each epoch begins with zeros.
+        self.register_buffer("_train_loss", torch.zeros(()), persistent=False)
+        self.register_buffer("_validation_loss", torch.zeros(()), persistent=False)
+        self.register_buffer("_n_rows", torch.zeros(2), persistent=False)
         self.epochs: list[Epoch] = []
+        self.earlier_optimizer: dict[str, Any] | None = None
+        self.earlier_schedule: dict[str, Any] = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch in which a small share of the categories is taken for unseen."""
@@ -59,14 +70,20 @@ class TabularModule(pl.LightningModule):
         self._n_rows[1] += len(labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Record the epoch and offer its validation loss to the callbacks."""
+        """Record the epoch, over all processes, and offer its validation loss to the callbacks.
+
+        Every process judges all of validation, so all of them have the same loss and stop at the same epoch.
+        """
+        sums = torch.stack([self._train_loss, self._validation_loss, *self._n_rows])
+        train_loss, validation_loss, n_train, n_validation = self.trainer.strategy.reduce(sums, reduce_op="sum")
         epoch = Epoch(
-            number=self.current_epoch + 1,
-            train_loss=self._told(self._train_loss / self._n_rows[0]),
-            validation_loss=self._told(self._validation_loss / self._n_rows[1]),
+            number=len(self.epochs) + 1,
+            train_loss=self._told(train_loss / n_train),
+            validation_loss=self._told(validation_loss / n_validation),
         )
         self.epochs.append(epoch)
-        self._train_loss, self._validation_loss, self._n_rows = torch.zeros(()), torch.zeros(()), torch.zeros(2)
+        for total in (self._train_loss, self._validation_loss, self._n_rows):
+            total.zero_()
         self.log("validation_loss", epoch.validation_loss)
 
     def _loss(self, answers: Tensor, labels: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -90,20 +107,19 @@ class TabularModule(pl.LightningModule):
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self._learning_rate, total_steps=self._n_steps, pct_start=0.15
         )
+        if self.earlier_optimizer is not None:
+            optimizer.load_state_dict(self.earlier_optimizer)
+            schedule.load_state_dict(self.earlier_schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class BestWeights(pl.Callback):
-    """Keeps the weights of the epoch with the lowest validation loss, in memory, and reports every epoch.
-
-    There is no checkpoint file: Lightning's are pickles, and a fit killed half-way gives the undisturbed model only if
-    it starts again from its seed.
-    """
+    """Keeps the weights of the epoch with the lowest validation loss, in memory, and reports every epoch."""
 
     def __init__(self, on_epoch: OnEpoch) -> None:
         super().__init__()
         self._on_epoch = on_epoch
-        self._lowest = float("inf")
+        self.lowest = float("inf")
         self.state: dict[str, Tensor] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -111,8 +127,8 @@ class BestWeights(pl.Callback):
         if not isinstance(pl_module, TabularModule):
             raise TypeError(f"expected a TabularModule, got {type(pl_module).__name__}")
         epoch = pl_module.epochs[-1]
-        if epoch.validation_loss < self._lowest:
-            self._lowest = epoch.validation_loss
+        if epoch.validation_loss < self.lowest:
+            self.lowest = epoch.validation_loss
             self.state = copy.deepcopy(pl_module.network.state_dict())
         metrics = {"train_loss": epoch.train_loss, "validation_loss": epoch.validation_loss}
         self._on_epoch(epoch.number, metrics)

@@ -71,7 +71,7 @@ class KerasNetwork:
         self._embeddings = [
             layers.Embedding(
                 cardinality,
-                min(embedding_size, cardinality),
+                embedding_size,
                 embeddings_initializer=keras.initializers.RandomNormal(stddev=0.1, seed=_seed(seed, 0, number)),
             )
             for number, cardinality in enumerate(cardinalities)

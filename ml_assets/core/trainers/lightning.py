@@ -13,10 +13,17 @@ from msgspec import Meta
 
 from ml_assets.core.encoding import Coded, Signature, Vocabulary
 from ml_assets.core.trainers import Epoch, Hyperparameters, Labelled, OnEpoch, WarmStart, versions_of
+from ml_assets.core.trainers.checkpoints import Checkpoints, fit_key
+from ml_assets.core.trainers.launch import ONE_PROCESS, Launch
 from ml_assets.core.trainers.refusals import refuse_nan_loss, refuse_unlearnable, settings_of
+from ml_assets.core.trainers.warm_start import fill_absent
 
 if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import Callback
+
     from ml_assets.core.trainers.network import TabularNetwork
+    from ml_assets.core.trainers.resuming import Progress
     from ml_assets.core.trainers.slices import SlicingLoader
 
 _PREDICTION_ROWS = 8192
@@ -34,7 +41,7 @@ class LightningSettings:
 
     Attributes:
         layer_sizes: units of the hidden layers, separated by commas.
-        embedding_size: numbers per category, at most its cardinality.
+        embedding_size: numbers per category.
         n_bins: quantile bins per number.
         dropout: share of hidden units switched off in training.
         unseen_share: share of the categories taken for unseen in training.
@@ -111,7 +118,15 @@ class FittedNetwork:
 
 
 class LightningTrainer:
-    """Fits a tabular network with PyTorch Lightning."""
+    """Fits a tabular network with PyTorch Lightning, in one process or in those of a launch together.
+
+    With a launch it also keeps checkpoints below the work folder: the same fit, killed and called again, goes on after
+    its last epoch and ends with the same weights, bit by bit. Without one (a trial of a study) it keeps none.
+    """
+
+    def __init__(self, launch: Launch | None = None) -> None:
+        self._is_resumable = launch is not None
+        self._launch = launch or ONE_PROCESS
 
     def resolve(self, hyperparameters: Hyperparameters) -> Hyperparameters:
         """Return all hyperparameters, defaults filled in; raise InvalidDeclaration for an unknown or unusable one."""
@@ -131,49 +146,103 @@ class LightningTrainer:
         work_folder: Path,
     ) -> FittedNetwork:
         """Fit on train, stop early by validation, and return the network of the best epoch."""
-        import pytorch_lightning as pl
         import torch
-        from pytorch_lightning.callbacks import EarlyStopping
-
-        from ml_assets.core.trainers.fitting import BestWeights, TabularModule
 
         settings = _settings(hyperparameters)
         refuse_unlearnable(train, validation, task=signature.output.task)
+        checkpoints = None
+        if self._is_resumable:
+            from ml_assets.core.trainers.resuming import Progress
+
+            decisive = {**asdict(settings), "seed": seed, "n_processes": self._launch.n_processes}
+            libraries = versions_of("pytorch-lightning", "torch")
+            key = fit_key(train, validation, warm_start, settings=decisive, libraries=libraries)
+            checkpoints = Checkpoints(work_folder, key=key, kind=Progress)
         with _quiet_and_deterministic(seed):
             network, is_warm = _network(train, signature, vocabulary, settings, warm_start)
-            batch_rows = min(settings.batch_rows, max(_SMALLEST_BATCH, len(train.labels) // _STEPS_PER_EPOCH))
-            batches = loader(train, batch_rows=batch_rows, is_shuffled=True)
-            module = TabularModule(
-                network,
-                learning_rate=settings.learning_rate * (settings.warm_start_factor if is_warm else 1.0),
-                weight_decay=settings.weight_decay,
-                unseen_share=settings.unseen_share,
-                n_steps=len(batches) * settings.n_epochs,
-            )
-            best = BestWeights(on_epoch)
-            trainer = pl.Trainer(
-                accelerator=settings.accelerator,
-                devices=1,
-                deterministic=True,
-                max_epochs=settings.n_epochs,
-                num_sanity_val_steps=0,
-                callbacks=[best, EarlyStopping("validation_loss", patience=settings.patience)],
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                default_root_dir=work_folder,
-            )
-            trainer.fit(module, batches, loader(validation, batch_rows=_PREDICTION_ROWS, is_shuffled=False))
-            refuse_nan_loss(module.epochs, hyperparameters=asdict(settings), task=signature.output.task)
-            network.load_state_dict(best.state)
-        return FittedNetwork(
-            network=network.to(torch.device("cpu")).eval(), history=tuple(module.epochs), is_warm_started=is_warm
+            initial = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+            epochs = self._train(network, train, validation, settings, seed, is_warm, on_epoch, checkpoints)
+            refuse_nan_loss(epochs, hyperparameters=asdict(settings), task=signature.output.task)
+            network = network.to(torch.device("cpu")).eval()
+            fill_absent(network, initial, train, is_warm=is_warm)
+        return FittedNetwork(network=network, history=epochs, is_warm_started=is_warm)
+
+    def _train(
+        self,
+        network: "TabularNetwork",
+        train: Labelled,
+        validation: Labelled,
+        settings: LightningSettings,
+        seed: int,
+        is_warm: bool,
+        on_epoch: OnEpoch,
+        checkpoints: "Checkpoints[Progress] | None",
+    ) -> tuple[Epoch, ...]:
+        """Train in place, from the newest checkpoint on, and leave the weights of the best epoch."""
+        from pytorch_lightning.callbacks import EarlyStopping
+
+        from ml_assets.core.trainers.fitting import BestWeights, TabularModule
+        from ml_assets.core.trainers.resuming import EpochSeeds, KeptCheckpoints, go_on_from, refuse_disagreement
+
+        batch_rows = min(settings.batch_rows, max(_SMALLEST_BATCH, len(train.labels) // _STEPS_PER_EPOCH))
+        share = self._launch.rank, self._launch.n_processes
+        batches = loader(train, batch_rows=batch_rows, is_shuffled=True, seed=seed, share=share)
+        module = TabularModule(
+            network,
+            learning_rate=settings.learning_rate * (settings.warm_start_factor if is_warm else 1.0),
+            weight_decay=settings.weight_decay,
+            unseen_share=settings.unseen_share,
+            n_steps=len(batches) * settings.n_epochs,
         )
+        best = BestWeights(on_epoch)
+        # At the end of validation: a checkpoint, written at the end of the epoch, holds what it found.
+        stopping = EarlyStopping("validation_loss", patience=settings.patience, check_on_train_epoch_end=False)
+        callbacks: list[Callback] = [EpochSeeds(batches, seed=seed, rank=self._launch.rank), best, stopping]
+        has_stopped = False
+        if checkpoints:
+            callbacks.append(KeptCheckpoints(checkpoints, best, stopping))
+            newest = checkpoints.newest()
+            has_stopped = newest is not None and go_on_from(newest, module, best, stopping)
+        refuse_disagreement(self._launch, len(module.epochs))
+        n_left = 0 if has_stopped else settings.n_epochs - len(module.epochs)
+        if n_left:
+            trainer = _lightning(callbacks, settings, self._launch, n_epochs=n_left)
+            trainer.fit(module, batches, loader(validation, batch_rows=_PREDICTION_ROWS, is_shuffled=False))
+        # Where every loss was NaN there is no best epoch.
+        if best.state:
+            network.load_state_dict(best.state)
+        return tuple(module.epochs)
 
 
-def loader(examples: Labelled, *, batch_rows: int, is_shuffled: bool) -> "SlicingLoader":
-    """Return the batches of these examples."""
+def _lightning(
+    callbacks: "list[Callback]", settings: LightningSettings, launch: Launch, *, n_epochs: int
+) -> "pl.Trainer":
+    """Return Lightning's own trainer: silent, deterministic, without its checkpoints, which are pickles."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.strategies import DDPStrategy
+
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=launch.n_per_node,
+        num_nodes=launch.n_nodes,
+        # The only buffers are constants, and sums that each process has of its own.
+        strategy=DDPStrategy(broadcast_buffers=False) if launch.n_processes > 1 else "auto",
+        use_distributed_sampler=False,
+        deterministic=True,
+        max_epochs=n_epochs,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def loader(
+    examples: Labelled, *, batch_rows: int, is_shuffled: bool, seed: int = 0, share: tuple[int, int] = (0, 1)
+) -> "SlicingLoader":
+    """Return the batches of these examples, or a share of each; shuffled ones in an order of seed and epoch."""
     import torch
 
     from ml_assets.core.trainers.slices import SlicingLoader
@@ -184,6 +253,8 @@ def loader(examples: Labelled, *, batch_rows: int, is_shuffled: bool) -> "Slicin
         torch.from_numpy(examples.labels),
         batch_rows=batch_rows,
         is_shuffled=is_shuffled,
+        seed=seed,
+        share=share,
     )
 
 

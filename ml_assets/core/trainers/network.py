@@ -83,14 +83,12 @@ class TabularNetwork(nn.Module):
         if label_scale:
             self.register_buffer("label_mean", torch.tensor(label_scale[0], dtype=torch.float32))
             self.register_buffer("label_spread", torch.tensor(label_scale[1], dtype=torch.float32))
-        sizes = [min(embedding_size, cardinality) for cardinality in cardinalities]
-        self.embeddings = nn.ModuleList(
-            nn.Embedding(cardinality, size) for cardinality, size in zip(cardinalities, sizes, strict=True)
-        )
+        # As wide for few categories as for many: a vocabulary that grows must leave the shape of the layers alone.
+        self.embeddings = nn.ModuleList(nn.Embedding(cardinality, embedding_size) for cardinality in cardinalities)
         for embedding in self.embeddings:
             nn.init.normal_(embedding.weight, std=0.1)  # pyright: ignore[reportArgumentType] # ModuleList is untyped
         layers: list[nn.Module] = []
-        n_in = lower.size + lower.shape[0] + sum(sizes)
+        n_in = lower.size + lower.shape[0] + embedding_size * len(cardinalities)
         for n_out in layer_sizes:
             layers += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
             n_in = n_out

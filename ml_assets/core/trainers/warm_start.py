@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ml_assets.core.encoding import Signature, Vocabulary
-from ml_assets.core.trainers import WarmStart
+from ml_assets.core.encoding import UNSEEN_CODE, Signature, Vocabulary
+from ml_assets.core.trainers import Labelled, WarmStart
 
 if TYPE_CHECKING:
     from ml_assets.core.trainers.network import TabularNetwork
@@ -22,6 +22,38 @@ def take_over(network: "TabularNetwork", signature: Signature, vocabulary: Vocab
         return False
     network.load_state_dict({name: torch.from_numpy(array) for name, array in earlier.items()})
     return True
+
+
+def fill_absent(
+    network: "TabularNetwork", initial: Mapping[str, np.ndarray], train: Labelled, *, is_warm: bool
+) -> None:
+    """Settle the embeddings of a fitted network of torch whose categories have no row in train, as ``filled`` does."""
+    import torch
+
+    state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    settled = filled(state, initial, train, is_warm=is_warm)
+    network.load_state_dict({name: torch.from_numpy(np.asarray(array)) for name, array in settled.items()})
+
+
+def filled(
+    state: Mapping[str, np.ndarray], initial: Mapping[str, np.ndarray], train: Labelled, *, is_warm: bool
+) -> Mapping[str, np.ndarray]:
+    """Return the state of a fitted network with the embeddings of categories that have no row in train settled.
+
+    Such a category is known from the champion's days. After a warm start it keeps the champion's embedding, to the last
+    bit: without rows, weight decay alone would have moved it. In a cold model it answers as an unseen one, whose
+    embedding was trained, instead of at random.
+    """
+    settled = dict(state)
+    for column in range(train.inputs.categorical.shape[1]):
+        name = f"embeddings.{column}.weight"
+        has_rows = np.zeros(len(state[name]), dtype=bool)
+        has_rows[train.inputs.categorical[:, column]] = True
+        has_rows[: UNSEEN_CODE + 1] = True  # null and unseen are no categories of the vocabulary
+        if not has_rows.all():
+            settled[name] = state[name].copy()
+            settled[name][~has_rows] = initial[name][~has_rows] if is_warm else state[name][UNSEEN_CODE]
+    return settled
 
 
 def taken_over(

@@ -31,6 +31,7 @@ from ml_assets.core.reports.charts import (
 from ml_assets.core.slices import SliceQuality
 from ml_assets.core.spec import PromotionRule
 from ml_assets.core.studies import TrialRecord
+from ml_assets.core.trainers.starts import StartOutcome, WarmStartRecord
 
 SCRIPT = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 LAST_DAY = date(2013, 7, 5)
@@ -402,3 +403,24 @@ def test_parameters_are_drawn_from_the_most_important_down():
     svg = chart_svg(spec, name="importance")
     assert svg.index("learning_rate") < svg.index("dropout") < svg.index("n_epochs")
     assert [row["share"] for row in spec["datasets"]["rows"]] == [0.7, 0.2, 0.1]
+
+
+def test_a_candidate_shows_what_the_champions_weights_were_worth():
+    cold = StartOutcome(validation_loss=0.48123, n_epochs=5, best_epoch=4, epochs_to_other=None)
+    warm = StartOutcome(validation_loss=0.47001, n_epochs=3, best_epoch=2, epochs_to_other=1)
+    text = Page(candidate(warm_start=WarmStartRecord(chosen="warm", reason="", cold=cold, warm=warm))).text
+    assert "validation chose the warm one" in text
+    # The cold one was best in epoch 4; the warm one had that loss in epoch 1.
+    assert "The warm one reached the loss the cold one had at its best 3 epochs earlier." in text
+    assert text.index("warm0.47001321") < text.index("cold0.4812354\N{EM DASH}")
+
+    late = replace(warm, epochs_to_other=5)
+    text = Page(candidate(warm_start=WarmStartRecord(chosen="cold", reason="", cold=cold, warm=late))).text
+    assert "at its best 1 epoch later." in text
+    never = replace(warm, epochs_to_other=None)
+    text = Page(candidate(warm_start=WarmStartRecord(chosen="cold", reason="", cold=cold, warm=never))).text
+    assert "The warm one never reached the loss the cold one had at its best." in text
+
+    alone = Page(candidate(warm_start=WarmStartRecord(chosen="cold", reason="it has no weights", cold=cold))).text
+    assert "Trained from nothing: it has no weights." in alone
+    assert "Cold or warm" not in Page(candidate()).text
