@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ml_assets.core import package as packages
-from ml_assets.core.coded_sets import CodedSet, code_training_set
+from ml_assets.core.coded_sets import CodedSet, RecordsFolder, code_training_set
 from ml_assets.core.encoding import Signature, Vocabulary
 from ml_assets.core.errors import DataMissing, PackageRefused
 from ml_assets.core.evaluation import evaluate, evaluate_baselines, log_loss
@@ -63,6 +63,7 @@ def train_candidate(
     parent: ModelPackage | None,
     on_epoch: OnEpoch,
     work_folder: Path,
+    records: RecordsFolder | None = None,
 ) -> TrainedCandidate:
     """Fit the use case's trainer on a training set and save the model as a verified package.
 
@@ -109,7 +110,8 @@ def train_candidate(
     summary: Mapping[str, float] = {}
     try:
         signature = Signature.of(inputs, use_case.output)
-        coded = code_training_set(training_set, signature, Vocabulary.of(training_set.train, signature))
+        vocabulary = Vocabulary.of(training_set.train, signature)
+        coded = code_training_set(training_set, signature, vocabulary, folder=records)
         refuse_unlearnable(coded.train, coded.validation)
         fitted = trainer.fit(
             coded.train,

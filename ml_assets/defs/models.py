@@ -17,6 +17,7 @@ from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, WEEKLY_FRESHNESS, as_of_day, day_starts_at
 from ml_assets.core import promotion, registry, training_sets
 from ml_assets.core.candidates import TrainedCandidate, candidate_of, train_candidate
+from ml_assets.core.coded_sets import RecordsFolder
 from ml_assets.core.encoding import Coded, encode
 from ml_assets.core.evaluation import CalibrationBin, calibration_curve
 from ml_assets.core.feature_views import FeatureView
@@ -98,7 +99,8 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
         def on_epoch(number: int, metrics: Mapping[str, float]) -> None:
             context.log.info(f"epoch {number}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
 
-        work = Environment.current().work_folder
+        environment = Environment.current()
+        work = environment.work_folder
         work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=work) as folder:
             trained = train_candidate(
@@ -111,6 +113,7 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
                 parent=champion if config.is_warm_started else None,
                 on_epoch=on_epoch,
                 work_folder=Path(folder),
+                records=RecordsFolder(kept=environment.records_folder, work=Path(folder)),
             )
         evidence = _evidence(trained.package, champion, training_set, use_case)
         verdict = verdict_on(trained.package, evidence, training_set, use_case)

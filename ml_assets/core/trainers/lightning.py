@@ -12,12 +12,14 @@ import numpy as np
 from msgspec import Meta
 
 from ml_assets.core.encoding import Coded, Signature, Vocabulary
+from ml_assets.core.records import RecordedInputs, numbers_to_look_at
 from ml_assets.core.trainers import Epoch, Hyperparameters, Labelled, OnEpoch, WarmStart, versions_of
 from ml_assets.core.trainers.refusals import refuse_nan_loss, refuse_unlearnable, settings_of
 
 if TYPE_CHECKING:
     from ml_assets.core.trainers.network import TabularNetwork
     from ml_assets.core.trainers.slices import SlicingLoader
+    from ml_assets.core.trainers.streaming import StreamingLoader
 
 _PREDICTION_ROWS = 8192
 # Judgement: below 100 steps an epoch a small training set would hardly move the weights.
@@ -172,12 +174,17 @@ class LightningTrainer:
         )
 
 
-def loader(examples: Labelled, *, batch_rows: int, is_shuffled: bool) -> "SlicingLoader":
-    """Return the batches of these examples."""
+def loader(examples: Labelled, *, batch_rows: int, is_shuffled: bool) -> "SlicingLoader | StreamingLoader":
+    """Return the batches of these examples: slices of arrays, or what is read from a file larger than the memory."""
     import torch
 
     from ml_assets.core.trainers.slices import SlicingLoader
+    from ml_assets.core.trainers.streaming import StreamingLoader
 
+    if isinstance(examples.inputs, RecordedInputs):
+        return StreamingLoader(
+            examples.inputs, batch_rows=batch_rows, is_shuffled=is_shuffled, seed=torch.initial_seed()
+        )
     return SlicingLoader(
         torch.from_numpy(examples.inputs.numeric),
         torch.from_numpy(examples.inputs.categorical),
@@ -202,7 +209,7 @@ def _network(
     from ml_assets.core.trainers.network import TabularNetwork, bin_edges
     from ml_assets.core.trainers.warm_start import take_over
 
-    lower, width = bin_edges(train.inputs.numeric, settings.n_bins)
+    lower, width = bin_edges(numbers_to_look_at(train.inputs), settings.n_bins)
     network = TabularNetwork(
         lower,
         width,
