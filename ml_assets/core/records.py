@@ -126,7 +126,7 @@ class RecordFile:
         n_own = len(self) // n_shares
         pieces = self._pieces(blocks, rank * n_own, (rank + 1) * n_own)
         draw = np.random.default_rng([seed, epoch, 1 + rank])
-        buffer_rows = max(batch_rows, memory_bytes // self._row_bytes)
+        buffer_rows = max(2 * batch_rows, memory_bytes // self._row_bytes)
         waiting = self._empty(0)
         for filling in _fillings(pieces, buffer_rows - batch_rows + 1):
             buffer = self._decoded(filling, before=waiting)
