@@ -50,25 +50,33 @@ class RecordsFolder:
 def code_training_set(
     training_set: TrainingSet, signature: Signature, vocabulary: Vocabulary, *, folder: RecordsFolder | None = None
 ) -> CodedSet:
-    """Code the parts of a training set; labels as float32, 0 and 1 where they are booleans.
-
-    With a ``folder`` each part is coded once for all trainings, trials and processes, and read from its file; without,
-    it is coded in memory. The arrays are the same, bit by bit. Those of a part that are larger than the folder's
-    ``memory_bytes`` are not decoded before they are asked for: see ``RecordedInputs``.
-    """
-
-    def labelled(part: Part) -> Labelled:
-        table: pa.Table = getattr(training_set, part)
-        if folder is None:
-            labels = table["label"].to_numpy().astype(np.float32)
-            return Labelled(inputs=encode(table, signature, vocabulary), labels=labels)
-        file = _recorded(training_set, part, signature, vocabulary, folder)
-        if file.decoded_bytes > folder.memory_bytes:
-            return Labelled(inputs=RecordedInputs(file, memory_bytes=folder.memory_bytes), labels=file.labels())
-        return Labelled(inputs=file.coded(), labels=file.labels())
-
-    parts = {part: labelled(part) for part in PARTS}
+    """Code the parts of a training set, each as ``code_part`` does."""
+    parts = {part: code_part(training_set, part, signature, vocabulary, folder=folder) for part in PARTS}
     return CodedSet(signature=signature, vocabulary=vocabulary, **parts)
+
+
+def code_part(
+    training_set: TrainingSet,
+    part: Part,
+    signature: Signature,
+    vocabulary: Vocabulary,
+    *,
+    folder: RecordsFolder | None = None,
+) -> Labelled:
+    """Code one part of a training set; labels as float32, 0 and 1 where they are booleans.
+
+    With a ``folder`` it is coded once for all trainings, trials and processes, and read from its file; without, it is
+    coded in memory. The arrays are the same, bit by bit. Those that are larger than the folder's ``memory_bytes`` are
+    not decoded before they are asked for: see ``RecordedInputs``.
+    """
+    if folder is None:
+        table: pa.Table = getattr(training_set, part)
+        labels = table["label"].to_numpy().astype(np.float32)
+        return Labelled(inputs=encode(table, signature, vocabulary), labels=labels)
+    file = _recorded(training_set, part, signature, vocabulary, folder)
+    is_larger = file.decoded_bytes > folder.memory_bytes
+    inputs = RecordedInputs(file, memory_bytes=folder.memory_bytes) if is_larger else file.coded()
+    return Labelled(inputs=inputs, labels=file.labels())
 
 
 def _recorded(

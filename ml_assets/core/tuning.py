@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ml_assets.core.coded_sets import RecordsFolder, code_training_set
+from ml_assets.core.coded_sets import RecordsFolder, code_part
 from ml_assets.core.encoding import Signature, Vocabulary
 from ml_assets.core.errors import BadInput, DataMissing, InvalidDeclaration
 from ml_assets.core.evaluation import log_loss
@@ -223,13 +223,12 @@ def _task(
     defaults, space = _defaults_and_space(use_case)
     signature = Signature.of(inputs, use_case.output)
     vocabulary = Vocabulary.of(training_set.train, signature)
-    coded = code_training_set(training_set, signature, vocabulary, folder=records)
     task = _Task(
         trainer=trainer_named(use_case.trainer),
         signature=signature,
         vocabulary=vocabulary,
-        train=coded.train,
-        validation=coded.validation,
+        train=code_part(training_set, "train", signature, vocabulary, folder=records),
+        validation=code_part(training_set, "validation", signature, vocabulary, folder=records),
         defaults=defaults,
         first={name: defaults[name] for name in space},
         seed=use_case.seed,
