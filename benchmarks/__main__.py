@@ -12,6 +12,7 @@ import tempfile
 BENCHMARKS = {
     "model_quality": "October to December 2013, predicted by a model trained on the months before",
     "point_in_time": "the point-in-time join beside its peers and the cost of reading and writing",
+    "records": "feeding a training from disk beside Parquet, WebDataset and HF datasets",
     "training_loader": "one training epoch beside a bare loop",
     "tuning": "what a search costs beside its trainings, by where the study is kept",
     "running_day": "loading the code location; one more day in a running replay",

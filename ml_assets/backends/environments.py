@@ -84,6 +84,11 @@ class Environment:
         return self.work_folder / "candidates"
 
     @property
+    def records_folder(self) -> Path:
+        """The folder of coded training sets, on this machine's disk whatever the store: written again when removed."""
+        return self.home / "records"
+
+    @property
     def dbt_project_folder(self) -> Path:
         """The dbt project of this repository."""
         return _root() / "dbt_project"

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ml_assets.core import package as packages
-from ml_assets.core.coded_sets import CodedSet
+from ml_assets.core.coded_sets import CodedSet, RecordsFolder
 from ml_assets.core.errors import DataMissing, PackageRefused
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.fingerprints import environment_hash
@@ -61,6 +61,7 @@ def train_candidate(
     on_epoch: OnEpoch,
     work_folder: Path,
     launch: Launch = ONE_PROCESS,
+    records: RecordsFolder | None = None,
 ) -> TrainedCandidate:
     """Fit the use case's trainer on a training set and save the model as a verified package.
 
@@ -102,7 +103,9 @@ def train_candidate(
 
     summary: Mapping[str, float] = {}
     try:
-        coded, done = fit_starts(training_set, use_case, inputs, recipe, parent, report, work_folder, launch)
+        coded, done = fit_starts(
+            training_set, use_case, inputs, recipe, parent, report, work_folder, launch, records=records
+        )
         package = _package(training_set, use_case, inputs, recipe, coded, done, store, launch)
         store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
         clear_checkpoints(work_folder / use_case.name, version)
@@ -128,6 +131,7 @@ def assist_training(
     parent: ModelPackage | None,
     work_folder: Path,
     launch: Launch,
+    records: RecordsFolder | None = None,
 ) -> None:
     """Take part in a ``train_candidate`` of the launch's first process: the same fits, nothing written."""
     recipe = recipe_of(training_set, use_case, store, code_version, parent)
@@ -137,7 +141,7 @@ def assist_training(
     def ignore(start: StartName, epoch: int, metrics: Mapping[str, float]) -> None:
         """Leave reporting to the first process."""
 
-    fit_starts(training_set, use_case, inputs, recipe, parent, ignore, work_folder, launch)
+    fit_starts(training_set, use_case, inputs, recipe, parent, ignore, work_folder, launch, records=records)
 
 
 def candidate_of(store: ArtifactStore, use_case_name: str, as_of: date) -> str:

@@ -114,20 +114,30 @@ class Coded:
 
 def encode(table: pa.Table, signature: Signature, vocabulary: Vocabulary) -> Coded:
     """Return the arrays of these examples. A boolean is 0 or 1. Raises BadInput for a missing or retyped column."""
-    absent = [c.name for c in (*signature.numeric, *signature.categorical) if c.name not in table.column_names]
-    if absent:
-        raise BadInput(f"the examples lack the columns {absent} that the model reads; materialize the examples again")
+    refuse_absent(table, [column.name for column in (*signature.numeric, *signature.categorical)])
     numeric = np.empty((table.num_rows, len(signature.numeric)), dtype=np.float32)
     for position, column in enumerate(signature.numeric):
         numeric[:, position] = numbers_of(table, column.name)
     categorical = np.empty((table.num_rows, len(signature.categorical)), dtype=np.int64)
     for position, column in enumerate(signature.categorical):
-        text = text_of(table, column.name)
-        known = pc.SetLookupOptions(value_set=pa.array(vocabulary.values[column.name], type=pa.string()))
-        found = pc.call_function("index_in", [text], known).fill_null(UNSEEN_CODE - _FIRST_CODE).to_numpy()
-        is_null = pc.call_function("equal", [text.fill_null(""), pa.scalar("")]).to_numpy()
-        categorical[:, position] = np.where(is_null, NULL_CODE, found + _FIRST_CODE)
+        categorical[:, position] = codes_of(table, column.name, vocabulary)
     return Coded(numeric=numeric, categorical=categorical)
+
+
+def refuse_absent(table: pa.Table, names: Sequence[str]) -> None:
+    """Raise BadInput where the examples lack one of these columns."""
+    absent = [name for name in names if name not in table.column_names]
+    if absent:
+        raise BadInput(f"the examples lack the columns {absent} that the model reads; materialize the examples again")
+
+
+def codes_of(table: pa.Table, name: str, vocabulary: Vocabulary) -> np.ndarray:
+    """Return a column of text as its codes, int64 [n]; raise BadInput for another type."""
+    text = text_of(table, name)
+    known = pc.SetLookupOptions(value_set=pa.array(vocabulary.values[name], type=pa.string()))
+    found = pc.call_function("index_in", [text], known).fill_null(UNSEEN_CODE - _FIRST_CODE).to_numpy()
+    is_null = pc.call_function("equal", [text.fill_null(""), pa.scalar("")]).to_numpy()
+    return np.where(is_null, NULL_CODE, found + _FIRST_CODE).astype(np.int64)
 
 
 def numbers_of(table: pa.Table, name: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from ml_assets.core import registry
-from ml_assets.core.coded_sets import CodedSet, code_training_set
+from ml_assets.core.coded_sets import CodedSet, RecordsFolder, code_training_set
 from ml_assets.core.encoding import Signature, Vocabulary
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.package import ModelPackage, Recipe, load_package
@@ -51,13 +51,16 @@ def fit_starts(
     on_epoch: OnStartEpoch,
     work_folder: Path,
     launch: Launch,
+    *,
+    records: RecordsFolder | None = None,
 ) -> tuple[CodedSet, Started]:
     """Code the training set, with what the champion knew where it lends its weights, and fit from each start."""
     trainer = trainer_named(use_case.trainer, launch)
     signature = Signature.of(inputs, use_case.output)
     lent, not_lent = lent_by(parent, training_set)
     known = lent.vocabulary if lent else None
-    coded = code_training_set(training_set, signature, Vocabulary.of(training_set.train, signature, known))
+    vocabulary = Vocabulary.of(training_set.train, signature, known)
+    coded = code_training_set(training_set, signature, vocabulary, folder=records)
     refuse_unlearnable(coded.train, coded.validation, task=use_case.task)
 
     def fit(start: StartName, warm_start: WarmStart | None) -> FittedModel:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
-from ml_assets.core.encoding import Signature, Vocabulary, encode
+from ml_assets.core.coded_sets import RecordsFolder, code_part
+from ml_assets.core.encoding import Signature, Vocabulary
 from ml_assets.core.errors import BadInput, DataMissing, InvalidDeclaration
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.fingerprints import json_hash
@@ -96,6 +96,7 @@ def tune(
     seconds_now: Callable[[], float],
     on_trial: OnTrial,
     work_folder: Path,
+    records: RecordsFolder | None = None,
 ) -> TuningOutcome:
     """Go on with the study of this training set until the budget is used, and return what it has come to.
 
@@ -104,7 +105,7 @@ def tune(
     ended, and how many of the budget's trials are taken. A trial that raises is recorded as failed; one with the
     defaults gives up the search. Raises DataMissing where no trial is complete yet.
     """
-    task, space = _task(training_set, use_case, inputs, work_folder)
+    task, space = _task(training_set, use_case, inputs, work_folder, records)
     study = studies.open(study_name(use_case, training_set), space=space, first=task.first, settings=settings)
     n_own = search(
         study,
@@ -212,23 +213,22 @@ def _validation_loss(trial: Trial, task: _Task, on_epoch: Callable[[int, Mapping
 
 
 def _task(
-    training_set: TrainingSet, use_case: UseCase, inputs: Sequence[Feature], work_folder: Path
+    training_set: TrainingSet,
+    use_case: UseCase,
+    inputs: Sequence[Feature],
+    work_folder: Path,
+    records: RecordsFolder | None,
 ) -> tuple[_Task, SearchSpace]:
     """Code train and validation as a candidate's would be, and lay out what is varied."""
     defaults, space = _defaults_and_space(use_case)
     signature = Signature.of(inputs, use_case.output)
     vocabulary = Vocabulary.of(training_set.train, signature)
-
-    def labelled(table: pa.Table) -> Labelled:
-        labels = table["label"].to_numpy().astype(np.float32)
-        return Labelled(inputs=encode(table, signature, vocabulary), labels=labels)
-
     task = _Task(
         trainer=trainer_named(use_case.trainer),
         signature=signature,
         vocabulary=vocabulary,
-        train=labelled(training_set.train),
-        validation=labelled(training_set.validation),
+        train=code_part(training_set, "train", signature, vocabulary, folder=records),
+        validation=code_part(training_set, "validation", signature, vocabulary, folder=records),
         defaults=defaults,
         first={name: defaults[name] for name in space},
         seed=use_case.seed,

@@ -15,6 +15,7 @@ from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, WEEKLY_FRESHNESS, as_of_day, day_starts_at
 from ml_assets.core import promotion, registry, training_sets
 from ml_assets.core.candidates import TrainedCandidate, candidate_of, train_candidate
+from ml_assets.core.coded_sets import RecordsFolder
 from ml_assets.core.encoding import Coded, encode
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.holdout import evidence_on
@@ -81,6 +82,7 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
         def on_epoch(number: int, metrics: Mapping[str, float]) -> None:
             context.log.info(f"epoch {number}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
 
+        environment = Environment.current()
         trained = train_candidate(
             training_set,
             use_case=use_case,
@@ -90,7 +92,8 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
             code_version=code_version_of(use_case),
             parent=champion if config.is_warm_started else None,
             on_epoch=on_epoch,
-            work_folder=Environment.current().trainings_folder,
+            work_folder=environment.trainings_folder,
+            records=RecordsFolder(kept=environment.records_folder, work=environment.work_folder),
         )
         evidence = _evidence(trained.package, champion, training_set, use_case)
         verdict = verdict_on(trained.package, evidence, training_set, use_case)

@@ -13,6 +13,7 @@ from pydantic import Field
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, as_of_day
 from ml_assets.core import training_sets
+from ml_assets.core.coded_sets import RecordsFolder
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.reports import chart_markdown, charts
@@ -97,7 +98,8 @@ def _tuning(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDef
             loss = f"{trial.loss:.4f}" if trial.loss is not None else trial.reason or "-"
             context.log.info(f"trial {trial.number} {trial.state}: {loss} ({n_taken} of {config.n_trials} taken)")
 
-        work = Environment.current().work_folder
+        environment = Environment.current()
+        work = environment.work_folder
         work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=work) as folder:
             outcome = tune(
@@ -110,6 +112,7 @@ def _tuning(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDef
                 seconds_now=time.monotonic,
                 on_trial=on_trial,
                 work_folder=Path(folder),
+                records=RecordsFolder(kept=environment.records_folder, work=Path(folder)),
             )
         path = save_tuned_parameters(store, outcome.tuned)
         yield dg.MaterializeResult(

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from ml_assets.core.fingerprints import json_hash
+from ml_assets.core.records import RecordedInputs
 from ml_assets.core.trainers import Labelled, WarmStart
 
 _LOGGER = logging.getLogger(__name__)
@@ -91,7 +92,10 @@ def fit_key(
     """Return 32 hex digits over the rows, what the fit starts from, and its settings (plain data, seed included)."""
     arrays: list[np.ndarray] = []
     for part in (train, validation):
-        arrays += [part.inputs.numeric, part.inputs.categorical, part.labels]
+        if isinstance(part.inputs, RecordedInputs):
+            arrays.append(np.frombuffer(part.inputs.records.content_hash.encode(), dtype=np.uint8))
+        else:
+            arrays += [part.inputs.numeric, part.inputs.categorical, part.labels]
     weights = sorted(warm_start.weights.items()) if warm_start else []
     names = [name for name, _ in weights] + [warm_start.signature, warm_start.vocabulary] if warm_start else []
     digest = hashlib.sha256(json_hash([settings, libraries, names]).encode())

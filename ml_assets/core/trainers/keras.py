@@ -1,6 +1,6 @@
 """The Keras 3 trainer, on torch: a small MLP of the same shape as Lightning's, so that both share one ONNX graph."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from ml_assets.core.encoding import UNSEEN_CODE, Coded, Signature, Vocabulary
 from ml_assets.core.errors import InvalidDeclaration
+from ml_assets.core.records import RecordedInputs, Rows, numbers_to_look_at
 from ml_assets.core.trainers import Epoch, Hyperparameters, Labelled, OnEpoch, WarmStart, versions_of
 from ml_assets.core.trainers.refusals import refuse_nan_loss, refuse_unlearnable, settings_of
 
@@ -110,7 +111,7 @@ class KerasTrainer:
         from ml_assets.core.trainers.warm_start import taken_over
 
         with _deterministic():
-            lower, width = bin_edges(train.inputs.numeric, settings.n_bins)
+            lower, width = bin_edges(numbers_to_look_at(train.inputs), settings.n_bins)
             network = KerasNetwork(
                 lower,
                 width,
@@ -148,12 +149,12 @@ def _train(
     )
     epochs, best, state = list[Epoch](), 0, dict(network.state())
     for number in range(1, settings.n_epochs + 1):
-        order = draw.permutation(n_rows)
-        codes = train.inputs.categorical[order]
-        # Otherwise the unseen code would keep its random initial embedding: train has no unseen category.
-        codes = np.where(draw.random(codes.shape) < settings.unseen_share, UNSEEN_CODE, codes)
-        inputs = Coded(numeric=train.inputs.numeric[order], categorical=codes)
-        train_loss = network.fit_one_epoch(inputs, train.labels[order], batch_rows=batch_rows)
+        train_loss = 0.0
+        for numeric, categorical, labels in _shuffled(train, draw, batch_rows, epoch=number, seed=seed):
+            # Otherwise the unseen code would keep its random initial embedding: train has no unseen category.
+            codes = np.where(draw.random(categorical.shape) < settings.unseen_share, UNSEEN_CODE, categorical)
+            loss = network.fit_one_epoch(Coded(numeric=numeric, categorical=codes), labels, batch_rows=batch_rows)
+            train_loss += loss * (len(labels) / n_rows)
         losses = {"train_loss": train_loss, "validation_loss": network.loss(validation)}
         epochs.append(Epoch(number=number, **losses))
         refuse_nan_loss(epochs, hyperparameters=asdict(settings), task=network.task)
@@ -164,6 +165,22 @@ def _train(
             break
     network.load(state)
     return tuple(epochs)
+
+
+def _shuffled(train: Labelled, draw: np.random.Generator, batch_rows: int, *, epoch: int, seed: int) -> Iterator[Rows]:
+    """Yield all rows in a new order, at once or where they are larger than the memory in parts of whole batches."""
+    inputs = train.inputs
+    if not isinstance(inputs, RecordedInputs):
+        order = draw.permutation(len(train.labels))
+        yield inputs.numeric[order], inputs.categorical[order], train.labels[order]
+        return
+    # A quarter of the memory for the buffer, and as much for each of the copies of what is drawn from it.
+    memory_bytes = inputs.memory_bytes // 4
+    n_rows = len(inputs) * memory_bytes // inputs.records.decoded_bytes
+    part_rows = max(1, n_rows // batch_rows) * batch_rows
+    yield from inputs.records.batches(
+        batch_rows=part_rows, memory_bytes=memory_bytes, is_shuffled=True, seed=seed, epoch=epoch
+    )
 
 
 def _settings(hyperparameters: Hyperparameters) -> KerasSettings:

@@ -12,6 +12,7 @@ import numpy as np
 from msgspec import Meta
 
 from ml_assets.core.encoding import Coded, Signature, Vocabulary
+from ml_assets.core.records import RecordedInputs, numbers_to_look_at
 from ml_assets.core.trainers import Epoch, Hyperparameters, Labelled, OnEpoch, WarmStart, versions_of
 from ml_assets.core.trainers.checkpoints import Checkpoints, fit_key
 from ml_assets.core.trainers.launch import ONE_PROCESS, Launch
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ml_assets.core.trainers.network import TabularNetwork
     from ml_assets.core.trainers.resuming import Progress
     from ml_assets.core.trainers.slices import SlicingLoader
+    from ml_assets.core.trainers.streaming import StreamingLoader
 
 _PREDICTION_ROWS = 8192
 # Judgement: below 100 steps an epoch a small training set would hardly move the weights.
@@ -241,12 +243,19 @@ def _lightning(
 
 def loader(
     examples: Labelled, *, batch_rows: int, is_shuffled: bool, seed: int = 0, share: tuple[int, int] = (0, 1)
-) -> "SlicingLoader":
-    """Return the batches of these examples, or a share of each; shuffled ones in an order of seed and epoch."""
+) -> "SlicingLoader | StreamingLoader":
+    """Return the batches of these examples, or a share of each; shuffled ones in an order of seed and epoch.
+
+    They are slices of arrays, or are read from a file that is larger than the memory for it.
+    """
     import torch
 
     from ml_assets.core.trainers.slices import SlicingLoader
+    from ml_assets.core.trainers.streaming import StreamingLoader
 
+    if isinstance(examples.inputs, RecordedInputs):
+        own_rows = -(-batch_rows // share[1])
+        return StreamingLoader(examples.inputs, batch_rows=own_rows, is_shuffled=is_shuffled, seed=seed, share=share)
     return SlicingLoader(
         torch.from_numpy(examples.inputs.numeric),
         torch.from_numpy(examples.inputs.categorical),
@@ -273,7 +282,7 @@ def _network(
     from ml_assets.core.trainers.network import TabularNetwork, bin_edges, label_scale_of
     from ml_assets.core.trainers.warm_start import take_over
 
-    lower, width = bin_edges(train.inputs.numeric, settings.n_bins)
+    lower, width = bin_edges(numbers_to_look_at(train.inputs), settings.n_bins)
     network = TabularNetwork(
         lower,
         width,

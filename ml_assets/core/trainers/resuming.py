@@ -20,6 +20,7 @@ from ml_assets.core.trainers.checkpoints import Checkpoint, Checkpoints
 from ml_assets.core.trainers.fitting import BestWeights, TabularModule
 from ml_assets.core.trainers.launch import Launch
 from ml_assets.core.trainers.slices import SlicingLoader
+from ml_assets.core.trainers.streaming import StreamingLoader
 
 _SCHEDULE = ("last_epoch", "_step_count", "_last_lr")  # the rest of OneCycleLR is as it was built
 
@@ -51,7 +52,7 @@ class EpochSeeds(pl.Callback):
     So an epoch is the same whether the ones before it were trained in this process or before a kill.
     """
 
-    def __init__(self, batches: SlicingLoader, *, seed: int, rank: int) -> None:
+    def __init__(self, batches: SlicingLoader | StreamingLoader, *, seed: int, rank: int) -> None:
         self._batches, self._seed, self._rank = batches, seed, rank
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

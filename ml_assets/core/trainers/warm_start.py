@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml_assets.core.encoding import UNSEEN_CODE, Signature, Vocabulary
+from ml_assets.core.records import codes_that_occur
 from ml_assets.core.trainers import Labelled, WarmStart
 
 if TYPE_CHECKING:
@@ -45,10 +46,10 @@ def filled(
     embedding was trained, instead of at random.
     """
     settled = dict(state)
-    for column in range(train.inputs.categorical.shape[1]):
+    for column, found in enumerate(codes_that_occur(train.inputs)):
         name = f"embeddings.{column}.weight"
         has_rows = np.zeros(len(state[name]), dtype=bool)
-        has_rows[train.inputs.categorical[:, column]] = True
+        has_rows[found] = True
         has_rows[: UNSEEN_CODE + 1] = True  # null and unseen are no categories of the vocabulary
         if not has_rows.all():
             settled[name] = state[name].copy()

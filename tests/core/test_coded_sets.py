@@ -1,0 +1,122 @@
+"""A training set is coded once, and what is read from its files is what would be coded in memory."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml_assets.core import coded_sets
+from ml_assets.core.coded_sets import RecordsFolder, code_training_set
+from ml_assets.core.encoding import Signature, Vocabulary
+from ml_assets.core.records import RecordedInputs, RecordFile
+from ml_assets.core.trainers import Labelled
+from ml_assets.core.training_sets import PARTS, TrainingSet
+
+
+@pytest.fixture
+def training_set(trained) -> TrainingSet:
+    return trained[0]
+
+
+@pytest.fixture
+def signature(inputs) -> Signature:
+    return Signature.of(inputs)
+
+
+@pytest.fixture
+def vocabulary(training_set, signature) -> Vocabulary:
+    return Vocabulary.of(training_set.train, signature)
+
+
+@pytest.fixture
+def folder(tmp_path) -> RecordsFolder:
+    (tmp_path / "work").mkdir()
+    return RecordsFolder(kept=tmp_path / "kept", work=tmp_path / "work")
+
+
+def _files(folder: RecordsFolder) -> dict[Path, int]:
+    """The files that are kept, each with the number of its inode: a new one for each time it is written."""
+    return {path: path.stat().st_ino for path in sorted(folder.kept.rglob("*.records"))}
+
+
+def _bits(part: Labelled) -> list[bytes]:
+    return [part.inputs.numeric.tobytes(), part.inputs.categorical.tobytes(), part.labels.tobytes()]
+
+
+def test_the_arrays_from_files_are_those_coded_in_memory(training_set, signature, vocabulary, folder):
+    in_memory = code_training_set(training_set, signature, vocabulary)
+    from_files = code_training_set(training_set, signature, vocabulary, folder=folder)
+    streamed = code_training_set(training_set, signature, vocabulary, folder=replace(folder, memory_bytes=1))
+    for part in PARTS:
+        expected = _bits(getattr(in_memory, part))
+        assert _bits(getattr(from_files, part)) == expected == _bits(getattr(streamed, part))
+        assert not isinstance(getattr(from_files, part).inputs, RecordedInputs)
+        assert isinstance(getattr(streamed, part).inputs, RecordedInputs)
+    assert [path.stem for path in _files(folder)] == ["test", "train", "validation"]
+    assert list(folder.work.iterdir()) == []
+
+
+def test_what_is_coded_is_not_coded_again_unless_it_is_damaged(training_set, signature, vocabulary, folder):
+    code_training_set(training_set, signature, vocabulary, folder=folder)
+    before = _files(folder)
+    code_training_set(training_set, signature, vocabulary, folder=folder)
+    assert _files(folder) == before
+    test, train, validation = before
+    train.write_bytes(train.read_bytes()[:-1])
+    content = bytearray(validation.read_bytes())
+    content[-100] ^= 1
+    validation.write_bytes(content)
+    code_training_set(training_set, signature, vocabulary, folder=folder)
+    after = _files(folder)
+    assert after[test] == before[test]
+    assert after[train] != before[train]
+    assert after[validation] != before[validation]
+    for path in after:
+        RecordFile(path).verify()
+
+
+def test_a_file_of_other_rows_in_its_place_is_not_used(training_set, signature, vocabulary, folder):
+    code_training_set(training_set, signature, vocabulary, folder=folder)
+    test, train, _ = _files(folder)
+    train.write_bytes(test.read_bytes())
+    found = code_training_set(training_set, signature, vocabulary, folder=folder)
+    assert len(found.train.labels) == len(found.train.inputs) == 1800
+    assert RecordFile(train).header.source == f"{training_set.fingerprint}/train"
+
+
+def test_another_code_book_or_training_set_has_files_of_its_own(training_set, signature, vocabulary, folder):
+    grown = Vocabulary(values={"origin": ("ATL", *vocabulary.values["origin"])})
+    renamed = replace(training_set, manifest=replace(training_set.manifest, fingerprint="f" * 64))
+    code_training_set(training_set, signature, vocabulary, folder=folder)
+    with_grown = code_training_set(training_set, signature, grown, folder=folder)
+    code_training_set(renamed, signature, vocabulary, folder=folder)
+    assert len(_files(folder)) == 9
+    # ATL comes first of the values: every other code is one higher.
+    plain = code_training_set(training_set, signature, vocabulary, folder=folder)
+    assert np.array_equal(with_grown.train.inputs.categorical, plain.train.inputs.categorical + 1)
+
+
+def test_only_the_sets_written_last_are_kept(training_set, signature, vocabulary, folder, monkeypatch):
+    monkeypatch.setattr(coded_sets, "_N_SETS_KEPT", 2)
+    for digit in "abc":
+        of_digit = replace(training_set, manifest=replace(training_set.manifest, fingerprint=digit * 64))
+        code_training_set(of_digit, signature, vocabulary, folder=folder)
+    assert sorted({path.parent.name[0] for path in _files(folder)}) == ["b", "c"]
+
+
+def test_a_candidate_trained_from_files_is_the_same_to_the_last_bit(trained, train, folder):
+    first, second = (train(records=folder) for _ in range(2))
+    assert not second.is_reused
+    assert first.package.package_hash == second.package.package_hash == trained[1].package.package_hash
+    assert len(_files(folder)) == 3
+
+
+def test_a_candidate_streamed_from_files_is_as_good(trained, train, folder):
+    # Of 1,800 examples of 24 bytes the memory holds 400.
+    small = replace(folder, memory_bytes=400 * 24)
+    first, second = (train(records=small) for _ in range(2))
+    assert first.package.package_hash == second.package.package_hash != trained[1].package.package_hash
+    whole = trained[1].package.metrics.holdout
+    assert first.package.metrics.holdout.roc_auc == pytest.approx(whole.roc_auc, abs=0.02)
+    assert first.package.metrics.holdout.log_loss == pytest.approx(whole.log_loss, abs=0.03)
