@@ -151,7 +151,14 @@ def test_nothing_is_deleted_through_a_link(tmp_path: Path):
     "path", ["../out", "a/../../out", "/etc/passwd", "a//b", "a/./b", "a/.hidden", "A", "a b", "", "a%2f"]
 )
 def test_no_path_leaves_the_store(store: ObjectArtifactStore, path: str):
-    for call in (store.get, store.exists, store.address, store.delete, lambda p: store.put(p, b""), lambda p: store.create(p, b"")):
+    for call in (
+        store.get,
+        store.exists,
+        store.address,
+        store.delete,
+        lambda p: store.put(p, b""),
+        lambda p: store.create(p, b""),
+    ):
         with pytest.raises(InvalidName):
             call(path)
     if path:
