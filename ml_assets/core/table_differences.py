@@ -24,9 +24,9 @@ class DayDifference:
 def differences_by_day(before: pa.Table, after: pa.Table) -> tuple[DayDifference, ...]:
     """Return the days on which two tables differ, ascending.
 
-    Rows are the same by ``decision_id``, which is unique in each table, and belong to the day in ``partition_on``: a row
-    that has moved to another day was removed there and added here. Null equals null, NaN equals NaN; a column that only
-    one of the tables has, or of another type, differs in every row.
+    A row is known by ``partition_on`` and ``decision_id``, unique in each table: one that has moved to another day was
+    removed there and added here. Null equals null, NaN equals NaN; a column that only one of the tables has, or of
+    another type, differs in every row.
     """
     keys = [_keys(table) for table in (before, after)]
     added = after.filter(pa.array(~np.isin(keys[1], keys[0])))
@@ -43,11 +43,7 @@ def differences_by_day(before: pa.Table, after: pa.Table) -> tuple[DayDifference
             n_added=int(np.count_nonzero(_days(added) == day)),
             n_removed=int(np.count_nonzero(_days(removed) == day)),
             n_changed=int(np.count_nonzero(any_changed & (days == day))),
-            columns={
-                name: n
-                for name, is_changed in changed.items()
-                if (n := int(np.count_nonzero(is_changed & (days == day))))
-            },
+            columns={name: n for name, one in changed.items() if (n := int(np.count_nonzero(one & (days == day))))},
         )
         for day in sorted(found)
     )
