@@ -159,7 +159,7 @@ def can_be_in_charge(known: Sequence[registry.LedgerEntry]) -> Mapping[str, regi
 
     Whoever was in charge once was so on some day, and can be rolled back to.
     """
-    found = {entry.version: entry for entry in known if entry.action in ("promote", "rollback")}
+    found = {entry.version: entry for entry in known if entry.action in registry.ACTING}
     for entry in known:
         if entry.action in ("wait", "approve") and not registry.decision_on(known, entry.version, entry.as_of):
             found.setdefault(entry.version, entry)
