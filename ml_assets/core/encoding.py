@@ -14,6 +14,8 @@ from ml_assets.core.feature_views import Feature
 NULL_CODE = 0
 UNSEEN_CODE = 1
 _FIRST_CODE = 2
+# Judgement: what has more values names single things. 90,000 of them made packages of 3 (trees) to 12 MB (a network).
+_MOST_CATEGORIES = 20_000
 
 
 InputKind = Literal["number", "boolean", "text"]
@@ -72,10 +74,19 @@ class Vocabulary:
 
     @staticmethod
     def of(examples: pa.Table, signature: Signature) -> "Vocabulary":
-        """Return the values that occur in these examples (those of train, and no others)."""
+        """Return the values that occur in these examples (those of train, and no others).
+
+        Raises BadInput for an input of more than 20,000 values: every one of them is in the graph, in each table of
+        drift and in memory.
+        """
         values: dict[str, tuple[str, ...]] = {}
         for name in (column.name for column in signature.categorical):
             distinct = text_of(examples, name).unique().to_pylist()
+            if len(distinct) > _MOST_CATEGORIES:
+                raise BadInput(
+                    f"the feature {name!r} has {len(distinct):,} values in {examples.num_rows:,} examples; a model "
+                    f"takes at most {_MOST_CATEGORIES:,}: leave it out, or let its feature view join the rare ones"
+                )
             values[name] = tuple(sorted(cast("str", value) for value in distinct if value))
         return Vocabulary(values=values)
 
