@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ml_assets.core import candidates, registry
+from ml_assets.core import registry
 from ml_assets.core.candidates import candidate_of, train_candidate
 from ml_assets.core.errors import (
     BadInput,
@@ -265,11 +265,8 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), Killed()], ids=["full", "killed"])
 def test_a_full_disk_or_a_kill_at_any_write_promotes_nothing_loses_nothing_and_one_re_run_heals(
-    attempt, with_champion, trained, examples, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    attempt, with_champion, trained, examples, error: BaseException
 ):
-    # They cost most of the time and write nothing.
-    monkeypatch.setattr(candidates, "confidence_intervals", lambda *_, **__: {})
-    monkeypatch.setattr(candidates, "evaluate_baselines", lambda *_: {})
     few = examples.take(np.arange(0, examples.num_rows, 10))
 
     def live(store) -> None:
