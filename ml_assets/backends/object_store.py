@@ -13,6 +13,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from ml_assets.core.errors import AlreadyExists, ArtifactMissing, BadInput
 from ml_assets.core.names import artifact_path
+from ml_assets.core.ports import StoredFile
 
 _SCHEMES = ("file://", "s3://", "gs://", "memory://")
 
@@ -82,10 +83,29 @@ class ObjectArtifactStore:
 
     def list(self, prefix: str) -> Sequence[str]:
         """Return the sorted paths of all files below a folder; of the whole store for an empty prefix."""
+        return [file.path for file in self.describe(prefix)]
+
+    def describe(self, prefix: str) -> Sequence[StoredFile]:
+        """Return the files below a folder, or of the whole store for an empty prefix, sorted by path."""
         folder = artifact_path(prefix.rstrip("/")) if prefix else None
         if folder:
             self._refuse_links(folder)
-        return sorted(meta["path"] for batch in obstore.list(self._store, folder) for meta in batch)
+        found = (meta for batch in obstore.list(self._store, folder) for meta in batch)
+        files = [StoredFile(path=m["path"], size=m["size"], modified_at=m["last_modified"]) for m in found]
+        return sorted(files, key=lambda file: file.path)
+
+    def delete(self, path: str) -> None:
+        """Remove a file for good; one that is not there is no error, so that a second attempt can finish the first.
+
+        In a local folder its removal is on the disk before the next one begins, whatever the power does.
+        """
+        self._refuse_links(path)
+        try:
+            obstore.delete(self._store, artifact_path(path))
+        except FileNotFoundError:
+            return
+        if isinstance(self._store, LocalStore):
+            _sync(self._local_path(self._store, path).parent)
 
     def address(self, path: str) -> str:
         """Return where a person finds the file: its path in a local folder, its URL anywhere else."""
@@ -123,12 +143,16 @@ class ObjectArtifactStore:
             return
         local = self._local_path(store, path)
         for name in (local, local.parent):
-            descriptor = os.open(name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _sync(name)
 
     @staticmethod
     def _local_path(store: LocalStore, path: str) -> Path:
         return Path(cast("str", store.prefix)) / artifact_path(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from ml_assets.cli import champions, lifecycle, training
+from ml_assets.cli import artifacts, champions, lifecycle, training
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,6 +16,7 @@ app = typer.Typer(
 for command in (
     *(lifecycle.run, lifecycle.replay, lifecycle.tune, training.train),
     *(champions.history, champions.champion, champions.rollback, champions.approve, champions.reject),
+    *(artifacts.reproduce, artifacts.unreferenced, artifacts.prune),
 ):
     app.command()(command)
 

@@ -59,10 +59,9 @@ def rollback(
             recorded_by=getuser(),
         )
         tell_dagster(instance_of(Environment.current()), known(use_case), entry)
-        later = [
-            e for e in registry.entries(store_of_environment(), use_case) if e.effective_from > entry.effective_from
-        ]
-    end = next((f" until {e.version} takes over on {e.effective_from}" for e in later if e.action != "refuse"), " on")
+        known_by_now = registry.entries(store_of_environment(), use_case)
+        later = [e for e in known_by_now if e.effective_from > entry.effective_from and e.action in registry.ACTING]
+    end = next((f" until {e.version} takes over on {e.effective_from}" for e in later), " on")
     console.print(f"{entry.version} is in charge from {entry.effective_from}{end} (ledger entry {entry.sequence}).")
     console.print(
         f"While `make ui` or a Dagster daemon runs, {use_case}_rescore predicts the days since again; "

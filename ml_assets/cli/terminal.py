@@ -15,7 +15,7 @@ from rich.table import Column
 
 from ml_assets.backends.environments import Environment
 from ml_assets.core.errors import BadInput, MlAssetsError
-from ml_assets.core.ports import ArtifactStore
+from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.spec import UseCase
 from ml_assets.use_cases import load_use_cases
 
@@ -110,6 +110,13 @@ def store_of_environment() -> ArtifactStore:
     from ml_assets.resources import resources_of
 
     return resources_of(Environment.current())["store"]
+
+
+def warehouse_of_environment() -> Warehouse:
+    """Return the warehouse of this environment."""
+    from ml_assets.resources import resources_of
+
+    return resources_of(Environment.current())["warehouse"]
 
 
 def number(value: float | None, n_digits: int = 3) -> str:

@@ -10,6 +10,7 @@ import typer
 from ml_assets.backends.environments import Environment
 from ml_assets.cli.terminal import UseCaseName, console, failures_in_words, known, number
 from ml_assets.core.candidates import assist_training, train_candidate
+from ml_assets.core.coded_sets import RecordsFolder
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.package import ModelPackage
 from ml_assets.core.ports import ArtifactStore
@@ -43,6 +44,7 @@ def train(
             parent=champion_before(store, declared.name, day) if is_warm else None,
             work_folder=environment.trainings_folder,
             launch=launch,
+            records=RecordsFolder(kept=environment.records_folder, work=environment.work_folder),
         )
         if not launch.is_first:
             assist_training(training_set, **task)
@@ -68,6 +70,7 @@ class _Task(TypedDict):
     parent: ModelPackage | None
     work_folder: Path
     launch: Launch
+    records: RecordsFolder
 
 
 def _say(epoch: int, metrics: Mapping[str, float]) -> None:

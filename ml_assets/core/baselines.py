@@ -13,6 +13,9 @@ from ml_assets.core.evaluation import Floats
 
 Encoded = npt.NDArray[np.float32]
 
+# Judgement: a baseline takes rarer values than the 256 most frequent ones for none of them.
+_BASELINE_CATEGORIES = 256
+
 
 def baseline_predictions(train: pa.Table, test: pa.Table, features: Sequence[str]) -> dict[str, Floats]:
     """Predict each row of ``test`` by two baselines of a classification, both fitted on ``train`` alone.
@@ -73,7 +76,7 @@ def _encoded(train: pa.Table, test: pa.Table, features: Sequence[str]) -> tuple[
 def _encode(train: pa.ChunkedArray, test: pa.ChunkedArray) -> tuple[Encoded, Encoded]:
     """Turn a column into standardised numbers or one-hot columns, shapes (n, k), by what the training rows show."""
     if pa.types.is_string(train.type) or pa.types.is_large_string(train.type) or pa.types.is_dictionary(train.type):
-        categories = train.cast(pa.string()).unique().drop_null().sort()
+        categories = _most_frequent(train.cast(pa.string()).drop_null())
         return _one_hot(train, categories), _one_hot(test, categories)
     fitted, other = _numbers(train), _numbers(test)
     is_known = np.isfinite(fitted)
@@ -83,8 +86,17 @@ def _encode(train: pa.ChunkedArray, test: pa.ChunkedArray) -> tuple[Encoded, Enc
     return scaled[0].astype(np.float32), scaled[1].astype(np.float32)
 
 
+def _most_frequent(values: pa.ChunkedArray) -> pa.Array:
+    """Return the most frequent values, sorted; a baseline does not need more, and one-hot columns are large."""
+    counted = pa.Table.from_struct_array(values.value_counts())
+    counted = counted.sort_by([("counts", "descending"), ("values", "ascending")]).slice(0, _BASELINE_CATEGORIES)
+    return pa.array(sorted(counted["values"].to_pylist()), pa.string())
+
+
 def _numbers(column: pa.ChunkedArray) -> Floats:
-    return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
+    """Return a column of numbers; one beyond float32 counts as infinite, as it does for the models."""
+    numbers = np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
+    return np.where(np.abs(numbers) > np.finfo(np.float32).max, np.inf, numbers)
 
 
 def _one_hot(column: pa.ChunkedArray, categories: pa.Array) -> Encoded:

@@ -14,6 +14,8 @@ from ml_assets.core.feature_views import Feature
 NULL_CODE = 0
 UNSEEN_CODE = 1
 _FIRST_CODE = 2
+# Judgement: what has more values names single things. 90,000 of them made packages of 3 (trees) to 12 MB (a network).
+_MOST_CATEGORIES = 20_000
 
 
 InputKind = Literal["number", "boolean", "text"]
@@ -77,11 +79,18 @@ class Vocabulary:
     def of(examples: pa.Table, signature: Signature, earlier: "Vocabulary | None" = None) -> "Vocabulary":
         """Return the values that occur in these examples (those of train, and no others) or in an earlier vocabulary.
 
-        The earlier one is that of the model whose weights are taken over: what it knew is not forgotten.
+        The earlier one is that of the model whose weights are taken over: what it knew is not forgotten. Raises
+        BadInput for an input of more than 20,000 values: every one of them is in the graph, in each table of drift and
+        in memory.
         """
         values: dict[str, tuple[str, ...]] = {}
         for name in (column.name for column in signature.categorical):
             distinct = {cast("str", value) for value in text_of(examples, name).unique().to_pylist() if value}
+            if len(distinct) > _MOST_CATEGORIES:
+                raise BadInput(
+                    f"the feature {name!r} has {len(distinct):,} values in {examples.num_rows:,} examples; a model "
+                    f"takes at most {_MOST_CATEGORIES:,}: leave it out, or let its feature view join the rare ones"
+                )
             known = earlier.values.get(name, ()) if earlier else ()
             values[name] = tuple(sorted(distinct.union(known)))
         return Vocabulary(values=values)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import Distribution, distributions
 from typing import cast
 
@@ -41,9 +42,16 @@ def environment_hash(found: Iterable[Distribution] | None = None) -> str:
     Names are normalised as PyPI does. What is installed from a folder counts by its version alone: what its code says
     is for the code version to tell.
     """
-    installed = distributions() if found is None else found
-    lines = {f"{re.sub(r'[-_.]+', '-', one.name).lower()}=={one.version}" for one in installed}
+    if found is None:
+        return _hash_of_all_installed()
+    lines = {f"{re.sub(r'[-_.]+', '-', one.name).lower()}=={one.version}" for one in found}
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+@cache
+def _hash_of_all_installed() -> str:
+    # Read once: it takes longer than many a training, and what is imported by then does not change any more.
+    return environment_hash(distributions())
 
 
 def canonical_type(column_type: pa.DataType) -> pa.DataType:

@@ -47,7 +47,7 @@ def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded]
     beside = ((_odd_rows(part), *_one_column_odd(part)) for part in parts)
     at_thresholds = (_at_thresholds(part, thresholds) for part in parts)
     for coded in chain(parts, *beside, *at_thresholds):
-        difference = np.abs(score_coded(model, coded) - fitted.predict(coded)) / scale
+        difference = np.abs(_answers(model, coded) - _expected(fitted, coded)) / scale
         largest = max(largest, float(np.max(difference, initial=0.0)))
         # A comparison that is false for NaN would let one pass.
         if not bool(np.all(difference <= LARGEST_PARITY_DIFFERENCE)):
@@ -62,6 +62,32 @@ def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded]
 def in_scale(scale: float) -> str:
     """Say what a difference is measured in; nothing where that is 1."""
     return "" if scale == 1.0 else f" times the spread {scale:.4g} of the training labels"
+
+
+def _answers(model: bytes, coded: Coded) -> np.ndarray:
+    """Return what the graph says; raise PackageRefused for one that ONNX Runtime cannot run on the two inputs."""
+    try:
+        answers = score_coded(model, coded)
+    except MemoryError:
+        raise
+    except Exception as error:  # the errors of ONNX Runtime have no class in common
+        raise PackageRefused(
+            f"ONNX Runtime cannot run the graph: {error}; expected the inputs numeric (float32 [n, k]) and categorical "
+            "(int64 [n, m]), the output prediction (float32 [n]) and an opset that it knows; the candidate is not saved"
+        ) from error
+    return _one_each(answers, coded, whose="the ONNX graph")
+
+
+def _expected(fitted: FittedModel, coded: Coded) -> np.ndarray:
+    return _one_each(fitted.predict(coded), coded, whose="the fitted model")
+
+
+def _one_each(answers: np.ndarray, coded: Coded, *, whose: str) -> np.ndarray:
+    if answers.shape != (len(coded),):
+        raise PackageRefused(
+            f"{whose} gives answers of shape {answers.shape} for {len(coded)} rows; expected one number each"
+        )
+    return answers
 
 
 def _odd_rows(part: Coded) -> Coded:

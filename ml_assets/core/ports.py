@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal, Protocol
 
@@ -56,6 +57,15 @@ class Warehouse(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """A file of an artifact store; ``size`` in bytes, ``modified_at`` (UTC) by the clock of the store."""
+
+    path: str
+    size: int
+    modified_at: datetime
+
+
 class ArtifactStore(Protocol):
     """Immutable files under validated paths: training sets, model packages, the ledger, reports."""
 
@@ -81,6 +91,14 @@ class ArtifactStore(Protocol):
 
     def list(self, prefix: str) -> Sequence[str]:
         """Return the sorted paths of all files below a folder."""
+        ...
+
+    def describe(self, prefix: str) -> Sequence[StoredFile]:
+        """Return the files below a folder, or of the whole store for an empty prefix, sorted by path."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove a file for good; one that is not there is no error, so that a second attempt can finish the first."""
         ...
 
     def address(self, path: str) -> str:

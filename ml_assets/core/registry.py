@@ -22,7 +22,7 @@ from ml_assets.core.promotion import Gate
 
 Action = Literal["promote", "rollback", "refuse", "wait", "approve", "reject"]
 # What puts a version in charge, and what ends the life of a candidate. Any other action changes neither.
-_ACTING = ("promote", "rollback")
+ACTING = ("promote", "rollback")
 FINAL = ("promote", "refuse", "reject")
 
 
@@ -305,7 +305,7 @@ def _decide(store: ArtifactStore, entry: PendingEntry) -> LedgerEntry:
 
 def _history(known: Sequence[LedgerEntry], day: date) -> Sequence[LedgerEntry]:
     """Return the entries that put a version in charge up to a day, in the order in which they took effect."""
-    acting = [entry for entry in known if entry.action in _ACTING and entry.effective_from <= day]
+    acting = [entry for entry in known if entry.action in ACTING and entry.effective_from <= day]
     return sorted(acting, key=lambda entry: (entry.effective_from, entry.sequence))
 
 

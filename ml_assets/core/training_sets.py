@@ -10,6 +10,7 @@ from typing import Literal, cast
 import msgspec
 import pyarrow as pa
 
+from ml_assets.core.encoding import Task
 from ml_assets.core.errors import ArtifactMissing, BadInput, TrainingDataMissing
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.fingerprints import content_hash, json_hash
@@ -23,11 +24,12 @@ from ml_assets.core.labelled_examples import (
 )
 from ml_assets.core.names import artifact_path, identifier
 from ml_assets.core.ports import ArtifactStore
-from ml_assets.core.spec import UseCase
+from ml_assets.core.spec import Decisions, Label, SplitRule, UseCase
 from ml_assets.core.splits import Split, split_days
 
 __all__ = [
     "PARTS",
+    "Declaration",
     "Part",
     "PartFile",
     "TrainingSet",
@@ -54,10 +56,33 @@ class PartFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """What of a use case shapes its training sets, as it was when one was frozen."""
+
+    question: str
+    task: Task
+    decisions: Decisions
+    label: Label
+    split: SplitRule
+
+    @staticmethod
+    def of(use_case: UseCase) -> "Declaration":
+        """Return what a use case declares now."""
+        return Declaration(
+            question=use_case.question,
+            task=use_case.task,
+            decisions=use_case.decisions,
+            label=use_case.label,
+            split=use_case.split,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSetManifest:
     """What manifest.json says of a training set. Written last: without it the folder is unfinished."""
 
     use_case: str
+    declared: Declaration
     as_of: date
     fingerprint: str
     content_hash: str
@@ -162,6 +187,7 @@ def freeze(
             parts,
             TrainingSetManifest(
                 use_case=use_case.name,
+                declared=Declaration.of(use_case),
                 as_of=as_of,
                 fingerprint=fingerprint,
                 content_hash=content,

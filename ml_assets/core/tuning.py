@@ -23,6 +23,7 @@ from ml_assets.core.tuned_parameters import TunedParameters
 _VALIDATION = "validation_"
 # A trial in one of these states has used up one of the trials of the budget.
 _COUNTED = ("running", "complete", "pruned", "failed")
+_FAULTS_OF_THE_MACHINE = (OSError, MemoryError)
 
 OnTrial = Callable[[TrialRecord, int], None]
 
@@ -102,8 +103,9 @@ def tune(
 
     Trial 0 has the defaults, so that the best is measured beside them. Any number of processes may do this at once:
     together they make ``n_trials`` trials. ``seconds_now`` is the clock; ``on_trial`` is told of each trial this call
-    ended, and how many of the budget's trials are taken. A trial that raises is recorded as failed; one with the
-    defaults gives up the search. Raises DataMissing where no trial is complete yet.
+    ended, and how many of the budget's trials are taken. A trial that raises is recorded as failed. One with the
+    defaults, or one that raises OSError or MemoryError, ends the search and is offered to the next. Raises DataMissing
+    where no trial is complete yet.
     """
     task, space = _task(training_set, use_case, inputs, work_folder, records)
     study = studies.open(study_name(use_case, training_set), space=space, first=task.first, settings=settings)
@@ -181,8 +183,8 @@ def _run(study: Study, trial: Trial, task: _Task) -> None:
         # A trainer may wrap what its callback raises.
         if is_pruned:
             study.prune(trial)
-        elif is_default:
-            # Without the defaults there is nothing to compare with, and the fault is not in what was varied.
+        elif is_default or isinstance(error, _FAULTS_OF_THE_MACHINE):
+            # Without the defaults there is nothing to compare with. A full disk is not the fault of what was varied.
             study.abandon(trial, is_offered_again=True)
             raise
         else:

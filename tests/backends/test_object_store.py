@@ -3,6 +3,7 @@
 import importlib.util
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -113,11 +114,51 @@ def test_a_listing_is_sorted_and_ends_at_the_folders_border(store: ObjectArtifac
     assert store.list("ledger/none") == []
 
 
+def test_a_file_is_described_by_its_size_and_when_it_was_last_written(store: ObjectArtifactStore):
+    before = datetime.now(UTC).replace(microsecond=0)  # S3 tells whole seconds
+    store.put("models/a/model.onnx", b"123")
+    store.put("models/ab/model.onnx", b"1")
+    store.put("models/a/model.onnx", b"1234567")
+    (file,) = store.describe("models/a")
+    assert (file.path, file.size) == ("models/a/model.onnx", 7)
+    assert before <= file.modified_at <= datetime.now(UTC) + timedelta(seconds=1)
+    assert [file.path for file in store.describe("")] == ["models/a/model.onnx", "models/ab/model.onnx"]
+
+
+def test_a_deleted_file_is_gone_and_nothing_else_and_deleting_it_again_is_no_error(store: ObjectArtifactStore):
+    store.put("models/a/model.onnx", b"1")
+    store.put("models/a/manifest.json", b"{}")
+    for _ in range(2):
+        store.delete("models/a/manifest.json")
+        assert not store.exists("models/a/manifest.json")
+        assert store.list("") == ["models/a/model.onnx"]
+    store.create("models/a/manifest.json", b"again")
+    assert store.get("models/a/manifest.json") == b"again"
+
+
+def test_nothing_is_deleted_through_a_link(tmp_path: Path):
+    store = ObjectArtifactStore((tmp_path / "artifacts").as_uri())
+    store.put("models/a/model.onnx", b"whole")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/kept").write_bytes(b"kept")
+    (tmp_path / "artifacts/models/b").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match="expected a plain file"):
+        store.delete("models/b/kept")
+    assert (tmp_path / "elsewhere/kept").read_bytes() == b"kept"
+
+
 @pytest.mark.parametrize(
     "path", ["../out", "a/../../out", "/etc/passwd", "a//b", "a/./b", "a/.hidden", "A", "a b", "", "a%2f"]
 )
 def test_no_path_leaves_the_store(store: ObjectArtifactStore, path: str):
-    for call in (store.get, store.exists, store.address, lambda p: store.put(p, b""), lambda p: store.create(p, b"")):
+    for call in (
+        store.get,
+        store.exists,
+        store.address,
+        store.delete,
+        lambda p: store.put(p, b""),
+        lambda p: store.create(p, b""),
+    ):
         with pytest.raises(InvalidName):
             call(path)
     if path:

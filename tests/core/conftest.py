@@ -12,19 +12,21 @@ import pytest
 from ml_assets.core.candidates import TrainedCandidate, train_candidate
 from ml_assets.core.errors import AlreadyExists, ArtifactMissing
 from ml_assets.core.feature_views import Feature
-from ml_assets.core.ports import Parameter
+from ml_assets.core.ports import Parameter, StoredFile
 from ml_assets.core.spec import Decisions, Label, SplitRule, UseCase
 from ml_assets.core.training_sets import TrainingSet, freeze
 
 FIRST_DAY = date(2013, 1, 1)
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 os.environ.setdefault("KERAS_BACKEND", "torch")  # read when Keras is first imported
 
 
 class MemoryStore:
-    """An artifact store in memory."""
+    """An artifact store in memory. Its files were written long ago, unless ``modified_at`` says otherwise."""
 
     def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
         self.files = dict(files or {})
+        self.modified_at: dict[str, datetime] = {}
 
     def put(self, path: str, content: bytes) -> None:
         self.files[path] = content
@@ -47,6 +49,16 @@ class MemoryStore:
 
     def list(self, prefix: str) -> Sequence[str]:
         return sorted(path for path in self.files if path.startswith(f"{prefix}/"))
+
+    def describe(self, prefix: str) -> Sequence[StoredFile]:
+        return [
+            StoredFile(path=path, size=len(content), modified_at=self.modified_at.get(path, LONG_AGO))
+            for path, content in sorted(self.files.items())
+            if path.startswith(f"{prefix}/" if prefix else "")
+        ]
+
+    def delete(self, path: str) -> None:
+        self.files.pop(path, None)
 
     def address(self, path: str) -> str:
         return f"memory://{path}"

@@ -256,25 +256,39 @@ def test_sixteen_writers_of_one_promotion_leave_one_entry(store: StoreInMemory):
     assert all(entry == written[0] for entry in written)
 
 
-_WRITER = """
+_PROMOTER = """
 import sys
 from datetime import UTC, date, datetime
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.core.registry import promote
 
-for i in range(4):
-    promote(
-        ObjectArtifactStore(sys.argv[1]), use_case="arrival_delay", version=f"v{sys.argv[2]}-{i}", package_hash="",
-        effective_from=date(2013, 7, 1), as_of=date(2013, 7, 1), reason="", gates=(),
-        recorded_at=datetime(2013, 7, 1, tzinfo=UTC), recorded_by="test",
+store = ObjectArtifactStore(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for version in (f"of-{sys.argv[2]}", "of-all"):
+    entry = promote(
+        store, use_case="arrival_delay", version=version, package_hash="", effective_from=date(2013, 7, 1),
+        as_of=date(2013, 7, 1), reason="", gates=(), recorded_at=datetime(2013, 7, 1, tzinfo=UTC), recorded_by="test",
     )
+    print(entry.sequence, entry.version)
 """
 
 
-def test_four_processes_writing_to_one_folder_leave_sixteen_entries(tmp_path: Path):
-    command = [sys.executable, "-c", _WRITER, tmp_path.as_uri()]
-    writers = [subprocess.Popen([*command, str(i)]) for i in range(4)]
-    assert [writer.wait(60) for writer in writers] == [0] * 4
-    ledger = entries(ObjectArtifactStore(tmp_path.as_uri()), "arrival_delay")
-    assert {entry.version for entry in ledger} == {f"v{process}-{i}" for process in range(4) for i in range(4)}
-    assert len(ledger) == 16
+def test_sixteen_processes_that_promote_at_once_leave_one_champion_and_a_complete_history(tmp_path: Path):
+    command = [sys.executable, "-c", _PROMOTER, tmp_path.as_uri()]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    promoters = [subprocess.Popen([*command, str(n)], **pipes) for n in range(16)]
+    assert [promoter.stdout.readline() for promoter in promoters] == ["ready\n"] * 16
+    for promoter in promoters:
+        promoter.stdin.write("go\n")
+        promoter.stdin.flush()
+    told = [promoter.communicate(timeout=60)[0].split() for promoter in promoters]
+    assert [promoter.returncode for promoter in promoters] == [0] * 16
+
+    store = ObjectArtifactStore(tmp_path.as_uri())
+    ledger = entries(store, "arrival_delay")
+    assert [entry.sequence for entry in ledger] == list(range(1, 18))
+    assert {entry.version for entry in ledger} == {"of-all", *(f"of-{n}" for n in range(16))}
+    by_version = {entry.version: str(entry.sequence) for entry in ledger}
+    assert told == [[by_version[f"of-{n}"], f"of-{n}", by_version["of-all"], "of-all"] for n in range(16)]
+    assert champion_on(store, "arrival_delay", date(2013, 7, 1)) == ledger[-1]

@@ -1,5 +1,6 @@
 """Trials see train and validation only, end as they should, and their best is what the next training uses."""
 
+import errno
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -188,16 +189,19 @@ def test_defaults_that_fail_end_the_search_and_are_tried_again_by_the_next(
     assert found.tuned.default_loss is not None
 
 
-def test_an_interrupted_trial_is_tried_again_with_its_parameters(search, constant_case, trainer):
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "no space left"), MemoryError()])
+def test_a_trial_that_its_parameters_did_not_make_fail_is_tried_again_with_them(
+    search, constant_case, trainer, error: BaseException
+):
     seen: list[float] = []
 
     def interrupt_third(hyperparameters) -> None:
         seen.append(hyperparameters["probability"])
         if len(seen) == 3:
-            raise KeyboardInterrupt
+            raise error
 
     trainer.on_fit = interrupt_third
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(type(error)):
         search(constant_case, 5)
     found = search(constant_case, 5)
     assert seen[3] == seen[2]

@@ -1,0 +1,134 @@
+"""Retention by reachability: what nothing refers to can be listed and removed; the rest cannot."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from ml_assets.core import registry
+from ml_assets.core.ports import ArtifactStore
+from ml_assets.core.references import (
+    HALF_WRITTEN_AFTER,
+    Artifact,
+    Key,
+    Predicted,
+    References,
+    can_be_in_charge,
+    references,
+)
+from ml_assets.core.registry import LedgerEntry, PendingEntry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreferenced:
+    """An artifact that nothing refers to. ``size`` in bytes, ``age`` since the last of its files was written."""
+
+    key: Key
+    size: int
+    age: timedelta
+    reason: str
+    artifact: Artifact
+
+
+def unreferenced(
+    store: ArtifactStore, *, predicted: Predicted, now: datetime, older_than: timedelta
+) -> Sequence[Unreferenced]:
+    """Return what can be removed, in the order in which it is safe to: what refers before what is referred to.
+
+    What ``references`` keeps is never in it. What was half written counts from a day on. Raises what ``references``
+    does: of a store that it cannot judge, nothing can be removed.
+    """
+    found = references(store, predicted=predicted, now=now, older_than=older_than)
+    use_cases = sorted({key.use_case for key in found.artifacts})
+    ledgers = {use_case: registry.entries(store, use_case) for use_case in use_cases}
+    items = [
+        Unreferenced(
+            key=key,
+            size=artifact.size,
+            age=now - artifact.modified_at,
+            reason=_reason(artifact, found, ledgers[key.use_case]),
+            artifact=artifact,
+        )
+        for key, artifact in found.artifacts.items()
+        if key not in found.kept
+        and now - artifact.modified_at >= (HALF_WRITTEN_AFTER if artifact.is_half_written else older_than)
+    ]
+    return sorted(items, key=lambda item: (_ORDER.index(item.key.kind), item.key))
+
+
+def prune(
+    store: ArtifactStore, *, predicted: Predicted, now: datetime, older_than: timedelta, recorded_by: str
+) -> Iterator[Unreferenced]:
+    """Remove what ``unreferenced`` lists, and yield each artifact once it is gone.
+
+    A package on which nobody has decided yet could be promoted in this very moment: it is first refused in the ledger,
+    where only one of two writers gets the next place, and it stays if the promotion was first. So no promotion can ever
+    name what was removed. All other artifacts are judged again once the packages are gone. A manifest goes before what
+    it lists, so that nothing looks whole that is not; killed at any moment, the next call goes on.
+    """
+    for item in unreferenced(store, predicted=predicted, now=now, older_than=older_than):
+        if item.key.kind != "package" or not _is_unchanged(store, item):
+            continue
+        if item.artifact.is_half_written or _is_refused(store, item, now=now, recorded_by=recorded_by):
+            _remove(store, item)
+            yield item
+    for item in unreferenced(store, predicted=predicted, now=now, older_than=older_than):
+        if item.key.kind != "package" and _is_unchanged(store, item):
+            _remove(store, item)
+            yield item
+
+
+_ORDER = ("package", "candidate report", "candidate pointer", "training set pointer", "training set")
+
+
+def _is_refused(store: ArtifactStore, item: Unreferenced, *, now: datetime, recorded_by: str) -> bool:
+    """Refuse a package in the ledger, unless that is done; tell whether this came before any promotion of it."""
+    _, use_case, version = item.key
+    manifest = next(file.path for file in item.artifact.files if file.path.endswith("/manifest.json"))
+    refusal = PendingEntry(
+        action="refuse",
+        use_case=use_case,
+        version=version,
+        package_hash=hashlib.sha256(store.get(manifest)).hexdigest(),
+        effective_from=date.fromisoformat(version[:10]),
+        as_of=date.fromisoformat(version[:10]),
+        reason=(
+            f"its package was removed: nothing had referred to it for {item.age.days} days; "
+            "to have another candidate, train as of another day or with another seed"
+        ),
+        recorded_at=now,
+        recorded_by=recorded_by,
+    )
+
+    def decide(known: Sequence[LedgerEntry]) -> PendingEntry | LedgerEntry:
+        return can_be_in_charge(known).get(version) or registry.decision_on(known, version, refusal.as_of) or refusal
+
+    return registry.record(store, use_case, decide).action in ("refuse", "reject")
+
+
+def _is_unchanged(store: ArtifactStore, item: Unreferenced) -> bool:
+    """Tell whether nobody has written to it since it was listed."""
+    folder = item.artifact.files[0].path.rpartition("/")[0]
+    now_there = {file.path: file for file in store.describe(folder)}
+    return all(now_there.get(file.path, file) == file for file in item.artifact.files)
+
+
+def _remove(store: ArtifactStore, item: Unreferenced) -> None:
+    for file in sorted(item.artifact.files, key=lambda file: (not file.path.endswith("/manifest.json"), file.path)):
+        store.delete(file.path)
+
+
+def _reason(artifact: Artifact, found: References, known: Sequence[LedgerEntry]) -> str:
+    kind, _, name = artifact.key
+    if artifact.is_half_written:
+        return "its writing ended half-way: it has no manifest"
+    if kind == "package":
+        decision = registry.decision_on(known, name, date.fromisoformat(name[:10]))
+        if decision is None:
+            return "it was neither promoted nor refused, and is not the newest candidate"
+        return f"it was {'refused' if decision.action == 'refuse' else 'rejected'} on {decision.recorded_at:%Y-%m-%d}"
+    if kind == "training set":
+        return "no package that stays was trained on it"
+    if kind == "candidate report":
+        return "the package it is of does not stay"
+    return f"the {kind.removesuffix(' pointer')} it names {'does not stay' if artifact.refers_to else 'is unknown'}"
