@@ -1,7 +1,7 @@
 """From a training set to a candidate: fit, export, compare ONNX with the library, evaluate, and package."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from time import perf_counter
@@ -36,6 +36,7 @@ from ml_assets.core.trainers import (
     versions_of,
 )
 from ml_assets.core.trainers.refusals import refuse_unlearnable
+from ml_assets.core.trainers.segmented import FittedSegments, SegmentedTrainer
 from ml_assets.core.training_sets import TrainingSet
 from ml_assets.core.tuned_parameters import tuned_or
 
@@ -76,6 +77,8 @@ def train_candidate(
     """
     started = perf_counter()
     trainer = trainer_named(use_case.trainer)
+    if use_case.segments:
+        trainer = SegmentedTrainer(trainer, use_case.segments)
     recipe = Recipe(
         use_case=use_case.name,
         training_set=training_set.fingerprint,
@@ -90,6 +93,7 @@ def train_candidate(
         seed=use_case.seed,
         code_version=code_version,
         parent_version=parent.version if parent else None,
+        segments=use_case.segments,
     )
     version = recipe.version(training_set.as_of)
     existing = _existing(store, use_case.name, version)
@@ -184,6 +188,7 @@ def _package(
         validation_loss=log_loss(coded.validation.labels, validation),
         largest_parity_difference=difference,
         epochs=tuple((e.number, e.train_loss, e.validation_loss) for e in fitted.history),
+        segments=fitted.outcomes if isinstance(fitted, FittedSegments) else (),
     )
     everything = pa.concat_tables([training_set.train, training_set.validation, training_set.test])
     manifest = Manifest(
@@ -212,8 +217,10 @@ def _package(
 
 
 def _parameters(recipe: Recipe) -> dict[str, Parameter]:
+    segments = {} if recipe.segments is None else asdict(recipe.segments)
     return {
         **recipe.hyperparameters,
+        **{f"segments_{name}": value for name, value in segments.items()},
         "seed": recipe.seed,
         "training_set": recipe.training_set,
         "code_version": recipe.code_version,

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -17,6 +17,7 @@ from ml_assets.core.names import artifact_path, identifier
 from ml_assets.core.onnx_safety import refuse_unsafe_model, refuse_unsafe_weights
 from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.reference import Reference
+from ml_assets.core.trainers.segments import SegmentOutcome, Segments
 
 MODEL, PORTABLE, WEIGHTS, MANIFEST = "model.onnx", "portable.onnx", "weights.safetensors", "manifest.json"
 VOCABULARY, SIGNATURE, REFERENCE, METRICS = "vocabulary.json", "signature.json", "reference.json", "metrics.json"
@@ -40,10 +41,17 @@ class Recipe:
     seed: int
     code_version: str
     parent_version: str | None
+    segments: Segments | None = None
 
     def version(self, as_of: date) -> str:
-        """Return the version of the model this recipe yields: ``{as_of}-{12 hex digits of the recipe}``."""
-        return f"{as_of.isoformat()}-{json_hash(self)[:12]}"
+        """Return the version of the model this recipe yields: ``{as_of}-{12 hex digits of the recipe}``.
+
+        A recipe without segments has the version it had before there were any, so that its package still loads.
+        """
+        document = cast("dict[str, object]", msgspec.to_builtins(self))
+        if self.segments is None:
+            del document["segments"]
+        return f"{as_of.isoformat()}-{json_hash(document)[:12]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +87,8 @@ class PackageMetrics:
 
     ``epochs`` is the training curve, each (number, train log loss, validation log loss); empty in packages of releases
     that did not keep it. ``intervals`` are the 95 % intervals of the holdout's roc_auc, pr_auc, log_loss and brier,
-    resampled by days; one that the days cannot give is left out.
+    resampled by days; one that the days cannot give is left out. ``segments`` says which segments have a model of their
+    own, and why the others have none; empty without any.
     """
 
     holdout: Metrics
@@ -92,6 +101,7 @@ class PackageMetrics:
     validation_loss: float
     largest_parity_difference: float
     epochs: tuple[tuple[int, float, float], ...] = ()
+    segments: tuple[SegmentOutcome, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
