@@ -132,8 +132,8 @@ class UseCase:
     Unless given, the categorical features. ``trainer`` is ``lightning``, ``sklearn``, ``keras``, or a Trainer (an
     object or its class) declared in the use case's own file; see docs/own_trainer.md.
 
-    ``segments`` asks for one model per value of a categorical input, with the model of all rows as their parent. All have
-    the hyperparameters of the parent, and a study tunes those of the parent alone.
+    ``segments`` asks for one model per value of a categorical input, with the model of all rows as the parent of the
+    rest. They have the hyperparameters of the parent, and a study tunes the parent alone.
 
     A hyperparameter that it names is pinned: no study varies it. ``search_space`` is what a study varies; that of its
     trainer unless given, and ``{}`` for a model that is never tuned.

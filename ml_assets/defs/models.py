@@ -1,7 +1,8 @@
 """Stage models: the candidate fitted on one training set, and the champion that may serve."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -28,6 +29,7 @@ from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.reports import candidate_report, chart_markdown, charts
 from ml_assets.core.scoring import score, score_coded
 from ml_assets.core.spec import UseCase
+from ml_assets.core.trainers.segments import SegmentOutcome
 from ml_assets.core.training_sets import TrainingSet
 from ml_assets.resources import feature_views_of
 from ml_assets.use_cases import code_version_of, load_use_cases
@@ -207,6 +209,7 @@ def _serving_cost(package: ModelPackage, holdout: pa.Table) -> ServingCost:
         model_bytes=len(package.model),
         one_row_ms=_median_ms(package.model, one_row, _N_ONE_ROW_CALLS),
         thousand_rows_ms=_median_ms(package.model, rows, _N_THOUSAND_ROW_CALLS),
+        n_models=1 + sum(segment.has_own_model for segment in package.metrics.segments),
     )
 
 
@@ -295,6 +298,8 @@ def _page(
         links={},
         question=use_case.question,
         intervals={name: (found.low, found.high) for name, found in package.metrics.intervals.items()},
+        segments=package.metrics.segments,
+        segments_by=use_case.segments.by if use_case.segments else "",
     )
 
 
@@ -320,5 +325,29 @@ def _facts(trained: TrainedCandidate, store: ArtifactStore) -> dict[str, object]
         "seconds": trained.seconds,
         "n_epochs": package.metrics.n_epochs,
         "largest_parity_difference": package.metrics.largest_parity_difference,
+        **_segment_facts(package.metrics.segments),
         "dagster/uri": store.address(f"models/{package.use_case}/{package.version}/manifest.json"),
+    }
+
+
+def _segment_facts(segments: Sequence[SegmentOutcome]) -> dict[str, object]:
+    """Return how many segments have a model of their own, and a table that says of each which model answers and why."""
+    if not segments:
+        return {}
+    records = [
+        dg.TableRecord({name: value for name, value in asdict(segment).items() if value is not None})
+        for segment in segments
+    ]
+    columns = [
+        dg.TableColumn("value", "string"),
+        dg.TableColumn("n_train", "int"),
+        dg.TableColumn("n_validation", "int"),
+        dg.TableColumn("has_own_model", "bool"),
+        *(dg.TableColumn(name, "float") for name in ("parent_loss", "own_loss", "margin")),
+        dg.TableColumn("why_parent", "string"),
+    ]
+    return {
+        "n_segments": len(segments),
+        "n_segments_with_own_model": sum(segment.has_own_model for segment in segments),
+        "segments": dg.MetadataValue.table(records, schema=dg.TableSchema(columns)),
     }

@@ -9,6 +9,7 @@ from ml_assets.core.paired_bootstrap import Comparison, Estimate
 from ml_assets.core.promotion import Evidence, Verdict
 from ml_assets.core.reports import charts
 from ml_assets.core.reports.page import Chart, checked_links, draw, render
+from ml_assets.core.trainers.segments import SegmentOutcome
 
 
 def candidate_report(
@@ -26,6 +27,8 @@ def candidate_report(
     links: Mapping[str, str],
     question: str = "",
     intervals: Mapping[str, tuple[float, float]] | None = None,
+    segments: Sequence[SegmentOutcome] = (),
+    segments_by: str = "",
 ) -> str:
     """Write the report on one candidate as one self-contained HTML page; the same input gives the same bytes.
 
@@ -43,6 +46,8 @@ def candidate_report(
         links: addresses by the text a person clicks on.
         question: what the model answers, as the title.
         intervals: low and high end of the 95 % interval of the candidate's metrics, by name; no row for none.
+        segments: which segments have a model of their own, and why the others have none; no table for none.
+        segments_by: the input whose values they are.
 
     Raises BadInput for a link that is no address.
     """
@@ -79,6 +84,9 @@ def candidate_report(
         facts=facts,
         links=checked_links(links),
         intervals=intervals or {},
+        segments=sorted(segments, key=lambda segment: (-segment.n_train, segment.value)),
+        n_own_models=sum(segment.has_own_model for segment in segments),
+        segments_by=segments_by.replace("_", " "),
     )
 
 

@@ -84,18 +84,18 @@ def _branch(model: "ModelProto", route: int) -> "NodeProto":
     def output(name: str) -> "ValueInfoProto":
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"])
 
-    def step(kind: str, inputs: Sequence[str], name: str, **attributes: int) -> "NodeProto":
-        return helper.make_node(kind, inputs, [name], **attributes)
+    def step(kind: str, inputs: Sequence[str], name: str) -> "NodeProto":
+        return helper.make_node(kind, inputs, [name])
 
     nodes = [
         step("Equal", ["routes", f"route_{route}"], f"{own}is_its"),
         step("NonZero", [f"{own}is_its"], f"{own}rows_2d"),
         step("Reshape", [f"{own}rows_2d", _FLAT], f"{own}rows"),
-        step("Gather", ["numeric", f"{own}rows"], f"{own}numeric", axis=0),
-        step("Gather", ["categorical", f"{own}rows"], f"{own}categorical", axis=0),
+        step("Gather", ["numeric", f"{own}rows"], f"{own}numeric"),
+        step("Gather", ["categorical", f"{own}rows"], f"{own}categorical"),
         *inner.node,
         step("Reshape", [f"{own}{OUTPUT}", _FLAT], f"{own}answers"),
-        step("ScatterElements", [before, f"{own}rows", f"{own}answers"], f"{own}after", axis=0),
+        step("ScatterElements", [before, f"{own}rows", f"{own}answers"], f"{own}after"),
     ]
     then_branch = helper.make_graph(
         nodes,
