@@ -13,6 +13,7 @@ BENCHMARKS = {
     "model_quality": "October to December 2013, predicted by a model trained on the months before",
     "point_in_time": "the point-in-time join beside its peers and the cost of reading and writing",
     "training_loader": "one training epoch beside a bare loop",
+    "segments": "models trained a minute with one per segment, what they gain and cost",
     "tuning": "what a search costs beside its trainings, by where the study is kept",
     "running_day": "loading the code location; one more day in a running replay",
 }

@@ -5,7 +5,8 @@
 On the flights of ``model_quality`` (trained January to September 2013, tested October to December; ``--home`` shares
 its landed year) each trainer is fitted as one model, and with one model per origin, carrier and destination. Beside it
 a plain loop over the same segments with the library alone, on the same arrays: what is left to gain. Models a minute
-are those fitted, kept or not, on one thread; quality is on the test part; a call is the median of the ONNX graph.
+are those fitted, kept or not, on one thread; quality is on the test part. Size and calls (medians) are those of a
+graph in which every segment has a model of its own, each as large as the parent: the most that it can come to.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from ml_assets.core.scoring import score_coded
 from ml_assets.core.trainers import Hyperparameters, Labelled, trainer_named
 from ml_assets.core.trainers.boosting import joined
 from ml_assets.core.trainers.lightgbm_trees import LightgbmSettings
+from ml_assets.core.trainers.routed_graph import routed
 from ml_assets.core.trainers.segmented import SegmentedTrainer
 from ml_assets.core.trainers.segments import Segments
 from ml_assets.lifecycle import Lifecycle
@@ -46,7 +48,10 @@ N_CALLS = 31
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One fit: what it took and gave. ``plain`` is what the library alone took for the same models, if measured."""
+    """One fit: what it took and gave. ``plain`` is what the library alone took for the same models, if measured.
+
+    ``megabytes`` and the times are those of the graph with a model for every segment.
+    """
 
     fit: Cost
     plain: Cost | None
@@ -80,8 +85,10 @@ def measure(name: str, by: str, coded: CodedSet, work: Path, *, is_segmented: bo
     cost = clock.stop()
     tried = [outcome.value for outcome in fitted.outcomes if outcome.own_loss is not None]
     codes = [coded.vocabulary.codes(by)[value] for value in tried]
-    model = fitted.to_onnx()
-    quality = evaluate(coded.test.labels, score_coded(model, coded.test.inputs))
+    quality = evaluate(coded.test.labels, score_coded(fitted.to_onnx(), coded.test.inputs))
+    parent = fitted.parent.to_onnx()
+    of_each = dict.fromkeys(coded.vocabulary.codes(by).values(), parent)
+    model = routed(parent, of_each, column=fitted.column, cardinality=fitted.cardinality) if is_segmented else parent
     one_row, thousand_rows = (_first(coded.test.inputs, n) for n in (1, 1000))
     return Measured(
         fit=cost,

@@ -325,27 +325,18 @@ def _facts(trained: TrainedCandidate, store: ArtifactStore) -> dict[str, object]
         "seconds": trained.seconds,
         "n_epochs": package.metrics.n_epochs,
         "largest_parity_difference": package.metrics.largest_parity_difference,
-        **_segment_facts(package.metrics.segments),
+        **segment_facts(package.metrics.segments),
         "dagster/uri": store.address(f"models/{package.use_case}/{package.version}/manifest.json"),
     }
 
 
-def _segment_facts(segments: Sequence[SegmentOutcome]) -> dict[str, object]:
+def segment_facts(segments: Sequence[SegmentOutcome]) -> dict[str, object]:
     """Return how many segments have a model of their own, and a table that says of each which model answers and why."""
     if not segments:
         return {}
-    records = [
-        dg.TableRecord({name: value for name, value in asdict(segment).items() if value is not None})
-        for segment in segments
-    ]
-    columns = [
-        dg.TableColumn("value", "string"),
-        dg.TableColumn("n_train", "int"),
-        dg.TableColumn("n_validation", "int"),
-        dg.TableColumn("has_own_model", "bool"),
-        *(dg.TableColumn(name, "float") for name in ("parent_loss", "own_loss", "margin")),
-        dg.TableColumn("why_parent", "string"),
-    ]
+    columns = [dg.TableColumn(name) for name in asdict(segments[0])]
+    # A table of Dagster has no empty number.
+    records = [dg.TableRecord({n: "" if v is None else v for n, v in asdict(segment).items()}) for segment in segments]
     return {
         "n_segments": len(segments),
         "n_segments_with_own_model": sum(segment.has_own_model for segment in segments),
