@@ -146,18 +146,23 @@ class SegmentedTrainer(Trainer):
         start_of_others = WarmStart(weights=parent.weights(), signature=signature, vocabulary=vocabulary)
         own: dict[int, FittedModel] = {}
         outcomes: list[SegmentOutcome] = []
+        task = signature.output.task
+        too_few = {
+            value: self._too_few(*(part.labels[_is_of(part, column, code)] for part in (train, validation)), task=task)
+            for value, code in codes.items()
+        }
+        confidence = self._segments.confidence_of_each(sum(not reason for reason in too_few.values()))
         for value, code in codes.items():
             rows = _of_code(train, column, code), _of_code(validation, column, code)
-            reason = self._too_few(*rows, task=signature.output.task)
-            if reason:
-                outcomes.append(_left_to_parent(value, rows, reason))
+            if too_few[value]:
+                outcomes.append(_left_to_parent(value, rows, too_few[value]))
                 continue
             try:
                 model = fit_on(rows, _start_of(warm_start, _prefix(by, value)) or start_of_others, _tell_nobody)
             except (TrainingDataMissing, TrainingFailed) as error:
                 outcomes.append(_left_to_parent(value, rows, f"it could not be learned: {error}"))
                 continue
-            outcome = self._compared(value, rows, parent, model, task=signature.output.task)
+            outcome = _compared(value, rows, parent, model, task=task, confidence=confidence)
             outcomes.append(outcome)
             if outcome.has_own_model:
                 # The gate of the whole graph tries a threshold on any rows, and few of them are this segment's.
@@ -173,39 +178,46 @@ class SegmentedTrainer(Trainer):
             cardinality=vocabulary.cardinality(by),
         )
 
-    def _too_few(self, train: Labelled, validation: Labelled, *, task: Task) -> str:
-        """Return which rows a segment has too few of; empty for one that may have a model."""
+    def _too_few(self, train_labels: np.ndarray, validation_labels: np.ndarray, *, task: Task) -> str:
+        """Return which rows a segment with these labels has too few of; empty for one that may have a model."""
         least = self._segments
-        found = {"train rows": (len(train.labels), least.minimum_rows)}
+        found = {"train rows": (len(train_labels), least.minimum_rows)}
         if task == "binary_classification":
-            n_positive = int(np.count_nonzero(train.labels))
-            n_rarer = min(n_positive, len(train.labels) - n_positive)
+            n_positive = int(np.count_nonzero(train_labels))
+            n_rarer = min(n_positive, len(train_labels) - n_positive)
             found["train rows of the rarer label"] = n_rarer, least.minimum_of_each_class
-        found["validation rows"] = len(validation.labels), least.minimum_validation_rows
+        found["validation rows"] = len(validation_labels), least.minimum_validation_rows
         return next((f"{n:,} {what}, {needed:,} needed" for what, (n, needed) in found.items() if n < needed), "")
 
-    def _compared(
-        self, value: str, rows: tuple[Labelled, Labelled], parent: FittedModel, model: FittedModel, *, task: Task
-    ) -> SegmentOutcome:
-        """Return the outcome of a segment: which of the two models has the lower validation loss, beyond the noise."""
-        train, validation = rows
-        of_parent, of_own = (
-            _losses(validation.labels, fitted.predict(validation.inputs), task) for fitted in (parent, model)
-        )
-        margin = _margin(of_parent - of_own, self._segments.confidence)
-        gain = float(np.mean(of_parent) - np.mean(of_own))
-        is_better = gain > margin
-        why = "" if is_better else "its own model is not better" + (" beyond the noise" if gain > 0 else "")
-        return SegmentOutcome(
-            value=value,
-            n_train=len(train.labels),
-            n_validation=len(validation.labels),
-            has_own_model=is_better,
-            parent_loss=float(np.mean(of_parent)),
-            own_loss=float(np.mean(of_own)),
-            margin=margin,
-            why_parent=why,
-        )
+
+def _compared(
+    value: str,
+    rows: tuple[Labelled, Labelled],
+    parent: FittedModel,
+    model: FittedModel,
+    *,
+    task: Task,
+    confidence: float,
+) -> SegmentOutcome:
+    """Return the outcome of a segment: which of the two models has the lower validation loss, beyond the noise."""
+    train, validation = rows
+    of_parent, of_own = (
+        _losses(validation.labels, fitted.predict(validation.inputs), task) for fitted in (parent, model)
+    )
+    margin = _margin(of_parent - of_own, confidence)
+    gain = float(np.mean(of_parent) - np.mean(of_own))
+    is_better = gain > margin
+    why = "" if is_better else "its own model is not better" + (" beyond the noise" if gain > 0 else "")
+    return SegmentOutcome(
+        value=value,
+        n_train=len(train.labels),
+        n_validation=len(validation.labels),
+        has_own_model=is_better,
+        parent_loss=float(np.mean(of_parent)),
+        own_loss=float(np.mean(of_own)),
+        margin=margin,
+        why_parent=why,
+    )
 
 
 def _losses(labels: np.ndarray, predictions: np.ndarray, task: Task) -> Floats:
@@ -238,8 +250,12 @@ def _left_to_parent(value: str, rows: tuple[Labelled, Labelled], reason: str) ->
     )
 
 
+def _is_of(examples: Labelled, column: int, code: int) -> np.ndarray:
+    return examples.inputs.categorical[:, column] == code
+
+
 def _of_code(examples: Labelled, column: int, code: int) -> Labelled:
-    rows = np.flatnonzero(examples.inputs.categorical[:, column] == code)
+    rows = np.flatnonzero(_is_of(examples, column, code))
     return Labelled(inputs=_rows(examples.inputs, rows), labels=examples.labels[rows])
 
 

@@ -18,7 +18,8 @@ class Segments:
         minimum_rows: train rows of a segment that gets a model of its own.
         minimum_of_each_class: train rows of the rarer label; not asked of a regression.
         minimum_validation_rows: validation rows, for they decide whether its own model is better.
-        confidence: one-sided, that its own model has the lower validation loss; at 0.5 the lower one wins as it is.
+        confidence: one-sided, that no segment's own model seems to be better by chance; at 0.5 the lower validation
+            loss wins as it is.
     """
 
     by: str
@@ -34,6 +35,14 @@ class Segments:
             raise InvalidDeclaration(f"{self} asks for less than one row; set its minimums to 1 at least")
         if not 0.5 <= self.confidence < 1:
             raise InvalidDeclaration(f"{self} needs a confidence of at least 0.5 and less than 1")
+
+    def confidence_of_each(self, n_compared: int) -> float:
+        """Return the confidence to hold each segment against, so that all of them together have theirs (Bonferroni).
+
+        >>> round(Segments(by="origin", confidence=0.95).confidence_of_each(5), 6)
+        0.99
+        """
+        return self.confidence if self.confidence == 0.5 or n_compared < 2 else 1 - (1 - self.confidence) / n_compared
 
 
 @dataclass(frozen=True, kw_only=True)
