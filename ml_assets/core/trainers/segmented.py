@@ -9,14 +9,13 @@ import numpy as np
 
 from ml_assets.core.encoding import Coded, Signature, Task, Vocabulary
 from ml_assets.core.errors import InvalidDeclaration, TrainingDataMissing, TrainingFailed
-from ml_assets.core.evaluation import Floats, log_losses
 from ml_assets.core.parity import largest_difference
 from ml_assets.core.trainers import Epoch, FittedModel, Hyperparameters, Labelled, OnEpoch, Trainer, WarmStart
 from ml_assets.core.trainers.routed_graph import routed
+from ml_assets.core.trainers.segment_choice import compared
 from ml_assets.core.trainers.segments import SegmentOutcome, Segments
 
 _PREFIX = "segments/"  # of the names of a segment's weights; those of the parent have none
-_N_BLOCKS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +161,7 @@ class SegmentedTrainer(Trainer):
             except (TrainingDataMissing, TrainingFailed) as error:
                 outcomes.append(_left_to_parent(value, rows, f"it could not be learned: {error}"))
                 continue
-            outcome = _compared(value, rows, parent, model, task=task, confidence=confidence)
+            outcome = compared(value, rows, parent, model, task=task, confidence=confidence)
             outcomes.append(outcome)
             if outcome.has_own_model:
                 # The gate of the whole graph tries a threshold on any rows, and few of them are this segment's.
@@ -188,59 +187,6 @@ class SegmentedTrainer(Trainer):
             found["train rows of the rarer label"] = n_rarer, least.minimum_of_each_class
         found["validation rows"] = len(validation_labels), least.minimum_validation_rows
         return next((f"{n:,} {what}, {needed:,} needed" for what, (n, needed) in found.items() if n < needed), "")
-
-
-def _compared(
-    value: str,
-    rows: tuple[Labelled, Labelled],
-    parent: FittedModel,
-    model: FittedModel,
-    *,
-    task: Task,
-    confidence: float,
-) -> SegmentOutcome:
-    """Return the outcome of a segment: which of the two models has the lower validation loss, beyond the noise."""
-    train, validation = rows
-    of_parent, of_own = (
-        _losses(validation.labels, fitted.predict(validation.inputs), task) for fitted in (parent, model)
-    )
-    margin = _margin(of_parent - of_own, confidence)
-    gain = float(np.mean(of_parent) - np.mean(of_own))
-    is_better = gain > margin
-    why = "" if is_better else "its own model is not better" + (" beyond the noise" if gain > 0 else "")
-    return SegmentOutcome(
-        value=value,
-        n_train=len(train.labels),
-        n_validation=len(validation.labels),
-        has_own_model=is_better,
-        parent_loss=float(np.mean(of_parent)),
-        own_loss=float(np.mean(of_own)),
-        margin=margin,
-        why_parent=why,
-    )
-
-
-def _losses(labels: np.ndarray, predictions: np.ndarray, task: Task) -> Floats:
-    """Return the loss of each row, float64 [n]: log loss in nats, or for a regression the squared error."""
-    if task == "binary_classification":
-        return log_losses(labels, predictions)
-    return np.square(labels.astype(np.float64) - predictions)
-
-
-def _margin(gains: Floats, confidence: float) -> float:
-    """Return how far the mean of these gains may lie above the truth with this confidence.
-
-    Rows come in the order of time and those of one day share their weather, so not rows but ten blocks of neighbours
-    are taken for independent: t(9) times the standard error of the mean of their means.
-    """
-    if confidence == 0.5:
-        return 0.0
-    from scipy.special import stdtrit
-
-    means = np.array([block.mean() for block in np.array_split(gains, _N_BLOCKS) if len(block)])
-    if len(means) < 2:
-        return float("inf")
-    return float(stdtrit(len(means) - 1, confidence) * means.std(ddof=1) / np.sqrt(len(means)))
 
 
 def _left_to_parent(value: str, rows: tuple[Labelled, Labelled], reason: str) -> SegmentOutcome:
