@@ -1,7 +1,7 @@
 """From a training set to a candidate: fit, export, compare ONNX with the library, evaluate, and package."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from time import perf_counter
@@ -28,6 +28,7 @@ from ml_assets.core.tasks import AnyMetrics, meaning_of
 from ml_assets.core.trainers import Epoch, OnEpoch, versions_of
 from ml_assets.core.trainers.checkpoints import clear_checkpoints
 from ml_assets.core.trainers.launch import ONE_PROCESS, Launch
+from ml_assets.core.trainers.segmented import FittedSegments
 from ml_assets.core.trainers.starts import StartCost, Started, StartName
 from ml_assets.core.training_sets import TrainingSet
 from ml_assets.core.trainings import fit_starts, recipe_of
@@ -207,6 +208,7 @@ def _package(
         largest_parity_difference=difference,
         epochs=tuple((e.number, e.train_loss, e.validation_loss) for e in fitted.history),
         warm_start=done.record,
+        segments=fitted.outcomes if isinstance(fitted, FittedSegments) else (),
     )
     everything = pa.concat_tables([training_set.train, training_set.validation, training_set.test])
     manifest = Manifest(
@@ -236,8 +238,10 @@ def _package(
 
 
 def _parameters(recipe: Recipe) -> dict[str, Parameter]:
+    segments = {} if recipe.segments is None else asdict(recipe.segments)
     return {
         **recipe.hyperparameters,
+        **{f"segments_{name}": value for name, value in segments.items()},
         "seed": recipe.seed,
         "training_set": recipe.training_set,
         "code_version": recipe.code_version,

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import msgspec
 
@@ -19,6 +19,7 @@ from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.reference import Reference
 from ml_assets.core.regression import RegressionMetrics
 from ml_assets.core.tasks import AnyMetrics
+from ml_assets.core.trainers.segments import SegmentOutcome, Segments
 from ml_assets.core.trainers.starts import WarmStartRecord
 
 MODEL, PORTABLE, WEIGHTS, MANIFEST = "model.onnx", "portable.onnx", "weights.safetensors", "manifest.json"
@@ -44,10 +45,17 @@ class Recipe:
     seed: int
     code_version: str
     parent_version: str | None
+    segments: Segments | None = None
 
     def version(self, as_of: date) -> str:
-        """Return the version of the model this recipe yields: ``{as_of}-{12 hex digits of the recipe}``."""
-        return f"{as_of.isoformat()}-{json_hash(self)[:12]}"
+        """Return the version of the model this recipe yields: ``{as_of}-{12 hex digits of the recipe}``.
+
+        A recipe without segments has the version it had before there were any, so that its package still loads.
+        """
+        document = cast("dict[str, object]", msgspec.to_builtins(self))
+        if self.segments is None:
+            del document["segments"]
+        return f"{as_of.isoformat()}-{json_hash(document)[:12]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +95,8 @@ class PackageMetrics(Generic[_M]):
     packages of releases that did not keep it. ``intervals`` are the 95 % intervals that ``confidence_intervals`` gives,
     resampled by days; one that the days cannot give is left out. ``largest_parity_difference`` is of probabilities, and
     for a regression in standard deviations of the training labels. ``warm_start`` says what the champion's weights were
-    worth; null where there was no champion.
+    worth; null where there was no champion. ``segments`` says which segments have a model of their own, and why the
+    others have none; empty without any.
     """
 
     holdout: _M
@@ -101,6 +110,7 @@ class PackageMetrics(Generic[_M]):
     largest_parity_difference: float
     epochs: tuple[tuple[int, float, float], ...] = ()
     warm_start: WarmStartRecord | None = None
+    segments: tuple[SegmentOutcome, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,9 +39,9 @@ def to_portable(coded_model: bytes, *, signature: Signature, vocabulary: Vocabul
 
     _refuse_ambiguous(signature, vocabulary)
     inner = onnx.load_model_from_string(coded_model)
-    _refuse_other_borders(inner)
+    refuse_other_borders(inner)
     reads = {value.name for value in inner.graph.input}
-    _prefix_all_names(inner.graph)
+    prefix_all_names(inner.graph, _INNER)
     nodes: list[NodeProto] = []
     constants: dict[str, np.ndarray] = {"flat": np.array([-1], np.int64)}
     nodes += _joined("numeric", [column.name for column in signature.numeric])
@@ -132,7 +132,8 @@ def _refuse_ambiguous(signature: Signature, vocabulary: Vocabulary) -> None:
         )
 
 
-def _refuse_other_borders(model: "ModelProto") -> None:
+def refuse_other_borders(model: "ModelProto") -> None:
+    """Raise PackageRefused for a coded graph of other inputs than numeric and categorical, or another output."""
     inputs = {value.name for value in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
     outputs = [value.name for value in model.graph.output]
     if not inputs <= {"numeric", "categorical"} or OUTPUT not in outputs:
@@ -141,8 +142,8 @@ def _refuse_other_borders(model: "ModelProto") -> None:
         )
 
 
-def _prefix_all_names(graph: "GraphProto") -> None:
-    """Put the prefix before every name of a graph and of those inside it, so that what was equal stays equal.
+def prefix_all_names(graph: "GraphProto", prefix: str) -> None:
+    """Put a prefix before every name of a graph and of those inside it, so that what was equal stays equal.
 
     onnx.compose.add_prefix leaves out what an inner graph takes from an outer graph's constants.
     """
@@ -150,14 +151,14 @@ def _prefix_all_names(graph: "GraphProto") -> None:
     values = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
     values += [tensor for sparse in graph.sparse_initializer for tensor in (sparse.values, sparse.indices)]
     for value in values:
-        value.name = f"{_INNER}{value.name}" if value.name else ""
+        value.name = f"{prefix}{value.name}" if value.name else ""
     for node in graph.node:
-        node.name = f"{_INNER}{node.name}" if node.name else ""
-        node.input[:] = [f"{_INNER}{name}" if name else "" for name in node.input]
-        node.output[:] = [f"{_INNER}{name}" if name else "" for name in node.output]
+        node.name = f"{prefix}{node.name}" if node.name else ""
+        node.input[:] = [f"{prefix}{name}" if name else "" for name in node.input]
+        node.output[:] = [f"{prefix}{name}" if name else "" for name in node.output]
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _prefix_all_names(inner)
+                prefix_all_names(inner, prefix)
 
 
 def _joined(kind: str, columns: Sequence[str]) -> Iterator["NodeProto"]:

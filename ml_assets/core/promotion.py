@@ -1,7 +1,7 @@
 """Whether a candidate may serve: the gates it must pass on the pinned holdout."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ml_assets.core.encoding import PROBABILITY, Output, Task
 from ml_assets.core.gates import Gate, against_champion, at_most, beats, floors, no_slice_loses
@@ -42,11 +42,15 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class ServingCost:
-    """What a prediction takes: the ONNX model in bytes, and the median time of a call with 1 and 1,000 rows."""
+    """What a prediction takes: the ONNX model in bytes, and the median time of a call with 1 and 1,000 rows.
+
+    ``n_models`` is how many models the graph holds: with segments the parent and those of their own.
+    """
 
     model_bytes: int
     one_row_ms: float
     thousand_rows_ms: float
+    n_models: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +178,7 @@ def judge(evidence: Evidence, *, cost: ServingCost, rule: PromotionRule) -> Verd
             f"{leaks.first_holdout_day}",
         ),
     ]
-    return Verdict(gates=tuple(gates))
+    return Verdict(gates=tuple(_advised(gate, cost.n_models) for gate in gates))
 
 
 def _all_examples(fraction: float) -> Gate:
@@ -188,6 +192,14 @@ def _latency(name: str, call: str, found: float, allowed: float) -> Gate:
     is_passed = found <= allowed
     took = f"takes at most {allowed:g} ms" if is_passed else f"took {found:.1f} ms and should take at most {allowed:g}"
     return Gate(name=name, is_passed=is_passed, found=found, expected=allowed, detail=f"a call with {call} {took}")
+
+
+def _advised(gate: Gate, n_models: int) -> Gate:
+    """Return a gate with what to do about it, where a package of many models is too large or too slow."""
+    if gate.is_passed or n_models == 1 or gate.name not in ("model_size", "one_row_latency", "thousand_rows_latency"):
+        return gate
+    advice = f"it holds {n_models} models, so raise minimum_rows of Segments, or make the model smaller"
+    return replace(gate, detail=f"{gate.detail}; {advice}")
 
 
 def _parity(found: float, allowed: float) -> Gate:

@@ -11,6 +11,7 @@ from ml_assets.core.feature_views import Feature, FeatureView
 from ml_assets.core.names import identifier, table_name
 from ml_assets.core.search_spaces import DEFAULT_SPACES, SearchSpace
 from ml_assets.core.trainers import Trainer, name_of
+from ml_assets.core.trainers.segments import Segments
 
 # The slice of a local day that is no feature: its calendar month.
 MONTH = "month"
@@ -142,6 +143,9 @@ class UseCase:
     Unless given, the categorical features. ``trainer`` is ``lightning``, ``sklearn``, ``keras``, or a Trainer (an
     object or its class) declared in the use case's own file; see docs/own_trainer.md.
 
+    ``segments`` asks for one model per value of a categorical input, with the model of all rows as the parent of the
+    rest. They have the hyperparameters of the parent, and a study tunes the parent alone.
+
     A hyperparameter that it names is pinned: no study varies it. ``search_space`` is what a study varies; that of its
     trainer unless given, and ``{}`` for a model that is never tuned.
     """
@@ -156,6 +160,7 @@ class UseCase:
     trainer: str | Trainer | type[Trainer] = "lightning"
     hyperparameters: Mapping[str, float | int | str] = field(default_factory=dict[str, float | int | str])
     search_space: SearchSpace | None = None
+    segments: Segments | None = None
     baseline_features: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
     split: SplitRule = SplitRule()
@@ -226,4 +231,9 @@ class UseCase:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InvalidDeclaration(f"{self.name} would read two features each called {twice}; rename one of each")
+        categorical = [feature.name for feature in features if feature.kind == "categorical"]
+        if self.segments and self.segments.by not in categorical:
+            raise InvalidDeclaration(
+                f"{self.name} segments by {self.segments.by!r}, which is none of its categorical features {categorical}"
+            )
         return features

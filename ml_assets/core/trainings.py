@@ -15,6 +15,7 @@ from ml_assets.core.tasks import meaning_of
 from ml_assets.core.trainers import FittedModel, WarmStart, name_of, trainer_named
 from ml_assets.core.trainers.launch import Launch
 from ml_assets.core.trainers.refusals import refuse_unlearnable
+from ml_assets.core.trainers.segmented import SegmentedTrainer
 from ml_assets.core.trainers.starts import OnStartEpoch, Started, StartName, fit_both
 from ml_assets.core.training_sets import TrainingSet
 from ml_assets.core.tuned_parameters import tuned_or
@@ -39,6 +40,7 @@ def recipe_of(
         seed=use_case.seed,
         code_version=code_version,
         parent_version=parent.version if parent else None,
+        segments=use_case.segments,
     )
 
 
@@ -56,6 +58,8 @@ def fit_starts(
 ) -> tuple[CodedSet, Started]:
     """Code the training set, with what the champion knew where it lends its weights, and fit from each start."""
     trainer = trainer_named(use_case.trainer, launch)
+    if use_case.segments:
+        trainer = SegmentedTrainer(trainer, use_case.segments)
     signature = Signature.of(inputs, use_case.output)
     lent, not_lent = lent_by(parent, training_set)
     known = lent.vocabulary if lent else None

@@ -1,6 +1,7 @@
 """Stage models: the candidate fitted on one training set, and the champion that may serve."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from statistics import median
 from time import perf_counter
@@ -27,6 +28,7 @@ from ml_assets.core.reports import candidate_report, chart_markdown, curve_spec
 from ml_assets.core.scoring import score, score_coded
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import AnyCurve, meaning_of
+from ml_assets.core.trainers.segments import SegmentOutcome
 from ml_assets.core.trainers.starts import cost_facts
 from ml_assets.core.training_sets import TrainingSet
 from ml_assets.core.trainings import champion_before
@@ -193,6 +195,7 @@ def _serving_cost(package: ModelPackage, holdout: pa.Table) -> ServingCost:
         model_bytes=len(package.model),
         one_row_ms=_median_ms(package.model, one_row, _N_ONE_ROW_CALLS),
         thousand_rows_ms=_median_ms(package.model, rows, _N_THOUSAND_ROW_CALLS),
+        n_models=1 + sum(segment.has_own_model for segment in package.metrics.segments),
     )
 
 
@@ -276,6 +279,8 @@ def _page(
         question=use_case.question,
         intervals={name: (found.low, found.high) for name, found in package.metrics.intervals.items()},
         warm_start=package.metrics.warm_start,
+        segments=package.metrics.segments,
+        segments_by=use_case.segments.by if use_case.segments else "",
     )
 
 
@@ -297,5 +302,20 @@ def _facts(trained: TrainedCandidate, store: ArtifactStore) -> dict[str, object]
         "seconds": trained.seconds,
         "n_epochs": package.metrics.n_epochs,
         "largest_parity_difference": package.metrics.largest_parity_difference,
+        **segment_facts(package.metrics.segments),
         "dagster/uri": store.address(f"models/{package.use_case}/{package.version}/manifest.json"),
+    }
+
+
+def segment_facts(segments: Sequence[SegmentOutcome]) -> dict[str, object]:
+    """Return how many segments have a model of their own, and a table that says of each which model answers and why."""
+    if not segments:
+        return {}
+    columns = [dg.TableColumn(name) for name in asdict(segments[0])]
+    # A table of Dagster has no empty number.
+    records = [dg.TableRecord({n: "" if v is None else v for n, v in asdict(segment).items()}) for segment in segments]
+    return {
+        "n_segments": len(segments),
+        "n_segments_with_own_model": sum(segment.has_own_model for segment in segments),
+        "segments": dg.MetadataValue.table(records, schema=dg.TableSchema(columns)),
     }

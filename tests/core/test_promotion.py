@@ -225,6 +225,11 @@ def test_a_model_too_large_or_too_slow_may_not_serve(change: dict[str, float], n
     assert failed(verdict) == [name]
     assert gate(verdict, name).found == pytest.approx(found)
     assert words in verdict.reasons[0]
+    assert "models" not in verdict.reasons[0]
+    of_many = judged(evidence(), cost=replace(COST, n_models=101, **change))
+    assert of_many.reasons == (
+        f"{verdict.reasons[0]}; it holds 101 models, so raise minimum_rows of Segments, or make the model smaller",
+    )
 
 
 def test_a_difference_between_onnx_and_the_library_refuses():

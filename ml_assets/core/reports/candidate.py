@@ -12,6 +12,7 @@ from ml_assets.core.reports import charts
 from ml_assets.core.reports.curves import curve_charts
 from ml_assets.core.reports.page import Chart, checked_links, draw, render
 from ml_assets.core.tasks import AnyCurve, AnyMetrics, Measure, TaskMeaning, meaning_of
+from ml_assets.core.trainers.segments import SegmentOutcome
 from ml_assets.core.trainers.starts import StartOutcome, WarmStartRecord
 
 
@@ -31,6 +32,8 @@ def candidate_report(
     question: str = "",
     intervals: Mapping[str, tuple[float, float]] | None = None,
     warm_start: WarmStartRecord | None = None,
+    segments: Sequence[SegmentOutcome] = (),
+    segments_by: str = "",
 ) -> str:
     """Write the report on one candidate as one self-contained HTML page; the same input gives the same bytes.
 
@@ -49,6 +52,8 @@ def candidate_report(
         question: what the model answers, as the title.
         intervals: low and high end of the 95 % interval of the candidate's metrics, by name; no row for none.
         warm_start: what the champion's weights were worth; None where there was no champion, and then it is left out.
+        segments: which segments have a model of their own, and why the others have none; no table for none.
+        segments_by: the input whose values they are.
 
     Raises BadInput for a link that is no address.
     """
@@ -112,6 +117,9 @@ def candidate_report(
         else [],
         warm_start=warm_start,
         starts=_starts(warm_start) if warm_start else (),
+        segments=sorted(segments, key=lambda segment: (-segment.n_train, segment.value)),
+        n_own_models=sum(segment.has_own_model for segment in segments),
+        segments_by=segments_by.replace("_", " "),
     )
 
 

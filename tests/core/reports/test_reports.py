@@ -31,6 +31,7 @@ from ml_assets.core.reports.charts import (
 from ml_assets.core.slices import SliceQuality
 from ml_assets.core.spec import PromotionRule
 from ml_assets.core.studies import TrialRecord
+from ml_assets.core.trainers.segments import SegmentOutcome
 from ml_assets.core.trainers.starts import StartOutcome, WarmStartRecord
 
 SCRIPT = '<script>alert(1)</script><img src=x onerror="alert(2)">'
@@ -234,6 +235,20 @@ def test_a_link_that_runs_a_script_is_refused(month: Month, address: str):
         month.report(links={"open": address})
     with pytest.raises(BadInput, match="expected an address"):
         candidate(links={"open": address})
+
+
+def test_a_person_sees_which_segments_use_the_parent_and_why_the_largest_first():
+    small = SegmentOutcome(value=SCRIPT, n_train=80, n_validation=9, has_own_model=False, why_parent="80 train rows")
+    large = SegmentOutcome(
+        value="JFK", n_train=81234, n_validation=4321, has_own_model=True, parent_loss=0.46, own_loss=0.45, margin=0.001
+    )
+    page = Page(candidate(segments=(small, large), segments_by="origin"))
+    assert "1 of 2 values of origin have a model of their own" in page.text
+    assert "JFK81\N{NARROW NO-BREAK SPACE}2344\N{NARROW NO-BREAK SPACE}3210.46000.45000.0010its own model" in page.text
+    assert f"{SCRIPT}809———the parent: 80 train rows" in page.text
+    assert page.text.index("JFK") < page.text.index(SCRIPT)
+    assert not {"script", "img"} & set(page.elements)
+    assert "of their own" not in Page(candidate()).text
 
 
 def test_a_candidates_intervals_stand_below_its_figures_and_a_missing_one_is_a_dash():
