@@ -23,10 +23,12 @@ class WandbRun:
 
     What it is told goes into a pipe, without waiting. ``finish`` gives that process 8 seconds to end; if it does not,
     it is left to itself, and ends when W&B's own time limits are over. After the first failure nothing is written.
+    Where ``is_awaited`` is false it is left to itself at once.
     """
 
-    def __init__(self, process: "subprocess.Popen[bytes] | None") -> None:
+    def __init__(self, process: "subprocess.Popen[bytes] | None", *, is_awaited: bool = True) -> None:
         self._process = process
+        self._is_awaited = is_awaited
         if process and process.stdin:
             os.set_blocking(process.stdin.fileno(), False)
 
@@ -48,6 +50,9 @@ class WandbRun:
         if self._process is None:
             return
         process, self._process = self._process, None
+        if not self._is_awaited:
+            _left_behind.append(process)
+            return
         try:
             answer, _ = process.communicate(timeout=_MOST_SECONDS_WAITED)
         except subprocess.TimeoutExpired:
@@ -113,7 +118,8 @@ class WandbTracker:
         except OSError:  # see WandbRun
             _LOGGER.warning("W&B could not start; the training goes on without it", exc_info=True)
             return WandbRun(None)
-        run = WandbRun(process)
+        # A decision is in the ledger too, and may follow a training that has waited in vain already.
+        run = WandbRun(process, is_awaited=job_type != "promotion")
         run.open(
             folder=str(self._folder),
             mode=self._mode,

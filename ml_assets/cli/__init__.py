@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from ml_assets.cli import champions, lifecycle
+from ml_assets.cli import champions, experiments, lifecycle
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,6 +16,7 @@ app = typer.Typer(
 for command in (
     *(lifecycle.run, lifecycle.replay, lifecycle.tune),
     *(champions.history, champions.champion, champions.rollback, champions.approve, champions.reject),
+    *(experiments.experiments, experiments.compare, experiments.board),
 ):
     app.command()(command)
 

@@ -15,6 +15,7 @@ from ml_assets.core.coded_sets import CodedSet, code_training_set
 from ml_assets.core.encoding import Signature, Vocabulary
 from ml_assets.core.errors import DataMissing, PackageRefused
 from ml_assets.core.evaluation import evaluate, evaluate_baselines, log_loss
+from ml_assets.core.experiments import ExperimentLog, begin_training
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.fingerprints import environment_hash
 from ml_assets.core.intervals import confidence_intervals
@@ -63,6 +64,7 @@ def train_candidate(
     parent: ModelPackage | None,
     on_epoch: OnEpoch,
     work_folder: Path,
+    experiments: ExperimentLog | None = None,
 ) -> TrainedCandidate:
     """Fit the use case's trainer on a training set and save the model as a verified package.
 
@@ -72,7 +74,7 @@ def train_candidate(
     ``tuned_or`` finds that they apply. ``parent``, the champion, lends its weights if it was fitted on
     days before the validation days and chosen on days before the test days. Raises PackageRefused where the ONNX graph
     differs from the library by more than 1e-5 on any row of validation and test, or at a learned threshold, with nulls
-    and unseen categories added.
+    and unseen categories added. ``experiments`` records the attempt, whatever comes of it.
     """
     started = perf_counter()
     trainer = trainer_named(use_case.trainer)
@@ -92,8 +94,10 @@ def train_candidate(
         parent_version=parent.version if parent else None,
     )
     version = recipe.version(training_set.as_of)
+    attempt = begin_training(experiments, recipe, training_set)
     existing = _existing(store, use_case.name, version)
     if existing:
+        attempt.reuse(existing)
         store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
         history = tuple(
             Epoch(number=number, train_loss=train, validation_loss=validation)
@@ -125,6 +129,10 @@ def train_candidate(
         package = _package(training_set, use_case, inputs, recipe, coded, fitted, store)
         store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
         summary = _summary(package.metrics)
+        attempt.complete(summary, package)
+    except BaseException as error:
+        attempt.fail(error)
+        raise
     finally:
         run.finish(summary)
     return TrainedCandidate(package=package, is_reused=False, seconds=perf_counter() - started, history=fitted.history)

@@ -19,6 +19,7 @@ from ml_assets.core import promotion, registry, training_sets
 from ml_assets.core.candidates import TrainedCandidate, candidate_of, train_candidate
 from ml_assets.core.encoding import Coded, encode
 from ml_assets.core.evaluation import CalibrationBin, calibration_curve
+from ml_assets.core.experiments import ExperimentLog, track_decision
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.holdout import evidence_on
 from ml_assets.core.package import ModelPackage, load_package
@@ -111,11 +112,16 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
                 parent=champion if config.is_warm_started else None,
                 on_epoch=on_epoch,
                 work_folder=Path(folder),
+                experiments=ExperimentLog(
+                    store=store, now=lambda: datetime.now(UTC), recorded_by="dagster", run_id=context.run_id
+                ),
             )
         evidence = _evidence(trained.package, champion, training_set, use_case)
         verdict = verdict_on(trained.package, evidence, training_set, use_case)
         if not verdict.is_promotable:
-            registry.refuse(store, **_entry(trained.package, verdict, use_case))
+            entry = registry.refuse(store, **_entry(trained.package, verdict, use_case))
+            if not trained.is_reused:
+                track_decision(tracker, entry)
         curve = calibration_curve(training_set.test["label"].to_numpy(), score(trained.package, training_set.test))
         path = f"reports/{use_case.name}/candidate-{trained.package.version}.html"
         # The page of its training stands: what it says of the champion was true then.
@@ -156,7 +162,11 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
         kinds={"ledger"},
         tags={"cadence": "on_training", "use_case": use_case.name},
     )
-    def _promote(context: dg.AssetExecutionContext, store: dg.ResourceParam[ArtifactStore]) -> dg.MaterializeResult:
+    def _promote(
+        context: dg.AssetExecutionContext,
+        store: dg.ResourceParam[ArtifactStore],
+        tracker: dg.ResourceParam[Tracker],
+    ) -> dg.MaterializeResult:
         as_of = as_of_day(context)
         training_set = _training_set_of(store, use_case, as_of)
         package = load_package(store, use_case.name, candidate_of(store, use_case.name, as_of))
@@ -169,6 +179,7 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
                 raise dg.Failure(f"{package.version} may not serve: " + "; ".join(verdict.reasons))
             needs_approval = use_case.promotion.needs_approval
             entry = registry.promote(store, **_entry(package, verdict, use_case), needs_approval=needs_approval)
+            track_decision(tracker, entry)
         if entry.action == "wait":
             raise dg.Failure(_how_to_approve(entry), metadata={"waits_for_approval": entry.version})
         if entry.action != "promote":
