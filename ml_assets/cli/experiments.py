@@ -13,7 +13,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
-from ml_assets.cli.terminal import Day, console, failures_in_words, number, store_of_environment
+from ml_assets.cli.terminal import console, failures_in_words, number, store_of_environment
 from ml_assets.core.comparison import Comparison, compare_experiments, main_metric
 from ml_assets.core.errors import BadInput
 from ml_assets.core.experiment_filters import Condition, found, ordered, select, values_of
@@ -29,13 +29,9 @@ AnyUseCase = Annotated[str | None, typer.Option("--use-case", help="Of this use 
 def experiments(
     use_case: AnyUseCase = None,
     kind: Annotated[str | None, typer.Option(help="training, search, trial or promotion.")] = None,
-    status: Annotated[
-        str | None, typer.Option(help="complete, reused, failed, unfinished, promote, refuse ...")
-    ] = None,
-    since: Annotated[
-        Day | None, typer.Option("--since", formats=["%Y-%m-%d"], help="Begun on this UTC day on.")
-    ] = None,
-    until: Annotated[Day | None, typer.Option("--until", formats=["%Y-%m-%d"], help="Begun up to this day.")] = None,
+    status: Annotated[str | None, typer.Option(help="complete, failed, unfinished, pruned, promote ...")] = None,
+    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Begun on this UTC day on.")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Begun up to this UTC day.")] = None,
     where: Annotated[
         list[str] | None, typer.Option(help='A condition such as "roc_auc>0.73" or "layer_sizes=64,32"; repeatable.')
     ] = None,
@@ -43,9 +39,7 @@ def experiments(
     is_ascending: Annotated[bool, typer.Option("--ascending", help="Smallest first.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="How many rows; 0 for all.")] = 30,
     is_json: Annotated[bool, typer.Option("--json", help="As JSON: every field of every row.")] = False,
-    is_csv: Annotated[
-        bool, typer.Option("--csv", help="As CSV: a column for each field, parameter and metric.")
-    ] = False,
+    is_csv: Annotated[bool, typer.Option("--csv", help="As CSV: a column for each value.")] = False,
 ) -> None:
     """Print what was tried: every training, search, trial and promotion decision, newest first."""
     with failures_in_words():
@@ -114,9 +108,8 @@ def _table(rows: Sequence[Experiment], sort: str | None) -> Table:
     table = Table(
         Column("id", no_wrap=True),
         Column("begun (UTC)", no_wrap=True),
-        Column("kind", no_wrap=True),
+        Column("what", no_wrap=True),
         Column("of", max_width=18, overflow="fold"),
-        Column("status", no_wrap=True),
         Column("s", justify="right", no_wrap=True),
         Column("what came of it", overflow="fold"),
         box=box.SIMPLE_HEAD,
@@ -126,9 +119,8 @@ def _table(rows: Sequence[Experiment], sort: str | None) -> Table:
         table.add_row(
             row.id,
             f"{row.started_at:%Y-%m-%d %H:%M}" if row.started_at else "-",
-            row.kind,
+            f"{row.kind}\n[{_STYLES.get(row.status, 'default')}]{escape(row.status)}[/]",
             escape(row.use_case) + (f"\n{row.as_of}" if row.as_of else ""),
-            f"[{_STYLES.get(row.status, 'default')}]{escape(row.status)}[/]",
             number(row.seconds, 1),
             escape(_result(row, sort)),
         )
@@ -137,15 +129,14 @@ def _table(rows: Sequence[Experiment], sort: str | None) -> Table:
 
 def _result(row: Experiment, sort: str | None) -> str:
     """Say in a line or two what came of it: the figure asked for, its main one, or why there is none."""
-    parts = [row.version] if row.kind == "promotion" else []
+    parts = [row.version] if row.kind == "promotion" and row.version else []
     asked = values_of(row).get(sort) if sort else None
     if sort and asked is not None:
         parts.append(f"{sort} {asked:.4f}" if isinstance(asked, float) else f"{sort} {asked}")
     elif row.kind != "promotion" and (name := main_metric(row)):
         interval = row.intervals.get(name)
-        parts.append(
-            f"{name} {row.metrics[name]:.4f}" + (f" ({interval.low:.3f}–{interval.high:.3f})" if interval else "")
-        )
+        spread = f" ({interval.low:.3f} to {interval.high:.3f})" if interval else ""
+        parts.append(f"{name} {row.metrics[name]:.4f}{spread}")
     if row.kind in ("training", "search") and row.trainer:
         parts.append(row.trainer)
     reason = " ".join(row.reason.split())
@@ -166,10 +157,10 @@ def _write_csv(rows: Sequence[Experiment]) -> None:
 def _print(comparison: Comparison) -> None:
     """Print the sections of a comparison as one table, differences marked."""
     table = Table(
-        Column("", overflow="fold", ratio=3),
-        Column(comparison.one.id, overflow="fold", ratio=3),
-        Column(comparison.other.id, overflow="fold", ratio=3),
-        Column("difference", overflow="fold", ratio=3),
+        Column("", overflow="fold", ratio=29),
+        Column(comparison.one.id, overflow="fold", ratio=24),
+        Column(comparison.other.id, overflow="fold", ratio=24),
+        Column("difference", overflow="fold", ratio=19),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         width=min(100, console.width),
@@ -179,6 +170,8 @@ def _print(comparison: Comparison) -> None:
         for line in lines:
             style = "yellow" if line.is_different else "default"
             values = (f"[{style}]{escape(value)}[/]" for value in (line.one, line.other))
-            table.add_row(f"  {escape(line.name)}", *values, escape(line.difference))
+            table.add_row(
+                f"  {escape(line.name)}", *values, escape(line.difference or ("differs" if line.is_different else ""))
+            )
     console.print(table)
     console.print(comparison.note, highlight=False)

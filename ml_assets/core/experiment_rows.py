@@ -206,7 +206,8 @@ def _decisions(store: ArtifactStore) -> Iterator[Experiment]:
         entry = _read(store, path, LedgerEntry)
         if isinstance(entry, str):
             folder, _, name = path.rpartition("/")
-            yield _damaged("promotion", f"{folder.rpartition('/')[2]}.{name.removesuffix('.json')}", path, entry)
+            number = name.removesuffix(".json").lstrip("0")
+            yield _damaged("promotion", f"{folder.rpartition('/')[2]}.{number}", path, entry)
             continue
         yield Experiment(
             id=f"{entry.use_case}.{entry.sequence}",

@@ -30,9 +30,7 @@ def _charts(comparison: Comparison) -> Sequence[Chart]:
         caption = "Lower is better. A library that trains in one go has no curve."
         drawn.append(draw("Training", two_curves(comparison.epochs), caption))
     if comparison.calibration:
-        caption = (
-            "The common holdout in tenths. On the dashed line, what is predicted at 30 % comes true 30 in 100 times."
-        )
+        caption = "The common holdout in tenths. On the dashed line, what is predicted is what happens."
         drawn.append(draw("Calibration", two_calibrations(comparison.calibration), caption))
     rows = (comparison.one, comparison.other)
     common = [name for name in comparison.one.intervals if all(name in row.metrics for row in rows)]

@@ -1,4 +1,4 @@
-"""The charts of experiments: figures over as-of days, two training curves, two calibrations, and bars with intervals."""
+"""The charts of experiments: figures over as-of days, and two trainings side by side."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -56,8 +57,8 @@ def checked_links(links: Mapping[str, str]) -> Mapping[str, str]:
 
 def draw(title: str, spec: Spec, caption: str) -> Chart:
     """Draw a chart to be placed on the page."""
-    svg = chart_svg(spec, name=title.lower().replace(" ", "-"))
-    # Vega escapes all text of the chart; no title comes from outside.
+    svg = chart_svg(spec, name=re.sub(r"[^a-z0-9]+", "-", title.lower()))
+    # Vega escapes all text of the chart.
     return Chart(title=title, svg=Markup(svg), caption=caption)  # noqa: S704
 
 
