@@ -170,8 +170,7 @@ def _print(comparison: Comparison) -> None:
         for line in lines:
             style = "yellow" if line.is_different else "default"
             values = (f"[{style}]{escape(value)}[/]" for value in (line.one, line.other))
-            table.add_row(
-                f"  {escape(line.name)}", *values, escape(line.difference or ("differs" if line.is_different else ""))
-            )
+            difference = line.difference or ("differs" if line.is_different else "")
+            table.add_row(f"  {escape(line.name)}", *values, escape(difference))
     console.print(table)
     console.print(comparison.note, highlight=False)

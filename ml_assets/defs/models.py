@@ -113,7 +113,7 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
                 on_epoch=on_epoch,
                 work_folder=Path(folder),
                 experiments=ExperimentLog(
-                    store=store, now=lambda: datetime.now(UTC), recorded_by="dagster", run_id=context.run_id
+                    store=store, now=lambda: datetime.now(UTC), recorded_by="dagster", run_id=context.run.run_id
                 ),
             )
         evidence = _evidence(trained.package, champion, training_set, use_case)

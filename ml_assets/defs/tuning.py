@@ -96,7 +96,8 @@ def _tuning(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDef
             return
         fingerprint = training_sets.training_set_of(store, use_case.name, as_of_day(context))
         training_set = training_sets.load_training_set(store, use_case.name, fingerprint)
-        log = ExperimentLog(store=store, now=lambda: datetime.now(UTC), recorded_by="dagster", run_id=context.run_id)
+        run_id = context.run.run_id
+        log = ExperimentLog(store=store, now=lambda: datetime.now(UTC), recorded_by="dagster", run_id=run_id)
 
         with tracked_search(training_set, use_case, code_version_of(use_case), log, tracker) as search:
 

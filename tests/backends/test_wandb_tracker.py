@@ -264,3 +264,12 @@ def test_a_trial_costs_less_than_5_ms_of_this_process(tmp_path):
     spent = time.process_time() - started
     run.finish({"validation_loss": 0.5})
     assert spent / 100 < 0.005
+
+
+def test_a_decision_is_not_waited_for(tmp_path):
+    started = time.perf_counter()
+    run = WandbTracker(tmp_path).start(use_case="storm_delay", run_name="refuse v", parameters={}, job_type="promotion")
+    run.finish({"roc_auc_floor": 0.61})
+    assert time.perf_counter() - started < 0.5  # its process starts, imports and writes in 2 s
+    while not any(b"roc_auc_floor" in kept.read_bytes() for kept in offline_runs(tmp_path)):
+        time.sleep(0.1)

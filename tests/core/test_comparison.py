@@ -86,6 +86,6 @@ def test_what_left_no_model_is_compared_by_what_is_recorded_of_it(store):
     comparison = compare_experiments(store, one, other)
     assert comparison.note == "no paired noise: a and b left no model in the store that could be judged again"
     assert line(comparison, "mae") == Line(
-        name="mae", one="5", other="4 (3.5000–4.5000)", is_different=True, difference="-1"
+        name="mae", one="5", other="4 (3.5000\N{EN DASH}4.5000)", is_different=True, difference="-1"
     )
     assert (line(comparison, "seconds").one, line(comparison, "seconds").other) == ("2.0", "-")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ml_assets.core.comparison import Comparison
+from ml_assets.core.comparison import CONFIDENCE, MAIN_METRICS, Comparison
 from ml_assets.core.reports.experiment_charts import two_calibrations, two_curves, two_figures
 from ml_assets.core.reports.page import Chart, draw, render
 
@@ -36,20 +36,22 @@ def _charts(comparison: Comparison) -> Sequence[Chart]:
     common = [name for name in comparison.one.intervals if all(name in row.metrics for row in rows)]
     if not common:
         common = [name for name in comparison.one.metrics if name in comparison.other.metrics]
-    for number, name in enumerate(common[:_MOST_FIGURES], start=1):
+    main = [name for name in MAIN_METRICS if name in common]
+    for name in list(dict.fromkeys([*main, *common]))[:_MOST_FIGURES]:
+        words = name.replace("_", " ")
         spec = two_figures(
-            name.replace("_", " "),
+            words,
             {row.id: row.metrics[name] for row in rows},
             {row.id: row.intervals[name] for row in rows if name in row.intervals},
         )
         gain = comparison.gains.get(name)
-        margin = gain.margin(0.975) if gain else None
+        margin = gain.margin(CONFIDENCE) if gain else None
         caption = (
-            f"{other_less_one(gain.value, margin)} on the same rows."
+            f"On the same rows: {other_less_one(gain.value, margin)}."
             if gain and margin is not None
             else "Each with its own 95 % interval, where it has one."
         )
-        drawn.append(draw(f"Figure {number}", spec, caption))
+        drawn.append(draw(f"{words[:1].upper()}{words[1:]}", spec, caption))
     return drawn
 
 
@@ -57,8 +59,8 @@ def other_less_one(value: float, margin: float) -> str:
     """Say what a difference is worth beside its noise.
 
     >>> other_less_one(0.01, 0.02)
-    'The second is 0.0100 more, the noise 0.0200: it may be chance'
+    'the second is 0.0100 more, the noise 0.0200, so it may be chance'
     """
     direction = "more" if value > 0 else "less"
-    worth = "beyond the noise" if abs(value) > margin else "it may be chance"
-    return f"The second is {abs(value):.4f} {direction}, the noise {margin:.4f}: {worth}"
+    worth = "so it is more than chance" if abs(value) > margin else "so it may be chance"
+    return f"the second is {abs(value):.4f} {direction}, the noise {margin:.4f}, {worth}"

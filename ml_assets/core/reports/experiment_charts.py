@@ -37,9 +37,8 @@ def metric_over_days(
         for day, value, interval, is_promoted in zip(days, values, intervals, promoted, strict=True)
     ]
     scale = alt.Scale(zero=False, nice=True)
-    x = alt.X(
-        "day:T", title="As of", scale=alt.Scale(type="utc"), axis=alt.Axis(format="%-d %b", tickCount=6, grid=False)
-    )
+    axis = alt.Axis(format="%-d %b", tickCount=6, grid=False)
+    x = alt.X("day:T", title="As of", scale=alt.Scale(type="utc", padding=12), axis=axis)
     color = alt.Color(
         "state:N",
         scale=alt.Scale(domain=["promoted", "not promoted"], range=[MAIN, OTHER]),

@@ -118,7 +118,7 @@ def test_the_page_of_a_comparison_shows_its_lines_curves_and_what_the_difference
     page = comparison_page(comparison)
     assert page.count("<figure") == 3
     # t(19) at 97.5 % is 2.0930, times 0.002.
-    assert "The second is 0.0100 more, the noise 0.0042: beyond the noise" in page
+    assert "On the same rows: the second is 0.0100 more, the noise 0.0042, so it is more than chance." in page
     assert '<td class="differs">12</td>' in page
     assert "<script>" not in page
     assert "script-src" not in page
