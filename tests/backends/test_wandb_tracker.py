@@ -156,7 +156,7 @@ def test_an_offline_run_is_written_below_the_folder_and_sent_by_wandb_sync(tmp_p
     assert server.runs == {}
 
     sync = [sys.executable, "-m", "wandb", "sync", str(written.parent)]
-    done = subprocess.run(sync, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(sync, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = server.runs.values()
     assert (run["displayName"], run["groupName"], run["jobType"]) == ("2013-07-01-abc", "storm_delay", "training")
