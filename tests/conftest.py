@@ -39,10 +39,11 @@ class Home:
             return {name: connection.sql(f"select * from {name} order by all").to_arrow_table() for name in names}
 
     def files(self) -> dict[str, bytes]:
-        """Return the content of every artifact, by path."""
+        """Return the content of every artifact, by path, but for the log of trainings, which grows with each."""
         folder = self.path / "artifacts"
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+        found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+        return {path: content for path, content in found.items() if not path.startswith("experiments/")}
 
     def copy_to(self, path: Path) -> "Home":
         """Replace the tables and artifacts of another home by these; what Dagster remembers there stays."""

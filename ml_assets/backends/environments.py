@@ -21,10 +21,10 @@ class Environment:
     """Where this process keeps its state, and whether past flights stand in for later days.
 
     Read from ``ML_ASSETS_ENV`` (``local`` unless set), ``ML_ASSETS_HOME`` (the folder of all state; ``data`` in the
-    repository unless set), ``ML_ASSETS_REPLAY`` (yes or no; yes in ``local``) and ``ML_ASSETS_TRACKER`` (``offline``
-    unless set). ``ML_ASSETS_STUDIES`` is the URL of the storage that tuning workers share (a folder in the home unless
-    set); it may hold a password, so it is not printed with the rest. The processes that ``torchrun`` started are told
-    their number and place by its variables.
+    repository unless set), ``ML_ASSETS_REPLAY`` (yes or no; yes in ``local``) and ``ML_ASSETS_TRACKER`` (unless set
+    ``online`` where W&B's key is in ``WANDB_API_KEY``, else ``offline``). ``ML_ASSETS_STUDIES`` is the URL of the
+    storage that tuning workers share (a folder in the home unless set); it may hold a password, so it is not printed
+    with the rest. The processes that ``torchrun`` started are told their number and place by its variables.
     """
 
     name: EnvironmentName
@@ -51,7 +51,8 @@ class Environment:
         if name not in _SUPPORTED:
             raise BadInput(f"ML_ASSETS_ENV={name} is not built yet; there is {', '.join(_SUPPORTED)}")
         home = variables.get("ML_ASSETS_HOME") or str(_root() / "data")
-        mode = _one_of("ML_ASSETS_TRACKER", variables.get("ML_ASSETS_TRACKER") or "offline", get_args(TrackerMode))
+        default_mode = "online" if variables.get("WANDB_API_KEY") else "offline"
+        mode = _one_of("ML_ASSETS_TRACKER", variables.get("ML_ASSETS_TRACKER") or default_mode, get_args(TrackerMode))
         replay = _one_of("ML_ASSETS_REPLAY", (variables.get("ML_ASSETS_REPLAY") or "yes").lower(), (*_YES, *_NO))
         home = Path(home).expanduser().absolute()
         return cls(

@@ -305,6 +305,8 @@ def _record(trial: "optuna.trial.FrozenTrial") -> TrialRecord:
     state = trial.state.name.lower() if trial.state.name != "FAIL" else "failed" if reason else "abandoned"
     reported = trial.intermediate_values
     last = reported[max(reported)] if reported else None
+    # Optuna's times are local and do not say so; as they are taken in this process or one beside it, so are these.
+    started_at = trial.datetime_start.astimezone(UTC) if trial.datetime_start else None
     return TrialRecord(
         number=trial.number,
         state=cast("TrialState", state),
@@ -312,6 +314,8 @@ def _record(trial: "optuna.trial.FrozenTrial") -> TrialRecord:
         loss=trial.value if state == "complete" else last,
         n_epochs=len(reported),
         reason=reason,
+        started_at=started_at,
+        seconds=trial.duration.total_seconds() if trial.duration else None,
     )
 
 

@@ -1,49 +1,95 @@
 """Weights & Biases as the experiment tracker: offline by default, silent, and never in the way of a training."""
 
+import json
 import logging
-from collections.abc import Callable, Mapping
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from ml_assets.core.ports import Parameter
-
-if TYPE_CHECKING:
-    import wandb
+from ml_assets.core.ports import JobType, Parameter
 
 _LOGGER = logging.getLogger(__name__)
-# Judgement: online without a network, the first call would otherwise wait 91 s, and the last one for ever.
-_INIT_TIMEOUT_SECONDS = 5.0
-_FINISH_TIMEOUT_SECONDS = 30.0
+_PROCESS = Path(__file__).with_name("wandb_process.py")
+# Judgement: an offline run is written in 2 s, start included; a training is to lose less than 10 s to a dead tracker.
+_MOST_SECONDS_WAITED = 8.0
 
 
 class WandbRun:
-    """One training in W&B. After the first failure it only swallows what it is given."""
+    """One training, search or decision in W&B, which a process of its own writes.
 
-    def __init__(self, run: "wandb.Run | None") -> None:
-        self._run = run
+    What it is told goes into a pipe, without waiting. ``finish`` gives that process 8 seconds to end; if it does not,
+    it is left to itself, and ends when W&B's own time limits are over. After the first failure nothing is written.
+    Where ``is_awaited`` is false it is left to itself at once.
+    """
+
+    def __init__(self, process: "subprocess.Popen[bytes] | None", *, is_awaited: bool = True) -> None:
+        self._process = process
+        self._is_awaited = is_awaited
+        if process and process.stdin:
+            os.set_blocking(process.stdin.fileno(), False)
+
+    def open(self, **settings: object) -> None:
+        """Say what the run is, as ``wandb_process`` wants it, before anything else."""
+        self._tell(settings)
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """Record metrics at a step (an epoch)."""
-        self._try(lambda run: run.log(dict(metrics), step=step))
+        """Record metrics at a step (an epoch, a trial)."""
+        self._tell({"metrics": dict(metrics), "step": step})
 
     def finish(self, summary: Mapping[str, float]) -> None:
-        """Record the final metrics and close the run."""
-        self._try(lambda run: run.summary.update(dict(summary)))  # pyright: ignore[reportUnknownMemberType] # untyped dict
-        self._try(lambda run: run.finish())
-        self._run = None
+        """Record the final metrics and close the run; without any it is marked as failed."""
+        self._tell({"summary": dict(summary)})
+        self._conclude()
 
-    def _try(self, call: "Callable[[wandb.Run], None]") -> None:
-        if self._run is None:
+    def _conclude(self) -> None:
+        """Wait for the process a little, and say once what went wrong in it, if anything."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        if not self._is_awaited:
+            _left_behind.append(process)
             return
         try:
-            call(self._run)
-        except Exception:  # the tracker is a witness: whatever fails in it, the training goes on
+            answer, _ = process.communicate(timeout=_MOST_SECONDS_WAITED)
+        except subprocess.TimeoutExpired:
+            _LOGGER.warning(
+                "W&B has not finished its run after %g s; the training goes on without it", _MOST_SECONDS_WAITED
+            )
+            _left_behind.append(process)
+        except OSError:
             _LOGGER.warning("W&B failed; the training goes on without it", exc_info=True)
-            self._run = None
+        else:
+            _report(answer)
+
+    def _tell(self, message: Mapping[str, object]) -> None:
+        """Write a line; the pipe holds some hundred of them while nobody reads, and then this run is given up."""
+        if self._process is None or self._process.stdin is None:
+            return
+        line = json.dumps(message).encode() + b"\n"
+        try:
+            if os.write(self._process.stdin.fileno(), line) < len(line):
+                raise BlockingIOError("the pipe is full")
+        except BrokenPipeError:  # it has ended, and says why
+            self._conclude()
+        except OSError as error:  # the tracker is a witness: whatever fails in it, the training goes on
+            _LOGGER.warning("W&B takes nothing any more (%s); the training goes on without it", error)
+            _left_behind.append(self._process)
+            self._process = None
+
+
+# Popen complains of a process that is forgotten while it runs; those that ended are dropped as the next run starts.
+_left_behind: list["subprocess.Popen[bytes]"] = []
 
 
 class WandbTracker:
-    """Writes runs below ``folder``; ``mode`` online also sends them, to ``project``."""
+    """Writes runs below ``folder``; ``mode`` online also sends them, to ``project``.
+
+    Where the server of an online run does not answer within 4 seconds, the run is kept offline: ``wandb sync`` later.
+    """
 
     def __init__(
         self, folder: Path, *, mode: Literal["offline", "online", "disabled"] = "offline", project: str = "ml_assets"
@@ -52,35 +98,47 @@ class WandbTracker:
         self._mode: Literal["offline", "online", "disabled"] = mode
         self._project = project
 
-    def start(self, *, use_case: str, run_name: str, parameters: Mapping[str, Parameter]) -> WandbRun:
+    def start(
+        self,
+        *,
+        use_case: str,
+        run_name: str,
+        parameters: Mapping[str, Parameter],
+        job_type: JobType = "training",
+    ) -> WandbRun:
         """Open a run; where that fails, log it once and return a run that records nothing."""
+        if self._mode == "disabled":
+            return WandbRun(None)
+        _left_behind[:] = [process for process in _left_behind if process.poll() is None]
         try:
-            return WandbRun(self._start(use_case, run_name, parameters))
-        except Exception:  # see WandbRun
+            # Isolated: what lies beside that file must not stand in for a module that W&B imports.
+            process = subprocess.Popen(  # noqa: S603 # a file of this package
+                [sys.executable, "-P", str(_PROCESS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            )
+        except OSError:  # see WandbRun
             _LOGGER.warning("W&B could not start; the training goes on without it", exc_info=True)
             return WandbRun(None)
-
-    def _start(self, use_case: str, run_name: str, parameters: Mapping[str, Parameter]) -> "wandb.Run":
-        import wandb
-
-        self._folder.mkdir(parents=True, exist_ok=True)
-        settings = wandb.Settings(
-            silent=True,
-            console="off",
-            init_timeout=_INIT_TIMEOUT_SECONDS,
-            finish_timeout=_FINISH_TIMEOUT_SECONDS,
-            disable_git=True,
-            disable_code=True,
-            x_disable_stats=True,
-            x_disable_meta=True,
-        )
-        return wandb.init(
-            project=self._project,
-            group=use_case,
-            name=run_name,
-            config=dict(parameters),
-            dir=self._folder,
+        # A decision is in the ledger too, and may follow a training that has waited in vain already.
+        run = WandbRun(process, is_awaited=job_type != "promotion")
+        run.open(
+            folder=str(self._folder),
             mode=self._mode,
-            reinit="create_new",
-            settings=settings,
+            project=self._project,
+            use_case=use_case,
+            job_type=job_type,
+            run_name=run_name,
+            parameters={name: str(value) if isinstance(value, date) else value for name, value in parameters.items()},
         )
+        return run
+
+
+def _report(answer: bytes) -> None:
+    """Say once what went wrong in the process, if anything."""
+    try:
+        outcome = json.loads(answer)
+    except ValueError:
+        outcome = {"mode": "", "trouble": "its process ended without a word"}
+    if outcome["trouble"] and outcome["mode"] == "offline":
+        _LOGGER.warning("W&B did not answer; its run is kept offline for `wandb sync`: %s", outcome["trouble"])
+    elif outcome["trouble"]:
+        _LOGGER.warning("W&B failed; the training went on without it: %s", outcome["trouble"])

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from ml_assets.cli import artifacts, champions, lifecycle, training
+from ml_assets.cli import artifacts, champions, experiments, lifecycle, training
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +17,7 @@ for command in (
     *(lifecycle.run, lifecycle.replay, lifecycle.tune, training.train),
     *(champions.history, champions.champion, champions.rollback, champions.approve, champions.reject),
     *(artifacts.reproduce, artifacts.unreferenced, artifacts.prune),
+    *(experiments.experiments, experiments.compare, experiments.board),
 ):
     app.command()(command)
 

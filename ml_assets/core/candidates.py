@@ -13,6 +13,7 @@ import pyarrow as pa
 from ml_assets.core import package as packages
 from ml_assets.core.coded_sets import CodedSet, RecordsFolder
 from ml_assets.core.errors import DataMissing, PackageRefused
+from ml_assets.core.experiments import ExperimentLog, begin_training
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.fingerprints import environment_hash
 from ml_assets.core.intervals import confidence_intervals
@@ -63,6 +64,7 @@ def train_candidate(
     work_folder: Path,
     launch: Launch = ONE_PROCESS,
     records: RecordsFolder | None = None,
+    experiments: ExperimentLog | None = None,
 ) -> TrainedCandidate:
     """Fit the use case's trainer on a training set and save the model as a verified package.
 
@@ -74,7 +76,7 @@ def train_candidate(
     days before the validation days and chosen on days before the test days; then a model is trained from them and one
     from nothing, and validation chooses. Raises PackageRefused where the ONNX graph
     differs from the library by more than 1e-5 on any row of validation and test, or at a learned threshold, with nulls
-    and unseen categories added.
+    and unseen categories added. ``experiments`` records the attempt, whatever comes of it.
 
     A trainer that keeps checkpoints keeps them below ``work_folder``, by version: called again after a kill, it goes on
     there. Of several processes of a ``launch`` this is for the first; the others call ``assist_training``.
@@ -82,8 +84,10 @@ def train_candidate(
     started = perf_counter()
     recipe = recipe_of(training_set, use_case, store, code_version, parent)
     version = recipe.version(training_set.as_of)
+    attempt = begin_training(experiments, recipe, training_set)
     existing = _existing(store, use_case.name, version)
     if existing:
+        attempt.reuse(existing)
         store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
         clear_checkpoints(work_folder / use_case.name, version)
         history = tuple(
@@ -111,6 +115,10 @@ def train_candidate(
         store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
         clear_checkpoints(work_folder / use_case.name, version)
         summary = {**_summary(package), **done.figures}
+        attempt.complete(summary, package)
+    except BaseException as error:
+        attempt.fail(error)
+        raise
     finally:
         run.finish(summary)
     return TrainedCandidate(

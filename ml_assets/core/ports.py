@@ -13,6 +13,7 @@ from ml_assets.core.days import DayRange
 
 Dialect = Literal["duckdb", "bigquery"]
 Parameter = str | int | float | bool | date | datetime | None
+JobType = Literal["training", "tuning", "promotion"]
 
 
 class Warehouse(Protocol):
@@ -124,21 +125,28 @@ class Source(Protocol):
 
 
 class TrackedRun(Protocol):
-    """One training as the experiment tracker sees it."""
+    """One training, search or decision as the experiment tracker sees it."""
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """Record metrics at a step (an epoch)."""
+        """Record metrics at a step (an epoch, a trial)."""
         ...
 
     def finish(self, summary: Mapping[str, float]) -> None:
-        """Record the final metrics and close the run."""
+        """Record the final metrics and close the run; without any it is marked as failed."""
         ...
 
 
 class Tracker(Protocol):
     """The experiment tracker. A tracker that fails never fails a training."""
 
-    def start(self, *, use_case: str, run_name: str, parameters: Mapping[str, Parameter]) -> TrackedRun:
+    def start(
+        self,
+        *,
+        use_case: str,
+        run_name: str,
+        parameters: Mapping[str, Parameter],
+        job_type: JobType = "training",
+    ) -> TrackedRun:
         """Open a run."""
         ...
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from ml_assets.core.candidates import train_candidate
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.package import Manifest, ModelPackage, load_package
-from ml_assets.core.ports import ArtifactStore, Parameter
+from ml_assets.core.ports import ArtifactStore, JobType, Parameter
 from ml_assets.core.scoring import score
 from ml_assets.core.spec import UseCase
 from ml_assets.core.table_differences import DayDifference, differences_by_day
@@ -110,7 +110,9 @@ def _frozen_again(
 class _NoTracker:
     """A tracker, and its own run, that forgets: what is only trained again is no experiment."""
 
-    def start(self, *, use_case: str, run_name: str, parameters: Mapping[str, Parameter]) -> "_NoTracker":
+    def start(
+        self, *, use_case: str, run_name: str, parameters: Mapping[str, Parameter], job_type: JobType = "training"
+    ) -> "_NoTracker":
         return self
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
@@ -136,6 +138,7 @@ def _trained_again(
         hyperparameters=recipe.hyperparameters,
         search_space={},  # the recorded ones are to be used, whatever has been tuned since
         seed=recipe.seed,
+        segments=recipe.segments,
     )
     return train_candidate(
         frozen,

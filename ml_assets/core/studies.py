@@ -1,7 +1,8 @@
 """The port of a study: trials that several processes take, one each, from storage that outlives them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, Protocol
 
 from ml_assets.core.search_spaces import SearchSpace
@@ -42,7 +43,8 @@ class TrialRecord:
 
     ``loss`` is the validation loss of a complete trial, the last one reported of any other, or null; ``n_epochs`` is
     how many were reported. ``failed`` is a trial that its parameters made fail, ``abandoned`` one whose process died,
-    was interrupted, or came too late: its parameters are in a later trial, and it counts for nothing.
+    was interrupted, or came too late: its parameters are in a later trial, and it counts for nothing. ``started_at``
+    (UTC) and ``seconds`` (wall time, null until it ended) tell two records of one trial not apart.
     """
 
     number: int
@@ -51,6 +53,8 @@ class TrialRecord:
     loss: float | None
     n_epochs: int
     reason: str
+    started_at: datetime | None = field(default=None, compare=False)
+    seconds: float | None = field(default=None, compare=False)
 
 
 class Study(Protocol):

@@ -18,6 +18,7 @@ from ml_assets.core import promotion, registry, training_sets
 from ml_assets.core.candidates import TrainedCandidate, candidate_of, train_candidate
 from ml_assets.core.coded_sets import RecordsFolder
 from ml_assets.core.encoding import Coded, encode
+from ml_assets.core.experiments import ExperimentLog, track_decision
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.holdout import evidence_on
 from ml_assets.core.package import ModelPackage, load_package
@@ -96,11 +97,16 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
             on_epoch=on_epoch,
             work_folder=environment.trainings_folder,
             records=RecordsFolder(kept=environment.records_folder, work=environment.work_folder),
+            experiments=ExperimentLog(
+                store=store, now=lambda: datetime.now(UTC), recorded_by="dagster", run_id=context.run.run_id
+            ),
         )
         evidence = _evidence(trained.package, champion, training_set, use_case)
         verdict = verdict_on(trained.package, evidence, training_set, use_case)
         if not verdict.is_promotable:
-            registry.refuse(store, **_entry(trained.package, verdict, use_case))
+            entry = registry.refuse(store, **_entry(trained.package, verdict, use_case))
+            if not trained.is_reused:
+                track_decision(tracker, entry)
         labels, answers = training_set.test["label"].to_numpy(), score(trained.package, training_set.test)
         curve = meaning_of(use_case.task).curve(labels, answers)
         path = f"reports/{use_case.name}/candidate-{trained.package.version}.html"
@@ -144,7 +150,11 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
         kinds={"ledger"},
         tags={"cadence": "on_training", "use_case": use_case.name},
     )
-    def _promote(context: dg.AssetExecutionContext, store: dg.ResourceParam[ArtifactStore]) -> dg.MaterializeResult:
+    def _promote(
+        context: dg.AssetExecutionContext,
+        store: dg.ResourceParam[ArtifactStore],
+        tracker: dg.ResourceParam[Tracker],
+    ) -> dg.MaterializeResult:
         as_of = as_of_day(context)
         training_set = _training_set_of(store, use_case, as_of)
         package = load_package(store, use_case.name, candidate_of(store, use_case.name, as_of))
@@ -157,6 +167,7 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
                 raise dg.Failure(f"{package.version} may not serve: " + "; ".join(verdict.reasons))
             needs_approval = use_case.promotion.needs_approval
             entry = registry.promote(store, **_entry(package, verdict, use_case), needs_approval=needs_approval)
+            track_decision(tracker, entry)
         if entry.action == "wait":
             raise dg.Failure(_how_to_approve(entry), metadata={"waits_for_approval": entry.version})
         if entry.action != "promote":

@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 
@@ -14,16 +15,18 @@ from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, as_of_day
 from ml_assets.core import training_sets
 from ml_assets.core.coded_sets import RecordsFolder
+from ml_assets.core.experiments import ExperimentLog
 from ml_assets.core.feature_views import FeatureView
-from ml_assets.core.ports import ArtifactStore
+from ml_assets.core.ports import ArtifactStore, Tracker
 from ml_assets.core.reports import chart_markdown, charts
 from ml_assets.core.spec import UseCase
 from ml_assets.core.studies import SearchSettings, Studies, TrialRecord
 from ml_assets.core.tasks import meaning_of
+from ml_assets.core.tracked_search import tracked_search
 from ml_assets.core.tuned_parameters import save_tuned_parameters
 from ml_assets.core.tuning import Budget, TuningOutcome, tune
 from ml_assets.resources import feature_views_of
-from ml_assets.use_cases import load_use_cases
+from ml_assets.use_cases import code_version_of, load_use_cases
 
 
 class Sampler(Enum):
@@ -88,32 +91,42 @@ def _tuning(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDef
         config: TuningConfig,
         store: dg.ResourceParam[ArtifactStore],
         studies: dg.ResourceParam[Studies],
+        tracker: dg.ResourceParam[Tracker],
     ) -> Iterator[dg.MaterializeResult]:
         if config.n_trials == 0:
             context.log.info(f"no trials asked for: launch {use_case.name}_tuning, or set n_trials")
             return
         fingerprint = training_sets.training_set_of(store, use_case.name, as_of_day(context))
+        training_set = training_sets.load_training_set(store, use_case.name, fingerprint)
+        run_id = context.run.run_id
+        log = ExperimentLog(store=store, now=lambda: datetime.now(UTC), recorded_by="dagster", run_id=run_id)
 
-        def on_trial(trial: TrialRecord, n_taken: int) -> None:
-            loss = f"{trial.loss:.4f}" if trial.loss is not None else trial.reason or "-"
-            context.log.info(f"trial {trial.number} {trial.state}: {loss} ({n_taken} of {config.n_trials} taken)")
+        with tracked_search(training_set, use_case, code_version_of(use_case), log, tracker) as search:
 
-        environment = Environment.current()
-        work = environment.work_folder
-        work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=work) as folder:
-            outcome = tune(
-                training_sets.load_training_set(store, use_case.name, fingerprint),
-                use_case=use_case,
-                inputs=inputs,
-                studies=studies,
-                budget=Budget(n_trials=config.n_trials, seconds=60 * config.minutes),
-                settings=SearchSettings(sampler=config.sampler.value, is_pruning=config.is_pruning, seed=config.seed),
-                seconds_now=time.monotonic,
-                on_trial=on_trial,
-                work_folder=Path(folder),
-                records=RecordsFolder(kept=environment.records_folder, work=Path(folder)),
-            )
+            def on_trial(trial: TrialRecord, n_taken: int) -> None:
+                loss = f"{trial.loss:.4f}" if trial.loss is not None else trial.reason or "-"
+                context.log.info(f"trial {trial.number} {trial.state}: {loss} ({n_taken} of {config.n_trials} taken)")
+                search.on_trial(trial)
+
+            environment = Environment.current()
+            work = environment.work_folder
+            work.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=work) as folder:
+                outcome = tune(
+                    training_set,
+                    use_case=use_case,
+                    inputs=inputs,
+                    studies=studies,
+                    budget=Budget(n_trials=config.n_trials, seconds=60 * config.minutes),
+                    settings=SearchSettings(
+                        sampler=config.sampler.value, is_pruning=config.is_pruning, seed=config.seed
+                    ),
+                    seconds_now=time.monotonic,
+                    on_trial=on_trial,
+                    work_folder=Path(folder),
+                    records=RecordsFolder(kept=environment.records_folder, work=Path(folder)),
+                )
+            search.found(outcome)
         path = save_tuned_parameters(store, outcome.tuned)
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(f"{outcome.tuned.study}-{outcome.tuned.loss}"),

@@ -19,6 +19,12 @@ def test_without_variables_it_is_local_replaying_and_offline():
     assert environment.tracker_mode == "offline"
 
 
+def test_the_tracker_is_online_where_its_key_is_set_unless_someone_says_otherwise():
+    assert Environment.of({"WANDB_API_KEY": "a" * 40}).tracker_mode == "online"
+    assert Environment.of({"WANDB_API_KEY": "a" * 40, "ML_ASSETS_TRACKER": "disabled"}).tracker_mode == "disabled"
+    assert Environment.of({"WANDB_API_KEY": ""}).tracker_mode == "offline"
+
+
 def test_every_address_lies_in_the_home(tmp_path: Path):
     environment = Environment.of({"ML_ASSETS_HOME": str(tmp_path)})
     assert environment.warehouse_path == tmp_path / "warehouse.duckdb"

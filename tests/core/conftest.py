@@ -72,8 +72,10 @@ class SpyTracker:
         self.logged: list[tuple[int, dict[str, float]]] = []
         self.summaries: list[dict[str, float]] = []
 
-    def start(self, *, use_case: str, run_name: str, parameters: Mapping[str, Parameter]) -> "SpyTracker":
-        self.parameters = {"use_case": use_case, "run_name": run_name, **parameters}
+    def start(
+        self, *, use_case: str, run_name: str, parameters: Mapping[str, Parameter], job_type: str = "training"
+    ) -> "SpyTracker":
+        self.parameters = {"use_case": use_case, "run_name": run_name, "job_type": job_type, **parameters}
         return self
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:

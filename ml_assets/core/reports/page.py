@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -27,16 +28,23 @@ class Chart:
     caption: str
 
 
-def render(template: str, **values: object) -> str:
+def render(template: str, *, script_file: str = "", **values: object) -> str:
     """Fill a template. All text is escaped; only drawings made by this package may be passed as Markup.
 
-    The page's content security policy allows its one style sheet, by hash, and nothing else: no script, no request.
+    The page's content security policy allows its one style sheet, and ``script_file`` of the templates where one is
+    named, each by hash, and nothing else: no request.
     """
     style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    # The style sheet is a file of this package, not foreign text.
-    return _environment().get_template(template).render(style=Markup(style), policy=policy, **values)  # noqa: S704
+    script = (_TEMPLATES / script_file).read_text(encoding="utf-8") if script_file else ""
+    policy = f"default-src 'none'; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
+    policy += f"; script-src '{_hash(script)}'" if script else ""
+    # Style sheet and script are files of this package, not foreign text.
+    files = {"style": Markup(style), "script": Markup(script)}  # noqa: S704
+    return _environment().get_template(template).render(**files, policy=policy, **values)
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def checked_links(links: Mapping[str, str]) -> Mapping[str, str]:
@@ -49,8 +57,8 @@ def checked_links(links: Mapping[str, str]) -> Mapping[str, str]:
 
 def draw(title: str, spec: Spec, caption: str) -> Chart:
     """Draw a chart to be placed on the page."""
-    svg = chart_svg(spec, name=title.lower().replace(" ", "-"))
-    # Vega escapes all text of the chart; no title comes from outside.
+    svg = chart_svg(spec, name=re.sub(r"[^a-z0-9]+", "-", title.lower()))
+    # Vega escapes all text of the chart.
     return Chart(title=title, svg=Markup(svg), caption=caption)  # noqa: S704
 
 

@@ -1,0 +1,86 @@
+"""One run of W&B in a process of its own: told of on standard input, line by line, and free to die or to hang.
+
+``python wandb_process.py`` is started by ``wandb_tracker`` and reads JSON objects: first the settings of the run, then
+``{"step": 1, "metrics": {...}}`` as often as there is something to say, and last ``{"summary": {...}}``. An empty
+summary, or an end without one, is a run that failed. It writes one line of JSON: ``mode`` is how the run was kept, and
+``trouble`` what went wrong, empty for nothing.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    import wandb
+
+# Judgement: without a network the first call would otherwise wait 91 s, and the last one for ever.
+_INIT_TIMEOUT_SECONDS = 4.0
+_FINISH_TIMEOUT_SECONDS = 60.0
+
+
+def keep_run(lines: TextIO) -> dict[str, str]:
+    """Write the run these lines tell of; return how it was kept, and what went wrong.
+
+    A run that cannot be opened online is kept offline, for ``wandb sync`` to send later.
+    """
+    asked = json.loads(lines.readline())
+    Path(asked["folder"]).mkdir(parents=True, exist_ok=True)
+    trouble = ""
+    try:
+        run = _open(asked, asked["mode"])
+    except Exception as error:
+        if asked["mode"] != "online":
+            raise
+        trouble = f"{type(error).__name__}: {error}"
+        asked["mode"] = "offline"
+        run = _open(asked, "offline")
+    summary: dict[str, float] = {}
+    for line in lines:
+        told = json.loads(line)
+        if "summary" in told:
+            summary = told["summary"]
+            break
+        run.log(told["metrics"], step=told["step"])
+    run.summary.update(summary)  # pyright: ignore[reportUnknownMemberType] # untyped dict
+    run.finish(exit_code=0 if summary else 1)
+    return {"mode": asked["mode"], "trouble": trouble}
+
+
+def _open(asked: dict[str, str], mode: str) -> "wandb.Run":
+    import wandb
+
+    return wandb.init(
+        project=asked["project"],
+        group=asked["use_case"],
+        job_type=asked["job_type"],
+        name=asked["run_name"],
+        config=asked["parameters"],
+        dir=asked["folder"],
+        mode="online" if mode == "online" else "offline",
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=_INIT_TIMEOUT_SECONDS,
+            finish_timeout=_FINISH_TIMEOUT_SECONDS,
+            disable_git=True,
+            disable_code=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    answer = os.fdopen(os.dup(1), "w")
+    # What W&B has to say of itself is not the answer.
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    try:
+        outcome = keep_run(sys.stdin)
+    except BaseException as error:  # the one who started this is to hear of whatever it was
+        outcome = {"mode": "", "trouble": f"{type(error).__name__}: {error}"[:2000]}
+    answer.write(json.dumps(outcome))
+    answer.close()
