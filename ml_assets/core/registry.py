@@ -11,7 +11,7 @@ say what the person decided of that one package; only the promote entry that fol
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import msgspec
 
@@ -85,20 +85,21 @@ def append(store: ArtifactStore, entry: PendingEntry) -> LedgerEntry:
     return record(store, entry.use_case, lambda _: entry)
 
 
-def promote(
-    store: ArtifactStore,
-    *,
-    use_case: str,
-    version: str,
-    package_hash: str,
-    effective_from: date,
-    as_of: date,
-    reason: str,
-    gates: Sequence[Gate],
-    recorded_at: datetime,
-    recorded_by: str,
-    needs_approval: bool = False,
-) -> LedgerEntry:
+class Decision(TypedDict):
+    """What the gates decided of one package: the fields of a ``PendingEntry`` but for its action."""
+
+    use_case: str
+    version: str
+    package_hash: str
+    effective_from: date
+    as_of: date
+    reason: str
+    gates: tuple[Gate, ...]
+    recorded_at: datetime
+    recorded_by: str
+
+
+def promote(store: ArtifactStore, *, needs_approval: bool = False, **decision: Unpack[Decision]) -> LedgerEntry:
     """Put a version in charge from a day on, or record that it waits for a person; the action of the entry says which.
 
     The first decision on a candidate stands: where the ledger has already promoted, refused or rejected this version of
@@ -106,60 +107,24 @@ def promote(
     a package that no one approved waits, which is written once; an approved one is in charge from the day the approval
     names. Looking for the approval and writing the promotion are one step: a rejection in between is not overlooked.
     """
-    entry = PendingEntry(
-        action="promote",
-        use_case=use_case,
-        version=version,
-        package_hash=package_hash,
-        effective_from=effective_from,
-        as_of=as_of,
-        reason=reason,
-        gates=tuple(gates),
-        recorded_at=recorded_at,
-        recorded_by=recorded_by,
-    )
+    entry = PendingEntry(action="promote", **decision)
 
     def decide(known: Sequence[LedgerEntry]) -> PendingEntry | LedgerEntry:
-        final = decision_on(known, version, as_of)
+        final = decision_on(known, entry.version, entry.as_of)
         if final or not needs_approval:
             return final or entry
-        approval = newest(known, "approve", version, package_hash)
+        approval = newest(known, "approve", entry.version, entry.package_hash)
         if approval:
             return replace(entry, effective_from=approval.effective_from)
-        return newest(known, "wait", version, package_hash) or replace(entry, action="wait")
+        return newest(known, "wait", entry.version, entry.package_hash) or replace(entry, action="wait")
 
-    return record(store, use_case, decide)
+    return record(store, entry.use_case, decide)
 
 
-def refuse(
-    store: ArtifactStore,
-    *,
-    use_case: str,
-    version: str,
-    package_hash: str,
-    effective_from: date,
-    as_of: date,
-    reason: str,
-    gates: Sequence[Gate],
-    recorded_at: datetime,
-    recorded_by: str,
-) -> LedgerEntry:
+def refuse(store: ArtifactStore, **decision: Unpack[Decision]) -> LedgerEntry:
     """Record that a candidate may not serve, and why; as with ``promote``, the first decision on it stands."""
-    return _decide(
-        store,
-        PendingEntry(
-            action="refuse",
-            use_case=use_case,
-            version=version,
-            package_hash=package_hash,
-            effective_from=effective_from,
-            as_of=as_of,
-            reason=reason,
-            gates=tuple(gates),
-            recorded_at=recorded_at,
-            recorded_by=recorded_by,
-        ),
-    )
+    entry = PendingEntry(action="refuse", **decision)
+    return record(store, entry.use_case, lambda known: decision_on(known, entry.version, entry.as_of) or entry)
 
 
 def rollback(
@@ -297,10 +262,6 @@ def put_in_charge(known: Sequence[LedgerEntry], version: str, day: date) -> Ledg
     if not found:
         raise LedgerBroken(f"version {version} predicted {day}, and no ledger entry puts it in charge by then")
     return found[-1]
-
-
-def _decide(store: ArtifactStore, entry: PendingEntry) -> LedgerEntry:
-    return record(store, entry.use_case, lambda known: decision_on(known, entry.version, entry.as_of) or entry)
 
 
 def _history(known: Sequence[LedgerEntry], day: date) -> Sequence[LedgerEntry]:

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from datetime import UTC, date, datetime
 from statistics import median
 from time import perf_counter
-from typing import TypedDict
 
 import dagster as dg
 import numpy as np
@@ -23,8 +22,8 @@ from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.holdout import evidence_on
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.ports import ArtifactStore, Tracker
-from ml_assets.core.promotion import GATES, Evidence, Gate, ServingCost, Verdict
-from ml_assets.core.registry import LedgerEntry
+from ml_assets.core.promotion import GATES, Evidence, ServingCost, Verdict
+from ml_assets.core.registry import Decision, LedgerEntry
 from ml_assets.core.reports import candidate_report, chart_markdown, curve_spec
 from ml_assets.core.scoring import score, score_coded
 from ml_assets.core.spec import UseCase
@@ -228,19 +227,7 @@ def _how_to_approve(entry: LedgerEntry) -> str:
     )
 
 
-class _Entry(TypedDict):
-    use_case: str
-    version: str
-    package_hash: str
-    effective_from: date
-    as_of: date
-    reason: str
-    gates: tuple[Gate, ...]
-    recorded_at: datetime
-    recorded_by: str
-
-
-def _entry(package: ModelPackage, verdict: Verdict, use_case: UseCase) -> _Entry:
+def _entry(package: ModelPackage, verdict: Verdict, use_case: UseCase) -> Decision:
     return {
         "use_case": use_case.name,
         "version": package.version,

@@ -29,7 +29,7 @@ def promote(store, version: str = "one", *, package_hash: str = ONE, needs_appro
         effective_from=MONDAY,
         as_of=MONDAY,
         reason="passed every gate",
-        gates=[GATE],
+        gates=(GATE,),
         recorded_at=datetime(2013, 7, 1, 12, tzinfo=UTC),
         recorded_by="gates",
         needs_approval=needs_approval,
@@ -45,7 +45,7 @@ def refuse(store, version: str = "one") -> LedgerEntry:
         effective_from=MONDAY,
         as_of=MONDAY,
         reason="ROC AUC too low",
-        gates=[GATE],
+        gates=(GATE,),
         recorded_at=datetime(2013, 7, 1, 12, tzinfo=UTC),
         recorded_by="gates",
     )

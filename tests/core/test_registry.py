@@ -63,7 +63,7 @@ def promote(store: StoreInMemory, version: str, effective_from: date, action: st
         effective_from=effective_from,
         as_of=effective_from,
         reason="passed every gate",
-        gates=[GATE],
+        gates=(GATE,),
         recorded_at=datetime(2013, 8, 1, tzinfo=UTC),
         recorded_by="run 1",
     )
