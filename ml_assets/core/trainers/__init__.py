@@ -136,7 +136,7 @@ def trainer_named(choice: "str | Trainer | type[Trainer]", launch: Launch | None
             "start it without torchrun, or choose lightning"
         )
     trainers: dict[str, Callable[[], Trainer]] = {
-        "keras": KerasTrainer,
+        "keras": lambda: KerasTrainer(is_resumable=launch is not None),
         "lightning": lambda: LightningTrainer(launch),
         "sklearn": SklearnTrainer,
     }

@@ -1,6 +1,6 @@
 """The Keras 3 trainer, on torch: a small MLP of the same shape as Lightning's, so that both share one ONNX graph."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from ml_assets.core.encoding import UNSEEN_CODE, Coded, Signature, Vocabulary
 from ml_assets.core.errors import InvalidDeclaration
 from ml_assets.core.records import RecordedInputs, Rows, numbers_to_look_at
 from ml_assets.core.trainers import Epoch, Hyperparameters, Labelled, OnEpoch, WarmStart, versions_of
+from ml_assets.core.trainers.checkpoints import Checkpoints, fit_key
 from ml_assets.core.trainers.refusals import refuse_nan_loss, refuse_unlearnable, settings_of
 
 if TYPE_CHECKING:
@@ -83,7 +84,14 @@ class FittedKeras:
 
 
 class KerasTrainer:
-    """Fits a tabular network with Keras 3 on torch: one thread, seeded, the same bytes every time on one machine."""
+    """Fits a tabular network with Keras 3 on torch: one thread, seeded, the same bytes every time on one machine.
+
+    A resumable one keeps checkpoints below the work folder: the same fit, killed and called again, goes on after its
+    last epoch and ends with the same weights, bit by bit.
+    """
+
+    def __init__(self, *, is_resumable: bool = False) -> None:
+        self._is_resumable = is_resumable
 
     def resolve(self, hyperparameters: Hyperparameters) -> Hyperparameters:
         """Return all hyperparameters, defaults filled in; raise InvalidDeclaration for an unknown or unusable one."""
@@ -108,8 +116,13 @@ class KerasTrainer:
         _require_keras_on_torch()
         from ml_assets.core.trainers.keras_network import KerasNetwork
         from ml_assets.core.trainers.network import bin_edges, label_scale_of
-        from ml_assets.core.trainers.warm_start import taken_over
+        from ml_assets.core.trainers.warm_start import filled, taken_over
 
+        checkpoints = None
+        if self._is_resumable:
+            decisive, libraries = {**asdict(settings), "seed": seed}, versions_of("keras", "torch")
+            key = fit_key(train, validation, warm_start, settings=decisive, libraries=libraries)
+            checkpoints = Checkpoints(work_folder, key=key, kind=tuple[Epoch, ...])
         with _deterministic():
             lower, width = bin_edges(numbers_to_look_at(train.inputs), settings.n_bins)
             network = KerasNetwork(
@@ -125,7 +138,10 @@ class KerasTrainer:
             earlier = taken_over(network.state(), signature, vocabulary, warm_start) if warm_start else None
             if earlier:
                 network.load(earlier)
-            history = _train(network, train, validation, settings, seed, earlier is not None, on_epoch)
+            initial = network.state()
+            is_warm = earlier is not None
+            history = _train(network, train, validation, settings, seed, is_warm, on_epoch, checkpoints)
+            network.load(filled(network.state(), initial, train, is_warm=is_warm))
         return FittedKeras(network=network, history=history, is_warm_started=earlier is not None)
 
 
@@ -137,9 +153,12 @@ def _train(
     seed: int,
     is_warm: bool,
     on_epoch: OnEpoch,
+    checkpoints: Checkpoints[tuple[Epoch, ...]] | None,
 ) -> tuple[Epoch, ...]:
-    """Train in place, leave the weights of the epoch with the lowest validation loss, and return the epochs."""
-    draw = np.random.default_rng(seed)
+    """Train in place, leave the weights of the epoch with the lowest validation loss, and return the epochs.
+
+    Every draw is seeded by its epoch, so that an epoch after a checkpoint is the one it would have been.
+    """
     n_rows = len(train.labels)
     batch_rows = min(settings.batch_rows, max(_SMALLEST_BATCH, n_rows // _STEPS_PER_EPOCH))
     network.compile(
@@ -147,9 +166,16 @@ def _train(
         weight_decay=settings.weight_decay,
         n_steps=settings.n_epochs * -(-n_rows // batch_rows),
     )
-    epochs, best, state = list[Epoch](), 0, dict(network.state())
-    for number in range(1, settings.n_epochs + 1):
-        train_loss = 0.0
+    epochs, state = list[Epoch](), dict(network.state())
+    newest = checkpoints.newest() if checkpoints else None
+    if newest:
+        epochs, arrays = list(newest.facts), newest.arrays
+        state = {name.removeprefix("best."): array for name, array in arrays.items() if name.startswith("best.")}
+        network.load_training_state(arrays)
+    while len(epochs) < settings.n_epochs and _epochs_since_best(epochs) < settings.patience:
+        number, train_loss = len(epochs) + 1, 0.0
+        draw = np.random.default_rng([seed, number])
+        network.seed_epoch(int(draw.integers(2**31)))
         for numeric, categorical, labels in _shuffled(train, draw, batch_rows, epoch=number, seed=seed):
             # Otherwise the unseen code would keep its random initial embedding: train has no unseen category.
             codes = np.where(draw.random(categorical.shape) < settings.unseen_share, UNSEEN_CODE, categorical)
@@ -159,10 +185,11 @@ def _train(
         epochs.append(Epoch(number=number, **losses))
         refuse_nan_loss(epochs, hyperparameters=asdict(settings), task=network.task)
         on_epoch(number, losses)
-        if number == 1 or epochs[-1].validation_loss < epochs[best].validation_loss:
-            best, state = number - 1, dict(network.state())
-        if number - 1 - best >= settings.patience:
-            break
+        if _epochs_since_best(epochs) == 0:
+            state = dict(network.state())
+        if checkpoints:
+            arrays = {**network.training_state(), **{f"best.{name}": array for name, array in state.items()}}
+            checkpoints.save(number, arrays=arrays, facts=tuple(epochs))
     network.load(state)
     return tuple(epochs)
 
@@ -181,6 +208,12 @@ def _shuffled(train: Labelled, draw: np.random.Generator, batch_rows: int, *, ep
     yield from inputs.records.batches(
         batch_rows=part_rows, memory_bytes=memory_bytes, is_shuffled=True, seed=seed, epoch=epoch
     )
+
+
+def _epochs_since_best(epochs: Sequence[Epoch]) -> int:
+    """Return how many epochs have passed since the first with the lowest validation loss; 0 before the first."""
+    losses = [epoch.validation_loss for epoch in epochs]
+    return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 
 
 def _settings(hyperparameters: Hyperparameters) -> KerasSettings:

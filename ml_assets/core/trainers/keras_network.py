@@ -84,12 +84,15 @@ class KerasNetwork:
         ]
         parts = [self._bins(numeric)] if len(lower) else []
         parts += [embedding(categorical[:, number]) for number, embedding in enumerate(self._embeddings)]
+        dropouts: list[keras.layers.Dropout] = []
         last = layers.Concatenate(axis=1)(parts) if len(parts) > 1 else parts[0]
         for number, linear in enumerate(self._linear):
-            last = layers.Dropout(dropout, seed=_seed(seed, 2, number))(linear(last))
+            dropouts.append(layers.Dropout(dropout, seed=_seed(seed, 2, number)))
+            last = dropouts[-1](linear(last))
         self._linear.append(
             layers.Dense(1, kernel_initializer=keras.initializers.GlorotUniform(seed=_seed(seed, 1, len(layer_sizes))))
         )
+        self._dropouts: list[keras.layers.Dropout] = dropouts
         self._model = keras.Model([numeric, categorical], self._linear[-1](last))
 
     @property
@@ -115,6 +118,25 @@ class KerasNetwork:
         is_regression = self._label_scale is not None
         loss = keras.losses.MeanSquaredError() if is_regression else keras.losses.BinaryCrossentropy(from_logits=True)
         self._model.compile(optimizer=optimizer, loss=loss, jit_compile=False)
+
+    def seed_epoch(self, seed: int) -> None:
+        """Let what is switched off from now on depend on this seed alone, not on what was trained before."""
+        for number, dropout in enumerate(self._dropouts):
+            if dropout.rate > 0:
+                dropout.seed_generator.state.assign(np.array([_seed(seed, number), 0], dtype=np.uint32))
+
+    def training_state(self) -> Mapping[str, np.ndarray]:
+        """Return copies of what the next epoch needs: the network's state and the optimizer's."""
+        network = {f"network.{name}": array for name, array in self.state().items()}
+        variables = enumerate(self._model.optimizer.variables)
+        return {**network, **{f"optimizer.{number}": _array(variable).copy() for number, variable in variables}}
+
+    def load_training_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from a ``training_state``; compile first."""
+        self.load({name.removeprefix("network."): a for name, a in state.items() if name.startswith("network.")})
+        self._model.optimizer.build(self._model.trainable_variables)
+        for number, variable in enumerate(self._model.optimizer.variables):
+            variable.assign(state[f"optimizer.{number}"])
 
     def fit_one_epoch(self, inputs: Coded, labels: np.ndarray, *, batch_rows: int) -> float:
         """Train on every row once, in the given order, and return the loss as ``Epoch`` measures it."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ml_assets.core.encoding import Coded, Input, Signature, Vocabulary
-from ml_assets.core.trainers import FittedModel, Labelled, WarmStart, checkpoints
+from ml_assets.core.trainers import FittedModel, Labelled, WarmStart, checkpoints, trainer_named
 from ml_assets.core.trainers.checkpoints import Checkpoints, clear_checkpoints
 from ml_assets.core.trainers.launch import Launch
 from ml_assets.core.trainers.lightning import LightningTrainer
@@ -53,7 +53,7 @@ def _examples(n: int, seed: int) -> Labelled:
 
 def _fit(work: Path, on_epoch: Callable[[int, Mapping[str, float]], None], **changes: object) -> FittedModel:
     arguments = {"hyperparameters": SETTINGS, "seed": 3, "warm_start": None, "train": _examples(2000, 1), **changes}
-    return LightningTrainer(Launch()).fit(
+    return arguments.pop("trainer", LightningTrainer(Launch())).fit(
         arguments.pop("train"),
         _examples(600, 2),
         signature=SIGNATURE,
@@ -195,6 +195,25 @@ def test_a_training_killed_after_early_stopping_is_not_trained_further(half_done
     assert told == []
     assert _same(fitted, undisturbed)
     assert fitted.history == undisturbed.history
+
+
+@pytest.mark.parametrize("n_done", [1, 4])
+def test_an_interrupted_training_of_keras_goes_on_with_the_same_bits(tmp_path: Path, n_done: int):
+    pytest.importorskip("keras")
+    trainer = trainer_named("keras", Launch())
+
+    def interrupt(number: int, metrics: Mapping[str, float]) -> None:
+        if number == n_done + 1:
+            raise KeyboardInterrupt
+
+    short = {**SETTINGS, "n_epochs": 6}
+    undisturbed = _fit(tmp_path / "other", lambda number, metrics: None, trainer=trainer, hyperparameters=short)
+    with pytest.raises(KeyboardInterrupt):
+        _fit(tmp_path / "work", interrupt, trainer=trainer, hyperparameters=short)
+    told, resumed = _resumed(tmp_path / "work", trainer=trainer, hyperparameters=short)
+    assert told[0] == n_done + 1
+    assert resumed.history == undisturbed.history
+    assert _same(resumed, undisturbed)
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_training(tmp_path, monkeypatch, caplog):
