@@ -44,7 +44,8 @@ class Measure:
         """
         if not self.has_unit:
             return f"{value:.4f}"
-        return f"{value:.4g}" + (f" {unit}" if unit else "")
+        # What rounding leaves of a zero is none.
+        return f"{0.0 if abs(value) < 1e-9 else value:.4g}" + (f" {unit}" if unit else "")
 
 
 @dataclass(frozen=True, kw_only=True)

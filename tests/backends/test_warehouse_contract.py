@@ -127,6 +127,22 @@ def test_rows_of_other_days_are_refused(warehouse: Warehouse):
     assert warehouse.columns("raw.seen") is None
 
 
+def test_a_table_that_use_cases_share_grows_by_a_column_which_is_null_in_earlier_rows(warehouse: Warehouse):
+    of_delay = rows((MONDAY, "EWR", 1)).append_column("use_case", pa.array(["delay"]))
+    of_minutes = rows((MONDAY, "JFK", 2)).append_column("use_case", pa.array(["minutes"]))
+    grown = of_minutes.append_column("rmse", pa.array([12.5]))
+    warehouse.replace_days({"raw.seen": of_delay}, one(MONDAY), use_case="delay")
+    warehouse.replace_days({"raw.seen": grown}, one(MONDAY), use_case="minutes")
+    found = warehouse.query("SELECT use_case, n, rmse FROM raw.seen ORDER BY use_case").to_pylist()
+    assert found == [{"use_case": "delay", "n": 1, "rmse": None}, {"use_case": "minutes", "n": 2, "rmse": 12.5}]
+    with pytest.raises(SchemaChanged, match="rmse is not in the rows"):
+        warehouse.replace_days({"raw.seen": of_delay}, one(MONDAY), use_case="delay")
+    retyped = of_minutes.append_column("rmse", pa.array(["12.5"])).append_column("mae", pa.array([9.0]))
+    with pytest.raises(SchemaChanged, match=r"rmse is .* in the rows, .* in the table"):
+        warehouse.replace_days({"raw.seen": retyped}, one(MONDAY), use_case="minutes")
+    assert "mae" not in (warehouse.columns("raw.seen") or {})
+
+
 def test_several_tables_are_written_together_or_not_at_all(warehouse: Warehouse):
     warehouse.replace_days({"raw.seen": rows((MONDAY, "A", 1)), "raw.bad": rows((MONDAY, "B", 2))}, one(MONDAY))
     broken = rows((MONDAY, "D", 4)).drop_columns("n")

@@ -154,7 +154,7 @@ def _prediction_charts(
     scores: npt.NDArray[np.float64], reference: Reference, performance: pa.Table, holdout: AnyMetrics, unit: str | None
 ) -> Sequence[Chart]:
     is_share = isinstance(holdout, Metrics)
-    x_title = "Predicted probability" if is_share else f"Predicted ({unit})" if unit else "Predicted"
+    x_title = "Predicted probability" if is_share else f"Predicted {unit}" if unit else "Predicted"
     drawn: list[Chart] = []
     if len(scores):
         drawn.append(
