@@ -33,6 +33,10 @@ ESTIMATORS: Mapping[str, type[_Settings]] = {
 }
 
 
+# What is not installed with ml-assets itself.
+_EXTRAS = {"xgboost": "ml-assets[xgboost]"}
+
+
 class SklearnTrainer:
     """Fits the classifier that the hyperparameter ``estimator`` names, with the others under its library's own names.
 
@@ -67,8 +71,9 @@ class SklearnTrainer:
         try:
             return settings.fit(train, validation, cardinalities=cardinalities, seed=seed, on_epoch=on_epoch)
         except ModuleNotFoundError as error:
+            package = _EXTRAS.get(name, error.name)
             raise InvalidDeclaration(
-                f"the estimator {name} needs {error.name}, which is not installed: pip install 'ml-assets[{name}]'"
+                f"the estimator {name} needs {error.name}, which is not installed: pip install '{package}'"
             ) from error
 
 
