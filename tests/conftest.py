@@ -16,11 +16,11 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from ml_assets import use_cases
 from ml_assets.backends.environments import Environment
 from ml_assets.core.ports import DayRange
 from ml_assets.core.spec import PromotionRule, SplitRule, UseCase
 from ml_assets.lifecycle import LANDING, SERVING, Lifecycle
-from ml_assets import use_cases
 from ml_assets.use_cases import arrival_delay
 
 _DATA = ("warehouse.duckdb", "artifacts", "work", "studies")
