@@ -49,12 +49,13 @@ class RunFailed(MlAssetsError):
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayedDay:
-    """What one replayed day came to."""
+    """What one replayed day came to; ``roc_auc`` is of a classification, ``rmse`` of a regression in its unit."""
 
     day: date
     use_case: str
     n_predictions: int
     roc_auc: float | None
+    rmse: float | None
     decision: str
     trained: str
 
@@ -198,12 +199,12 @@ class Lifecycle:
 
     def _facts(self, use_case: UseCase, day: date) -> dict[str, object]:
         sql = """
-            select p.n_decisions as n_predictions, p.roc_auc, coalesce(r.decision, '') as decision
+            select p.n_decisions as n_predictions, p.roc_auc, p.rmse, coalesce(r.decision, '') as decision
             from monitoring.performance p left join monitoring.retraining_decisions r using (use_case, partition_on)
             where use_case = $use_case and partition_on = $day
         """
         rows = self.warehouse.query(sql, {"use_case": use_case.name, "day": day}).to_pylist()
-        return rows[0] if rows else {"n_predictions": 0, "roc_auc": None, "decision": ""}
+        return rows[0] if rows else {"n_predictions": 0, "roc_auc": None, "rmse": None, "decision": ""}
 
 
 def instance_of(environment: Environment) -> dg.DagsterInstance:

@@ -89,7 +89,8 @@ class DuckDBWarehouse:
     def replace_days(self, writes: Mapping[str, pa.Table], days: DayRange, *, use_case: str | None = None) -> None:
         """Replace the days in every named table with these rows, all in one transaction.
 
-        Where several use cases share the tables, only the rows whose ``use_case`` column says this one are replaced.
+        Where several use cases share the tables, only the rows whose ``use_case`` column says this one are replaced,
+        and a column that such a table does not have yet is added to it, null in the rows it has.
 
         Creates a missing schema or table from the rows' Arrow schema. A day without rows ends up empty.
         Raises SchemaChanged where the columns differ from the table's, ValueError for a row outside the days.
@@ -100,7 +101,8 @@ class DuckDBWarehouse:
         with self._transaction() as connection:
             for table, rows in writes.items():
                 with _incoming(connection, rows):
-                    self._fit(connection, table, _columns_of_query(connection, "SELECT * FROM incoming", {}))
+                    columns = _columns_of_query(connection, "SELECT * FROM incoming", {})
+                    self._fit(connection, table, columns, may_grow=use_case is not None)
                     self._delete(connection, table, days, use_case)
                     self._insert(connection, table, "SELECT * FROM incoming", {})
 
@@ -205,13 +207,26 @@ class DuckDBWarehouse:
                 "nothing was changed, free some space and retry"
             )
 
-    def _fit(self, connection: duckdb.DuckDBPyConnection, table: str, incoming: Mapping[str, str | None]) -> None:
-        """Create the table if there is none; raise SchemaChanged where the rows would not fit the one there is."""
+    def _fit(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: str,
+        incoming: Mapping[str, str | None],
+        *,
+        may_grow: bool = False,
+    ) -> None:
+        """Create the table if there is none; raise SchemaChanged where the rows would not fit the one there is.
+
+        ``may_grow`` adds the columns it lacks.
+        """
         found = _columns(connection, table)
         if found is None:
             self._create(connection, table, incoming)
-        else:
-            refuse_other_columns(table, found, incoming)
+            return
+        new = {name: kind for name, kind in incoming.items() if may_grow and name not in found}
+        refuse_other_columns(table, found | {name: kind or "" for name, kind in new.items()}, incoming)
+        for name, kind in typed_columns(table, new).items():
+            connection.execute(f"ALTER TABLE {_quoted_table(table)} ADD COLUMN {_quoted(name)} {kind}")
 
     def _create(self, connection: duckdb.DuckDBPyConnection, table: str, incoming: Mapping[str, str | None]) -> None:
         columns = typed_columns(table, incoming).items()

@@ -69,7 +69,7 @@ def replay(
     to_day: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"])],
 ) -> None:
     """Live days one by one as production does: land, predict, monitor, decide; train on Mondays and when decided."""
-    table = Table("day", "use case", "predictions", "ROC AUC", "training", "decision for tomorrow")
+    table = Table("day", "use case", "predictions", "quality", "training", "decision for tomorrow")
     with failures_in_words(), Screen() as screen:
         days = DayRange(first=from_day.date(), last=to_day.date())
         life = Lifecycle(Environment.current(), on_event=screen.on_event)
@@ -79,12 +79,13 @@ def replay(
         screen.begin("replay", total=len(days.dates) * len(use_cases))
         for found in life.replay(days, use_cases):
             screen.advance(str(found.day))
-            roc_auc = f"{found.roc_auc:.3f}" if found.roc_auc is not None else "-"
+            of_ranking = f"ROC AUC {found.roc_auc:.3f}" if found.roc_auc is not None else "-"
+            quality = f"RMSE {found.rmse:.4g}" if found.rmse is not None else of_ranking
             table.add_row(
                 str(found.day),
                 found.use_case,
                 f"{found.n_predictions:,}",
-                roc_auc,
+                quality,
                 found.trained or "-",
                 found.decision,
             )

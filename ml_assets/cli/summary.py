@@ -3,12 +3,13 @@
 import pyarrow as pa
 from rich.table import Table
 
-from ml_assets.cli.terminal import console, number
+from ml_assets.cli.terminal import console
 from ml_assets.core import registry
 from ml_assets.core.package import load_package
 from ml_assets.core.performance import pool_histograms
 from ml_assets.core.ports import DayRange
 from ml_assets.core.spec import UseCase
+from ml_assets.core.tasks import meaning_of
 from ml_assets.lifecycle import Lifecycle, TrainingOutcome
 
 
@@ -32,13 +33,16 @@ def summarise(
     quality = life.warehouse.query(
         """
         select count(*) as n_days, sum(n_decisions) as n_decisions, sum(n_unlabelled) as n_unlabelled,
-               list(score_histogram) filter (score_histogram is not null) as histograms
+               list(score_histogram) filter (score_histogram is not null) as histograms,
+               sqrt(sum(n_labelled * rmse * rmse) / sum(n_labelled) filter (rmse is not null)) as rmse
         from monitoring.performance
         where use_case = $use_case and partition_on between $first and $last
         """,
         served_bounds,
     ).to_pylist()[0]
-    roc_auc = pool_histograms(pa.table({"score_histogram": pa.array(quality["histograms"] or [], pa.string())})).roc_auc
+    histograms = pa.table({"score_histogram": pa.array(quality["histograms"] or [], pa.string())})
+    meaning, unit = meaning_of(use_case.task), use_case.label.unit
+    proved = quality["rmse"] if meaning.daily.name == "rmse" else pool_histograms(histograms).roc_auc
     drift = life.warehouse.query(
         """
         select count(*) filter (is_drifted and kind <> 'prediction') as n_drifted,
@@ -53,7 +57,6 @@ def summarise(
     ).to_pylist()[0]
     entry = registry.champion_required(life.store, use_case.name, served.last)
     metrics = load_package(life.store, use_case.name, entry.version).metrics
-    holdout, logistic, base = metrics.holdout, metrics.baselines["logistic"], metrics.baselines["base_rate"]
     table = Table(show_header=False, title=f"{use_case.name}: {use_case.question}", title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -70,14 +73,20 @@ def summarise(
     table.add_row("champion", f"{entry.version} ({words[outcome]})")
     table.add_row(
         "quality on the holdout",
-        f"ROC AUC {number(holdout.roc_auc)}, PR AUC {number(holdout.pr_auc)}, log loss {number(holdout.log_loss)}\n"
-        f"logistic baseline {number(logistic.roc_auc)}, {number(logistic.pr_auc)}, {number(logistic.log_loss)}\n"
-        f"base rate {number(base.roc_auc)}, {number(base.pr_auc)}, {number(base.log_loss)}",
+        "\n".join(
+            [
+                meaning.sentence(metrics.holdout, unit),
+                *(
+                    f"{words.removeprefix('the ')}: {meaning.sentence(metrics.baselines[name], unit)}"
+                    for name, words in reversed(meaning.baseline_words.items())
+                ),
+            ]
+        ),
     )
     table.add_row(
         "predicted",
         f"{quality['n_decisions']:,} flights on {quality['n_days']} days ({served}); "
-        f"ROC AUC {number(roc_auc)}; "
+        f"{meaning.daily.words} {'-' if proved is None else meaning.daily.write(proved, unit)}; "
         f"{quality['n_unlabelled']:,} cancelled or diverted, so never labelled",
     )
     often = f", most often {drift['most_often']}" if drift["most_often"] else ""

@@ -14,18 +14,18 @@ from ml_assets.core import package as packages
 from ml_assets.core.coded_sets import CodedSet, code_training_set
 from ml_assets.core.encoding import Signature, Vocabulary
 from ml_assets.core.errors import DataMissing, PackageRefused
-from ml_assets.core.evaluation import evaluate, evaluate_baselines, log_loss
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.fingerprints import environment_hash
 from ml_assets.core.intervals import confidence_intervals
 from ml_assets.core.names import artifact_path, identifier
 from ml_assets.core.package import Manifest, ModelPackage, PackageMetrics, Recipe, load_package, save_package
-from ml_assets.core.parity import largest_difference
+from ml_assets.core.parity import answer_scale, largest_difference
 from ml_assets.core.portable_parity import verified_portable
 from ml_assets.core.ports import ArtifactStore, Parameter, Tracker
 from ml_assets.core.reference import build_reference
 from ml_assets.core.scoring import score_coded
 from ml_assets.core.spec import UseCase
+from ml_assets.core.tasks import AnyMetrics, meaning_of
 from ml_assets.core.trainers import (
     Epoch,
     FittedModel,
@@ -67,6 +67,7 @@ def train_candidate(
     """Fit the use case's trainer on a training set and save the model as a verified package.
 
     The package holds the portable graph too; PackageRefused where that differs from the coded one by more than 1e-6.
+    Differences of a regression are in standard deviations of the training labels.
 
     A whole package of the same recipe is used again. The newest tuned parameters take the place of the use case's where
     ``tuned_or`` finds that they apply. ``parent``, the champion, lends its weights if it was fitted on
@@ -110,7 +111,7 @@ def train_candidate(
     try:
         signature = Signature.of(inputs, use_case.output)
         coded = code_training_set(training_set, signature, Vocabulary.of(training_set.train, signature))
-        refuse_unlearnable(coded.train, coded.validation)
+        refuse_unlearnable(coded.train, coded.validation, task=use_case.task)
         fitted = trainer.fit(
             coded.train,
             coded.validation,
@@ -124,7 +125,7 @@ def train_candidate(
         )
         package = _package(training_set, use_case, inputs, recipe, coded, fitted, store)
         store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
-        summary = _summary(package.metrics)
+        summary = _summary(package)
     finally:
         run.finish(summary)
     return TrainedCandidate(package=package, is_reused=False, seconds=perf_counter() - started, history=fitted.history)
@@ -164,24 +165,30 @@ def _package(
     store: ArtifactStore,
 ) -> ModelPackage:
     """Export the fitted model, hold it against its library, evaluate it, and save it."""
-    model = fitted.to_onnx()
-    difference = largest_difference(model, fitted, [coded.validation.inputs, coded.test.inputs])
+    model, meaning = fitted.to_onnx(), meaning_of(use_case.task)
+    scale = answer_scale(coded.train.labels, use_case.task)
+    difference = largest_difference(model, fitted, [coded.validation.inputs, coded.test.inputs], scale=scale)
     judged = [training_set.validation, training_set.test]
-    portable = verified_portable(model, judged, signature=coded.signature, vocabulary=coded.vocabulary)
+    portable = verified_portable(model, judged, signature=coded.signature, vocabulary=coded.vocabulary, scale=scale)
     train, validation, test = (score_coded(model, p.inputs) for p in (coded.train, coded.validation, coded.test))
     best = min(fitted.history, key=lambda epoch: epoch.validation_loss, default=None)
     baseline_features = use_case.baseline_features or tuple(feature.name for feature in inputs)
-    metrics = PackageMetrics(
-        holdout=evaluate(coded.test.labels, test),
+    baselines = meaning.baselines(training_set.train, training_set.test, baseline_features)
+    metrics = PackageMetrics[AnyMetrics](
+        holdout=meaning.evaluate(coded.test.labels, test),
         intervals=confidence_intervals(
-            coded.test.labels, test, training_set.test["partition_on"].to_numpy(), seed=recipe.seed
+            coded.test.labels,
+            test,
+            training_set.test["partition_on"].to_numpy(),
+            seed=recipe.seed,
+            task=use_case.task,
         ),
-        baselines=evaluate_baselines(training_set.train, training_set.test, baseline_features),
+        baselines={name: meaning.evaluate(coded.test.labels, found) for name, found in baselines.items()},
         n_train=len(train),
         n_validation=len(validation),
         n_epochs=len(fitted.history),
         best_epoch=best.number if best else 0,
-        validation_loss=log_loss(coded.validation.labels, validation),
+        validation_loss=meaning.loss_of(coded.validation.labels, validation),
         largest_parity_difference=difference,
         epochs=tuple((e.number, e.train_loss, e.validation_loss) for e in fitted.history),
     )
@@ -239,9 +246,9 @@ def _safetensors(weights: Mapping[str, np.ndarray]) -> bytes:
     return save({name: np.ascontiguousarray(array) for name, array in sorted(weights.items())})
 
 
-def _summary(metrics: PackageMetrics) -> dict[str, float]:
+def _summary(package: ModelPackage) -> dict[str, float]:
     """Return the holdout metrics as the tracker wants them: flat, numbers only."""
-    rows = {"holdout": metrics.holdout, **metrics.baselines}
-    fields = ("roc_auc", "pr_auc", "log_loss", "brier", "calibration_error")
-    values = {f"{row}_{name}": getattr(found, name) for row, found in rows.items() for name in fields}
+    meaning = meaning_of(package.signature.output.task)
+    rows = {"holdout": package.metrics.holdout, **package.metrics.baselines}
+    values = {f"{row}_{name}": v for row, found in rows.items() for name, v in meaning.figures(found).items()}
     return {name: value for name, value in values.items() if value is not None}

@@ -43,6 +43,9 @@ class Output:
     unit: str | None = None
 
 
+PROBABILITY = Output()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Signature:
     """The columns a model reads, in the order of its two input arrays, and what it answers."""

@@ -1,18 +1,11 @@
-"""How good predicted probabilities are: metrics, a calibration curve, and the two baselines a model must beat."""
+"""How good predicted probabilities are: metrics, a calibration curve, and the loss of each row."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from ml_assets.core.errors import TrainingDataMissing
 
 Floats = npt.NDArray[np.float64]
-Encoded = npt.NDArray[np.float32]
 
 # A probability of exactly 0 or 1 that proves wrong would cost infinitely much; sklearn.metrics.log_loss clips alike.
 _SMALLEST_PROBABILITY = float(np.finfo(np.float64).eps)
@@ -107,9 +100,7 @@ def calibration_curve(
     [(0.2, 0.5), (0.7, 1.0)]
     """
     y, p = _checked(labels, predictions)
-    edges = np.unique(np.quantile(p, np.linspace(0, 1, n_bins + 1)[1:-1], method="lower"))
-    index = np.searchsorted(edges, p, side="left")
-    counts = np.bincount(index, minlength=len(edges) + 1)
+    index, counts = equal_count_bins(p, n_bins)
     predicted, positive = np.bincount(index, p, len(counts)), np.bincount(index, y, len(counts))
     return tuple(
         CalibrationBin(
@@ -121,38 +112,11 @@ def calibration_curve(
     )
 
 
-def evaluate_baselines(train: pa.Table, test: pa.Table, features: Sequence[str]) -> dict[str, Metrics]:
-    """Measure on ``test`` the ``baseline_predictions``; both tables have a boolean ``label`` without nulls.
-
-    Raises TrainingDataMissing where the training rows hold one class only.
-    """
-    y_test = _label(test)
-    return {name: evaluate(y_test, p) for name, p in baseline_predictions(train, test, features).items()}
-
-
-def baseline_predictions(train: pa.Table, test: pa.Table, features: Sequence[str]) -> dict[str, Floats]:
-    """Predict each row of ``test`` by what takes no model worth the name, both fitted on ``train`` alone.
-
-    ``base_rate`` predicts the positive share of the training rows for everyone. ``logistic`` is a logistic regression
-    on the named columns: numbers standardised with a missing one at the training mean, text one-hot with an unseen or
-    missing category as all zeros. ``train`` has a boolean ``label`` without nulls.
-
-    Raises TrainingDataMissing where the training rows hold one class only.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    y_train = _label(train)
-    positive_share = float(y_train.mean()) if len(y_train) else 0.0
-    if not 0 < positive_share < 1:
-        raise TrainingDataMissing(
-            f"the {len(y_train)} training rows hold {int(y_train.sum())} positive labels; a baseline needs rows "
-            "of both classes: train on more days"
-        )
-    columns = [_encode(train.column(name), test.column(name)) for name in features]
-    # newton-cholesky on float32: a few exact steps where rows far outnumber columns, a sixth of the CPU of lbfgs.
-    model = LogisticRegression(solver="newton-cholesky").fit(np.hstack([column for column, _ in columns]), y_train)
-    logistic = cast("Floats", model.predict_proba(np.hstack([column for _, column in columns]))[:, 1])
-    return {"base_rate": np.full(test.num_rows, positive_share), "logistic": logistic}
+def equal_count_bins(predictions: Floats, n_bins: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the bin of each prediction, int64 [n], lowest first, and how many rows each bin has."""
+    edges = np.unique(np.quantile(predictions, np.linspace(0, 1, n_bins + 1)[1:-1], method="lower"))
+    index = np.searchsorted(edges, predictions, side="left")
+    return index, np.bincount(index, minlength=len(edges) + 1)
 
 
 def _checked(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> tuple[Floats, Floats]:
@@ -181,30 +145,3 @@ def _average_precision(y: Floats, p: Floats) -> float:
     positive = np.bincount(index, y, len(values))[::-1]
     n_selected = np.cumsum(np.bincount(index, minlength=len(values))[::-1])
     return float(np.cumsum(positive) / n_selected @ positive / y.sum())
-
-
-def _label(table: pa.Table) -> Floats:
-    return np.asarray(table.column("label").cast(pa.int8()).to_numpy(), np.float64)
-
-
-def _encode(train: pa.ChunkedArray, test: pa.ChunkedArray) -> tuple[Encoded, Encoded]:
-    """Turn a column into standardised numbers or one-hot columns, shapes (n, k), by what the training rows show."""
-    if pa.types.is_string(train.type) or pa.types.is_large_string(train.type) or pa.types.is_dictionary(train.type):
-        categories = train.cast(pa.string()).unique().drop_null().sort()
-        return _one_hot(train, categories), _one_hot(test, categories)
-    fitted, other = _numbers(train), _numbers(test)
-    is_known = np.isfinite(fitted)
-    mean = fitted[is_known].mean() if is_known.any() else 0.0
-    spread = fitted[is_known].std() if is_known.any() else 0.0
-    scaled = [np.where(np.isfinite(x), (x - mean) / (spread or 1.0), 0.0)[:, np.newaxis] for x in (fitted, other)]
-    return scaled[0].astype(np.float32), scaled[1].astype(np.float32)
-
-
-def _numbers(column: pa.ChunkedArray) -> Floats:
-    return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
-
-
-def _one_hot(column: pa.ChunkedArray, categories: pa.Array) -> Encoded:
-    options = pc.SetLookupOptions(value_set=categories)
-    codes = pc.call_function("index_in", [column.cast(pa.string())], options).fill_null(-1).to_numpy()
-    return np.asarray(codes[:, np.newaxis] == np.arange(len(categories)), np.float32)

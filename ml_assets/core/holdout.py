@@ -1,12 +1,13 @@
 """The pinned holdout of a candidate: everything that is measured on it, once, for the gates and for the report."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 
 from ml_assets.core.errors import BadInput
-from ml_assets.core.evaluation import Floats, baseline_predictions, evaluate
+from ml_assets.core.evaluation import Floats
 from ml_assets.core.leaks import leak_check
 from ml_assets.core.package import ModelPackage
 from ml_assets.core.paired_bootstrap import DayResamples
@@ -14,6 +15,7 @@ from ml_assets.core.promotion import Evidence
 from ml_assets.core.scoring import score
 from ml_assets.core.slices import slice_columns, slice_qualities
 from ml_assets.core.spec import UseCase
+from ml_assets.core.tasks import meaning_of
 from ml_assets.core.training_sets import TrainingSet
 
 
@@ -23,8 +25,7 @@ class HoldoutScores:
 
     labels: Floats
     candidate: Floats
-    base_rate: Floats
-    logistic: Floats
+    baselines: Mapping[str, Floats]
     champion: Floats | None
 
 
@@ -42,12 +43,10 @@ def score_holdout(
             "for that date again"
         )
     features = use_case.baseline_features or tuple(feature.name for feature in training_set.manifest.inputs)
-    baselines = baseline_predictions(training_set.train, training_set.test, features)
     return HoldoutScores(
         labels=training_set.test["label"].to_numpy().astype(np.float64),
         candidate=score(package, training_set.test),
-        base_rate=baselines["base_rate"],
-        logistic=baselines["logistic"],
+        baselines=meaning_of(use_case.task).baselines(training_set.train, training_set.test, features),
         champion=score(champion, training_set.test) if champion else None,
     )
 
@@ -68,21 +67,23 @@ def evidence_on(
     scores = score_holdout(package, champion, training_set, use_case)
     resamples = DayResamples.of(training_set.test["partition_on"].to_numpy(), seed=use_case.seed)
     y, candidate = scores.labels, scores.candidate
+    task, meaning = use_case.task, meaning_of(use_case.task)
+    others = dict(scores.baselines) | ({} if scores.champion is None else {"champion": scores.champion})
+    compared = {name: resamples.compare(y, candidate, other, task=task) for name, other in others.items()}
     return Evidence(
-        candidate=evaluate(y, candidate),
-        baselines={
-            "base_rate": resamples.compare(y, candidate, scores.base_rate),
-            "logistic": resamples.compare(y, candidate, scores.logistic),
-        },
-        champion=resamples.compare(y, candidate, scores.champion) if scores.champion is not None else None,
+        output=use_case.output,
+        candidate=meaning.evaluate(y, candidate),
+        baselines={name: compared[name] for name in scores.baselines},
+        champion=compared.get("champion"),
         slices=slice_qualities(
             training_set.test,
             slice_columns(use_case, training_set.manifest.inputs),
             y=y,
             candidate=candidate,
-            other=scores.logistic if scores.champion is None else scores.champion,
+            other=scores.baselines[meaning.simple_baseline] if scores.champion is None else scores.champion,
             resamples=resamples,
             rule=use_case.promotion,
+            task=task,
         ),
         largest_parity_difference=package.metrics.largest_parity_difference,
         leaks=leak_check(training_set, package.manifest, as_of_at=as_of_at),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ml_assets.core.encoding import Task
 from ml_assets.core.evaluation import log_losses
 
 Floats = npt.NDArray[np.float64]
@@ -65,6 +66,31 @@ def resampled_metrics(
         }
 
 
+def resampled_regression_metrics(
+    labels: npt.ArrayLike, predictions: npt.ArrayLike, day_index: npt.NDArray[np.int64], draws: Floats
+) -> Mapping[str, Floats]:
+    """Return rmse, mae, bias and r2 on every resample, each of shape (n_resamples,); arguments as above.
+
+    A metric is NaN for a resample without rows, ``r2`` also where all labels of a resample are equal.
+    """
+    y, p = np.asarray(labels, np.float64), np.asarray(predictions, np.float64)
+
+    def total(values: Floats) -> Floats:
+        return np.bincount(day_index, values, len(draws)) @ draws
+
+    # Sums of squares about the mean of all rows lose no digits, wherever the labels lie.
+    error, centred = p - y, y - (y.mean() if len(y) else 0.0)
+    n_rows, squared = total(np.ones(len(y))), total(error**2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variation = total(centred**2) - total(centred) ** 2 / n_rows
+        return {
+            "rmse": np.sqrt(squared / n_rows),
+            "mae": total(np.abs(error)) / n_rows,
+            "bias": total(error) / n_rows,
+            "r2": np.where(variation > 1e-12 * n_rows * np.var(y), 1 - squared / variation, np.nan),
+        }
+
+
 def confidence_intervals(
     labels: npt.ArrayLike,
     predictions: npt.ArrayLike,
@@ -72,8 +98,9 @@ def confidence_intervals(
     *,
     seed: int,
     n_resamples: int = 200,
+    task: Task = "binary_classification",
 ) -> dict[str, Interval]:
-    """Return the 95 % intervals of roc_auc, pr_auc, log_loss and brier.
+    """Return the 95 % intervals of roc_auc, pr_auc, log_loss and brier, or for a regression of rmse, mae, bias and r2.
 
     The cluster bootstrap with percentile limits (Davison and Hinkley, Bootstrap Methods and their Application, 1997,
     sections 3.8 and 5.3): whole days are drawn with replacement, as many as there are. What links one day to the next
@@ -82,18 +109,20 @@ def confidence_intervals(
     no interval, and none has one where all rows are of one day.
 
     Args:
-        labels: shape (n,), booleans or 0 and 1.
-        predictions: shape (n,), probabilities.
+        labels: shape (n,), booleans or 0 and 1, or for a regression numbers.
+        predictions: shape (n,), probabilities, or for a regression numbers.
         days: shape (n,), the day of each row; anything that sorts.
         seed: of the draws; the same gives the same intervals.
         n_resamples: how many draws of days.
+        task: what is predicted.
     """
     distinct, day_index = np.unique(np.asarray(days), return_inverse=True)
     if len(distinct) < 2:
         return {}
     draws = day_resamples(len(distinct), n_resamples=n_resamples, seed=seed)
     found: dict[str, Interval] = {}
-    for name, values in resampled_metrics(labels, predictions, day_index.astype(np.int64), draws).items():
+    resampled = resampled_regression_metrics if task == "regression" else resampled_metrics
+    for name, values in resampled(labels, predictions, day_index.astype(np.int64), draws).items():
         defined = values[~np.isnan(values)]
         if 2 * len(defined) > n_resamples:
             low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from ml_assets.core.names import artifact_path, identifier
 from ml_assets.core.onnx_safety import refuse_unsafe_model, refuse_unsafe_weights
 from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.reference import Reference
+from ml_assets.core.regression import RegressionMetrics
+from ml_assets.core.tasks import AnyMetrics
 
 MODEL, PORTABLE, WEIGHTS, MANIFEST = "model.onnx", "portable.onnx", "weights.safetensors", "manifest.json"
 VOCABULARY, SIGNATURE, REFERENCE, METRICS = "vocabulary.json", "signature.json", "reference.json", "metrics.json"
@@ -27,6 +29,7 @@ _LARGEST_FILE_BYTES = 256 * 1024 * 1024
 _LARGEST_MANIFEST_BYTES = 1024 * 1024
 
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=AnyMetrics, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,17 +77,18 @@ class Manifest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackageMetrics:
+class PackageMetrics(Generic[_M]):
     """The quality of a candidate on its pinned holdout (the test days), beside the baselines on the same rows.
 
-    ``epochs`` is the training curve, each (number, train log loss, validation log loss); empty in packages of releases
-    that did not keep it. ``intervals`` are the 95 % intervals of the holdout's roc_auc, pr_auc, log_loss and brier,
-    resampled by days; one that the days cannot give is left out.
+    Losses are as in ``Epoch``. ``epochs`` is the training curve, each (number, train loss, validation loss); empty in
+    packages of releases that did not keep it. ``intervals`` are the 95 % intervals that ``confidence_intervals`` gives,
+    resampled by days; one that the days cannot give is left out. ``largest_parity_difference`` is of probabilities, and
+    for a regression in standard deviations of the training labels.
     """
 
-    holdout: Metrics
+    holdout: _M
     intervals: Mapping[str, Interval]
-    baselines: Mapping[str, Metrics]
+    baselines: Mapping[str, _M]
     n_train: int
     n_validation: int
     n_epochs: int
@@ -106,7 +110,7 @@ class ModelPackage:
     signature: Signature
     vocabulary: Vocabulary
     reference: Reference
-    metrics: PackageMetrics
+    metrics: PackageMetrics[AnyMetrics]
     model: bytes
     portable: bytes
     weights: bytes
@@ -183,13 +187,16 @@ def load_package(store: ArtifactStore, use_case_name: str, version: str) -> Mode
     for name in (MODEL, PORTABLE):
         refuse_unsafe_model(content[name], name=f"{folder}/{name}")
     refuse_unsafe_weights(content[WEIGHTS], name=f"{folder}/{WEIGHTS}")
+    signature = _parsed(content[SIGNATURE], Signature, f"{folder}/{SIGNATURE}")
+    is_regression = signature.output.task == "regression"
+    metrics_kind = PackageMetrics[RegressionMetrics] if is_regression else PackageMetrics[Metrics]
     return ModelPackage(
         manifest=manifest,
         package_hash=hashlib.sha256(document).hexdigest(),
-        signature=_parsed(content[SIGNATURE], Signature, f"{folder}/{SIGNATURE}"),
+        signature=signature,
         vocabulary=_parsed(content[VOCABULARY], Vocabulary, f"{folder}/{VOCABULARY}"),
         reference=_parsed(content[REFERENCE], Reference, f"{folder}/{REFERENCE}"),
-        metrics=_parsed(content[METRICS], PackageMetrics, f"{folder}/{METRICS}"),
+        metrics=_parsed(content[METRICS], metrics_kind, f"{folder}/{METRICS}"),
         model=content[MODEL],
         portable=content[PORTABLE],
         weights=content[WEIGHTS],

@@ -4,17 +4,21 @@ The flights of one day share their weather and their queues, so days are drawn, 
 there are, the same days for both models. What is left out: that days in a row resemble each other too.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ml_assets.core.evaluation import Floats, Metrics, evaluate, log_losses
+from ml_assets.core.encoding import Task
+from ml_assets.core.evaluation import Floats, log_losses
+from ml_assets.core.tasks import AnyMetrics, Measure, meaning_of
 
 N_RESAMPLES = 1000
 # Scores are grouped by rank for PR AUC, and rows of one group count as equal: exact up to this many distinct scores.
 N_RANKS = 2000
+
+_RANKINGS = ("roc_auc", "pr_auc")
 
 Codes = npt.NDArray[np.int64]
 
@@ -51,14 +55,13 @@ class Estimate:
 class Comparison:
     """Another model on the same holdout, and what the candidate gains over it: above 0 the candidate is better.
 
-    ``log_loss_gain`` is the other's log loss less the candidate's, the other two the candidate's figure less the
-    other's; these are None where the holdout holds one class only.
+    ``gains`` are by measure, those that the task compares: of a loss the other's figure less the candidate's, of any
+    other measure the candidate's less the other's. One that the holdout does not determine, such as a ranking of one
+    class, is left out.
     """
 
-    other: Metrics
-    log_loss_gain: Estimate
-    roc_auc_gain: Estimate | None
-    pr_auc_gain: Estimate | None
+    other: AnyMetrics
+    gains: Mapping[str, Estimate]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,28 @@ class DayResamples:
         precision = _ratio(np.cumsum(positive, axis=1), np.cumsum(chosen, axis=1))
         return _ratio(np.nansum(precision * positive, axis=1), positive.sum(axis=1))
 
+    def rmse(self, y: Floats, p: Floats) -> Floats:
+        """Return the root mean squared error on the holdout and on each resample, float64 [1 + b]; NaN without rows."""
+        return np.sqrt(_ratio(self.weights @ self._by_day((p - y) ** 2), self.weights @ self._by_day(np.ones(len(y)))))
+
+    def mae(self, y: Floats, p: Floats) -> Floats:
+        """Return the mean absolute error on the holdout and on each resample, float64 [1 + b]; NaN without rows."""
+        return _ratio(self.weights @ self._by_day(np.abs(p - y)), self.weights @ self._by_day(np.ones(len(y))))
+
+    def r2(self, y: Floats, p: Floats) -> Floats:
+        """Return the share of the variance explained, float64 [1 + b]; NaN where all labels of a resample are equal."""
+        n_rows, centred = self.weights @ self._by_day(np.ones(len(y))), y - y.mean()
+        mean = _ratio(self.weights @ self._by_day(centred), n_rows)
+        variation = self.weights @ self._by_day(centred**2) - n_rows * mean**2
+        # What rounding leaves of a variation of 0 is none.
+        variation[variation <= 1e-12 * n_rows * centred.var()] = 0.0
+        return 1 - _ratio(self.weights @ self._by_day((p - y) ** 2), variation)
+
+    def figure(self, measure: str, y: Floats, p: Floats) -> Floats:
+        """Return a measure by its name on the holdout and on each resample, float64 [1 + b]; NaN where undetermined."""
+        figures = (self.log_loss, self.roc_auc, self.pr_auc, self.rmse, self.mae, self.r2)
+        return next(figure for figure in figures if figure.__name__ == measure)(y, p)
+
     def estimate(self, figures: Floats) -> Estimate | None:
         """Return the figure of the holdout with its standard error over the resamples; None where it has none.
 
@@ -131,22 +156,25 @@ class DayResamples:
         error = float(np.std(drawn) * np.sqrt(n_days / (n_days - 1))) if is_known else None
         return Estimate(value=float(figures[0]), standard_error=error, n_days=n_days)
 
-    def compare(self, y: Floats, candidate: Floats, other: Floats) -> Comparison:
+    def compare(
+        self, y: Floats, candidate: Floats, other: Floats, *, task: Task = "binary_classification"
+    ) -> Comparison:
         """Measure another model on the same rows, and what the candidate gains over it; all of shape (n,)."""
-        gain = self.estimate(self.log_loss(y, other) - self.log_loss(y, candidate))
-        if gain is None:
+        meaning = meaning_of(task)
+        gains = {m.name: self.gain(m, y, candidate, other) for m in meaning.compared}
+        if gains[meaning.loss.name] is None:
             raise ValueError("the holdout has no rows to compare two models on")
         return Comparison(
-            other=evaluate(y, other),
-            log_loss_gain=gain,
-            roc_auc_gain=self._gain(self.roc_auc, y, candidate, other),
-            pr_auc_gain=self._gain(self.pr_auc, y, candidate, other),
+            other=meaning.evaluate(y, other),
+            gains={name: gain for name, gain in gains.items() if gain is not None},
         )
 
-    def _gain(
-        self, measure: Callable[[Floats, Floats], Floats], y: Floats, candidate: Floats, other: Floats
-    ) -> Estimate | None:
-        return self.estimate(measure(y, candidate) - measure(y, other)) if 0 < y.sum() < len(y) else None
+    def gain(self, measure: Measure, y: Floats, candidate: Floats, other: Floats) -> Estimate | None:
+        """Return what the candidate gains over another model in a measure; None where the rows do not determine it."""
+        if measure.name in _RANKINGS and not 0 < y.sum() < len(y):
+            return None
+        ours, theirs = (self.figure(measure.name, y, p) for p in (candidate, other))
+        return self.estimate(theirs - ours if measure.is_loss else ours - theirs)
 
     def _by_day(self, values: Floats) -> Floats:
         return np.bincount(self.day, values, self.weights.shape[1]).astype(np.float64)

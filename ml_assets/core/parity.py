@@ -5,7 +5,7 @@ from itertools import chain
 
 import numpy as np
 
-from ml_assets.core.encoding import NULL_CODE, UNSEEN_CODE, Coded
+from ml_assets.core.encoding import NULL_CODE, UNSEEN_CODE, Coded, Task
 from ml_assets.core.errors import PackageRefused
 from ml_assets.core.scoring import score_coded
 from ml_assets.core.trainers import FittedModel
@@ -18,8 +18,22 @@ _STEP_BETWEEN_ROWS = 7919  # a prime
 _ROWS_PER_ODD_COLUMN = 64
 
 
-def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded]) -> float:
+def answer_scale(train_labels: np.ndarray, task: Task) -> float:
+    """Return what a difference of 1 means: of probabilities 1, of a regression one standard deviation of the labels.
+
+    A number of minutes in the hundreds has a rounding error of 1e-5 in float32 by itself; a model's use is in what it
+    tells within the spread of the labels.
+
+    >>> answer_scale(np.array([100.0, 300.0], dtype=np.float32), "regression")
+    100.0
+    """
+    return float(np.std(train_labels, dtype=np.float64)) if task == "regression" else 1.0
+
+
+def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded], *, scale: float = 1.0) -> float:
     """Return the largest absolute difference between ONNX and the library; raise PackageRefused above 1e-5.
+
+    It is given in ``scale``, see ``answer_scale``.
 
     Next to the rows themselves it compares
 
@@ -33,16 +47,21 @@ def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded]
     beside = ((_odd_rows(part), *_one_column_odd(part)) for part in parts)
     at_thresholds = (_at_thresholds(part, thresholds) for part in parts)
     for coded in chain(parts, *beside, *at_thresholds):
-        difference = np.abs(score_coded(model, coded) - fitted.predict(coded))
+        difference = np.abs(score_coded(model, coded) - fitted.predict(coded)) / scale
         largest = max(largest, float(np.max(difference, initial=0.0)))
         # A comparison that is false for NaN would let one pass.
         if not bool(np.all(difference <= LARGEST_PARITY_DIFFERENCE)):
             row = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
             raise PackageRefused(
                 f"the ONNX graph differs from the fitted model by {difference[row]:.2g} on row {row} of {len(coded)}; "
-                f"expected at most {LARGEST_PARITY_DIFFERENCE:g}; the candidate is not saved"
+                f"expected at most {LARGEST_PARITY_DIFFERENCE:g}{in_scale(scale)}; the candidate is not saved"
             )
     return largest
+
+
+def in_scale(scale: float) -> str:
+    """Say what a difference is measured in; nothing where that is 1."""
+    return "" if scale == 1.0 else f" times the spread {scale:.4g} of the training labels"
 
 
 def _odd_rows(part: Coded) -> Coded:

@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.core.drift import Verdict, percent
+from ml_assets.core.encoding import Task
 from ml_assets.core.errors import DataMissing
 from ml_assets.core.evaluation import Floats, Metrics, constant_log_loss, evaluate, log_loss
+from ml_assets.core.regression_performance import regression_findings, regression_quality
+from ml_assets.core.tasks import AnyMetrics
 
 __all__ = [
     "PERFORMANCE_SCHEMA",
@@ -43,6 +46,14 @@ PERFORMANCE_SCHEMA = pa.schema(
         "calibration_error": pa.float64(),
         "base_rate_log_loss": pa.float64(),
         "score_histogram": pa.string(),
+        "mean_label": pa.float64(),
+        "label_spread": pa.float64(),
+        "rmse": pa.float64(),
+        "mae": pa.float64(),
+        "median_absolute_error": pa.float64(),
+        "r2": pa.float64(),
+        "bias": pa.float64(),
+        "error_bins": pa.string(),
     }
 )
 
@@ -76,7 +87,13 @@ class ScoreHistogram:
 
 
 def measure_performance(
-    examples_and_predictions: pa.Table, *, use_case: str, day: date, model_version: str
+    examples_and_predictions: pa.Table,
+    *,
+    use_case: str,
+    day: date,
+    model_version: str,
+    task: Task = "binary_classification",
+    edges: Sequence[float] = (),
 ) -> pa.Table:
     """Measure one day's predictions against its labels; one row (``PERFORMANCE_SCHEMA``).
 
@@ -86,12 +103,16 @@ def measure_performance(
         use_case: whose predictions they are.
         day: the local day.
         model_version: which version made them.
+        task: what is predicted.
+        edges: of a regression, the bins of the predictions: those of the version's reference.
 
     ``n_unlabelled`` also counts decisions without a label whose reason is none of the three counted beside it.
-    Everything from ``positive_share`` on is of the labelled decisions and null where there are none; ``roc_auc`` and
+    Everything from ``positive_share`` on is of the labelled decisions and null where there are none. A classification
+    fills the columns to ``score_histogram``, a regression ``mean_prediction`` and those from ``mean_label`` on, which
+    are in the unit of the label and as ``RegressionMetrics`` says; the others are null. ``roc_auc`` and
     ``pr_auc`` are null as well where these hold one class. ``base_rate_log_loss`` is the loss of predicting the day's
     own positive share for everyone: a base rate with hindsight, which a good model need not beat on every day.
-    ``score_histogram`` is a ScoreHistogram as JSON.
+    ``score_histogram`` is a ScoreHistogram as JSON, ``error_bins`` an ErrorBins.
     """
     table = examples_and_predictions
     labelled = table.filter(pc.field("label").is_valid())
@@ -105,22 +126,27 @@ def measure_performance(
         "n_unlabelled": table.num_rows - labelled.num_rows,
         **{name: reasons.count(reason) for name, reason in _REASONS.items()},
     }
-    return pa.Table.from_pylist([row | (_quality(labelled) if labelled.num_rows else {})], schema=PERFORMANCE_SCHEMA)
+    if labelled.num_rows:
+        row |= regression_quality(labelled, edges) if task == "regression" else _quality(labelled)
+    return pa.Table.from_pylist([row], schema=PERFORMANCE_SCHEMA)
 
 
-def performance_verdict(recent: pa.Table, holdout: Metrics) -> Verdict:
+def performance_verdict(recent: pa.Table, holdout: AnyMetrics, *, unit: str | None = None) -> Verdict:
     """Judge the last seven calendar days of ``monitoring.performance`` rows of one use case; newest day included.
 
     Args:
         recent: the rows; those of other model versions than the newest day's are left out, so that a new champion
             starts with a clean slate.
         holdout: what the champion showed on the holdout it was promoted on.
+        unit: of the label of a regression.
 
     It alarms when at least three of these days have labels and over them, each weighted by its labelled decisions,
 
-    - the log loss is no better than that of predicting the holdout's positive share for everyone, or
+    - the log loss is no better than that of predicting the holdout's positive share for everyone, or of a regression
+      the RMSE no better than that of predicting the holdout's mean, or
     - the ROC AUC of all decisions pooled is more than 0.05 below the holdout's. (The mean of the days' own values would
-      not compare: much of what the holdout's measures is telling bad days from good ones.)
+      not compare: much of what the holdout's measures is telling bad days from good ones.) Of a regression, the RMSE
+      of all decisions pooled is more than a quarter above the holdout's.
 
     Raises DataMissing where there are no rows.
     """
@@ -129,13 +155,22 @@ def performance_verdict(recent: pa.Table, holdout: Metrics) -> Verdict:
     if labelled.num_rows < _MINIMUM_DAYS:
         few = f"only {labelled.num_rows} of the last {N_DAYS_JUDGED} days have labels, too few to judge quality"
         return Verdict(is_alarming=False, reasons=(few,))
+    period = f"over {labelled.num_rows} labelled days to {rows.column('partition_on')[-1].as_py()}"
+    if isinstance(holdout, Metrics):
+        found = _classification_findings(labelled, holdout, period)
+    else:
+        found = regression_findings(labelled, holdout, period, unit)
+    failed = tuple(reason for is_failed, reason in found if is_failed)
+    return Verdict(is_alarming=bool(failed), reasons=failed or tuple(reason for _, reason in found))
+
+
+def _classification_findings(labelled: pa.Table, holdout: Metrics, period: str) -> list[tuple[bool, str]]:
     weights, share, loss = (
         np.asarray(labelled.column(name).to_numpy(), np.float64)
         for name in ("n_labelled", "positive_share", "log_loss")
     )
     base = constant_log_loss(share, holdout.positive_share)
     skill = 1 - float(weights @ loss) / float(weights @ base)
-    period = f"over {labelled.num_rows} labelled days to {rows.column('partition_on')[-1].as_py()}"
     found = f"{period}, the log loss is {percent(abs(skill))} {'below' if skill > 0 else 'above'} the base rate's"
     reasons = [(skill <= 0, found)]
     auc = pool_histograms(labelled).roc_auc
@@ -143,8 +178,7 @@ def performance_verdict(recent: pa.Table, holdout: Metrics) -> Verdict:
         expected = f"{ROC_AUC_TOLERANCE:g} of the holdout's {holdout.roc_auc:.3f}"
         is_low = auc < holdout.roc_auc - ROC_AUC_TOLERANCE
         reasons.append((is_low, f"{period}, ROC AUC {auc:.3f} is {'not ' if is_low else ''}within {expected}"))
-    failed = tuple(reason for is_failed, reason in reasons if is_failed)
-    return Verdict(is_alarming=bool(failed), reasons=failed or tuple(reason for _, reason in reasons))
+    return reasons
 
 
 def newest_days(performance: pa.Table, n_days: int) -> pa.Table:

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from ml_assets.core.encoding import Signature, Vocabulary, encode
 from ml_assets.core.errors import PackageRefused
+from ml_assets.core.parity import in_scale
 from ml_assets.core.portable_model import odd_rows, to_portable
 from ml_assets.core.scoring import score_coded, score_portable
 
@@ -14,31 +15,39 @@ LARGEST_PORTABLE_DIFFERENCE = 1e-6
 
 
 def verified_portable(
-    model: bytes, tables: Sequence[pa.Table], *, signature: Signature, vocabulary: Vocabulary
+    model: bytes, tables: Sequence[pa.Table], *, signature: Signature, vocabulary: Vocabulary, scale: float = 1.0
 ) -> bytes:
     """Return the portable graph of a coded one, compared on all rows of these tables; raises what its parts raise."""
     portable = to_portable(model, signature=signature, vocabulary=vocabulary)
-    largest_portable_difference(model, portable, tables, signature, vocabulary)
+    largest_portable_difference(model, portable, tables, signature, vocabulary, scale=scale)
     return portable
 
 
 def largest_portable_difference(
-    model: bytes, portable: bytes, tables: Sequence[pa.Table], signature: Signature, vocabulary: Vocabulary
+    model: bytes,
+    portable: bytes,
+    tables: Sequence[pa.Table],
+    signature: Signature,
+    vocabulary: Vocabulary,
+    *,
+    scale: float = 1.0,
 ) -> float:
     """Return the largest difference between the portable graph on raw columns and the coded graph on coded ones.
 
-    Each table is compared whole, and once more with the odd rows made of its first. Raises PackageRefused above 1e-6.
+    It is given in ``scale``, see ``answer_scale``. Each table is compared whole, and once more with the odd rows made
+    of its first. Raises PackageRefused above 1e-6.
     """
     largest = 0.0
     for table in (*tables, *(odd_rows(table, signature, vocabulary) for table in tables)):
         coded = score_coded(model, encode(table, signature, vocabulary))
-        difference = np.abs(score_portable(portable, table, signature) - coded)
+        difference = np.abs(score_portable(portable, table, signature) - coded) / scale
         largest = max(largest, float(np.max(difference, initial=0.0)))
         # A comparison that is false for NaN would let one pass.
         if not bool(np.all(difference <= LARGEST_PORTABLE_DIFFERENCE)):
             row = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
             raise PackageRefused(
                 f"the portable graph differs from the coded one by {difference[row]:.2g} on row {row} of "
-                f"{table.num_rows}; expected at most {LARGEST_PORTABLE_DIFFERENCE:g}; the candidate is not saved"
+                f"{table.num_rows}; expected at most {LARGEST_PORTABLE_DIFFERENCE:g}{in_scale(scale)}; "
+                "the candidate is not saved"
             )
     return largest

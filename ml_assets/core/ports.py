@@ -37,7 +37,8 @@ class Warehouse(Protocol):
     def replace_days(self, writes: Mapping[str, pa.Table], days: DayRange, *, use_case: str | None = None) -> None:
         """Replace the days in every named table with these rows, all in one transaction.
 
-        Where several use cases share the tables, only the rows whose ``use_case`` column says this one are replaced.
+        Where several use cases share the tables, only the rows whose ``use_case`` column says this one are replaced,
+        and a column that such a table does not have yet is added to it, null in the rows it has.
 
         Creates a missing schema or table from the rows' Arrow schema. A day without rows ends up empty.
         Raises SchemaChanged where the columns differ from the table's, ValueError for a row outside the days.

@@ -1,27 +1,17 @@
 """Whether a candidate may serve: the gates it must pass on the pinned holdout."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ml_assets.core.evaluation import Metrics
+from ml_assets.core.encoding import PROBABILITY, Output, Task
+from ml_assets.core.gates import Gate, against_champion, at_most, beats, floors, no_slice_loses
 from ml_assets.core.leaks import LeakCheck
-from ml_assets.core.paired_bootstrap import Comparison, Estimate
+from ml_assets.core.paired_bootstrap import Comparison
 from ml_assets.core.slices import SliceQuality
 from ml_assets.core.spec import PromotionRule
+from ml_assets.core.tasks import AnyMetrics, meaning_of
 
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """One condition: what was found, what was expected, and a sentence for people.
-
-    ``found`` is None where the holdout does not determine it; such a gate is not passed.
-    """
-
-    name: str
-    is_passed: bool
-    found: float | None
-    expected: float | None
-    detail: str
+_TELLING = ("roc_auc_floor", "r2_floor", "not_worse_than_champion")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +36,7 @@ class Verdict:
         """One line for the ledger: what the gates that failed say, or that all passed and what two of them say."""
         if not self.is_promotable:
             return "; ".join(self.reasons)
-        telling = (gate.detail for gate in self.gates if gate.name in ("roc_auc_floor", "not_worse_than_champion"))
+        telling = (gate.detail for gate in self.gates if gate.name in _TELLING)
         return "; ".join([f"passed all {len(self.gates)} gates", *telling])
 
 
@@ -65,60 +55,105 @@ class Evidence:
 
     Attributes:
         candidate: its metrics.
-        baselines: ``base_rate`` and ``logistic``, and what the candidate gains over each.
+        baselines: the task's baselines, a constant and a simple model, and what the candidate gains over each.
         champion: the same for the version in charge; None where nobody is.
-        slices: each slice of the holdout beside the champion or, without one, the logistic baseline.
-        largest_parity_difference: between ONNX and the library, on any row.
+        slices: each slice of the holdout beside the champion or, without one, the simple baseline.
+        largest_parity_difference: between ONNX and the library, on any row; see ``PackageMetrics``.
         leaks: what the training saw.
         sample_fraction: the share of the examples it was trained and measured on.
+        output: what it answers, and in which unit.
     """
 
-    candidate: Metrics
+    candidate: AnyMetrics
     baselines: Mapping[str, Comparison]
     champion: Comparison | None
     slices: Sequence[SliceQuality]
     largest_parity_difference: float
     leaks: LeakCheck
     sample_fraction: float
+    output: Output = PROBABILITY
+
+
+_EVERY_TASK = {
+    "all_examples": "Trained on all examples, not on a sample.",
+    "model_size": "The ONNX model is small enough, in MB.",
+    "one_row_latency": "One row is scored fast enough, in ms.",
+    "thousand_rows_latency": "A thousand rows are scored fast enough, in ms.",
+    "parity": "ONNX and the training library say the same on every row.",
+    "labels_known_in_time": "No example's label became known after the as-of date began.",
+    "holdout_unseen": "The model was neither fitted on nor chosen by a day of the holdout.",
+}
+# The gates of each task, and what passing them means.
+GATES: Mapping[Task, Mapping[str, str]] = {
+    "binary_classification": {
+        "roc_auc_floor": "ROC AUC on the holdout reaches the floor of the use case.",
+        "calibrated": "Predicted and observed shares agree.",
+        "beats_base_rate_pr_auc": "PR AUC above that of predicting the base rate for everyone, beyond the noise.",
+        "beats_base_rate_log_loss": "Log loss below that of predicting the base rate for everyone, beyond the noise.",
+        "beats_logistic_roc_auc": "ROC AUC above that of a logistic regression, beyond the noise.",
+        "beats_logistic_log_loss": "Log loss below that of a logistic regression, beyond the noise.",
+        "not_worse_than_champion": "Log loss against the champion's on the same holdout, by the use case's rule.",
+        "no_slice_loses_log_loss": "No slice has a log loss worse than another model's by its floor, beyond the noise.",
+        "no_slice_loses_roc_auc": "No slice has a ROC AUC worse than another model's by its floor, beyond the noise.",
+        **_EVERY_TASK,
+    },
+    "regression": {
+        "r2_floor": "R2 on the holdout reaches the floor of the use case.",
+        "unbiased": "Predictions are right on average, within a share of the labels' spread.",
+        "beats_mean_rmse": "RMSE below that of predicting the training mean for everyone, beyond the noise.",
+        "beats_mean_mae": "MAE below that of predicting the training mean for everyone, beyond the noise.",
+        "beats_linear_rmse": "RMSE below that of a linear regression, beyond the noise.",
+        "beats_linear_mae": "MAE below that of a linear regression, beyond the noise.",
+        "not_worse_than_champion": "RMSE against the champion's on the same holdout, by the use case's rule.",
+        "no_slice_loses_rmse": "No slice has an RMSE worse than another model's by its floor, beyond the noise.",
+        **_EVERY_TASK,
+    },
+}
 
 
 def judge(evidence: Evidence, *, cost: ServingCost, rule: PromotionRule) -> Verdict:
     """Hold a candidate against the floors of its use case, the baselines, the champion, and what serving allows.
 
-    - ``roc_auc_floor``: ROC AUC at least ``rule.minimum_roc_auc``.
-    - ``calibrated``: calibration error at most ``rule.maximum_calibration_error``.
-    - ``beats_base_rate_pr_auc``, ``beats_base_rate_log_loss``: better, beyond the noise, than predicting the training
-      share for everyone.
-    - ``beats_logistic_roc_auc``, ``beats_logistic_log_loss``: better, beyond the noise, than a logistic regression.
+    The gates are those of ``GATES`` for its task.
+
+    - ``roc_auc_floor``, ``calibrated``: at least and at most what the rule says; of a regression ``r2_floor`` and
+      ``unbiased``.
+    - ``beats_...``: better, beyond the noise, than a constant prediction and than a simple model.
     - ``all_examples``: trained and measured on all examples; a quick experiment on a sample never serves.
-    - ``not_worse_than_champion``: log loss against the champion's, by ``rule.against_champion``; passed where nobody
+    - ``not_worse_than_champion``: the loss against the champion's, by ``rule.against_champion``; passed where nobody
       is in charge yet.
-    - ``no_slice_loses_log_loss``, ``no_slice_loses_roc_auc``: no slice is worse than the champion (or the logistic
-      baseline) by more than its floor allows, beyond the noise. With many slices one would seem to be by chance: each
-      is held against the confidence that leaves ``rule.confidence`` to all of them together (Bonferroni).
+    - ``no_slice_loses_...``: no slice is worse than the champion (or the simple baseline) by more than its floor
+      allows, beyond the noise. With many slices one would seem to be by chance: each is held against the confidence
+      that leaves ``rule.confidence`` to all of them together (Bonferroni).
     - ``model_size``, ``one_row_latency``, ``thousand_rows_latency``: at most what the rule allows.
     - ``parity``: ONNX and the library differ on no row by more than ``rule.maximum_parity_difference``.
     - ``labels_known_in_time``: no example's label became known after the as-of date began.
     - ``holdout_unseen``: the last day the model was fitted on or chosen by is before the first holdout day.
 
-    Raises KeyError where ``base_rate`` or ``logistic`` is not among the baselines, ValueError where another model was
+    Raises KeyError where one of the task's baselines is not among the baselines, ValueError where another model was
     measured on another number of rows.
     """
-    candidate, leaks = evidence.candidate, evidence.leaks
+    candidate, leaks, output = evidence.candidate, evidence.leaks, evidence.output
+    meaning = meaning_of(output.task)
+    whose = "the champion's" if evidence.champion else f"{meaning.baseline_words[meaning.simple_baseline]}'s"
     for name, other in {**evidence.baselines, "champion": evidence.champion}.items():
         if other and other.other.n_rows != candidate.n_rows:
             raise ValueError(f"{name} was measured on {other.other.n_rows} rows, the candidate on {candidate.n_rows}")
     gates = [
-        _limit("roc_auc_floor", "ROC AUC", candidate.roc_auc, "at least", rule.minimum_roc_auc, "the floor"),
-        _limit(
-            *("calibrated", "calibration error", candidate.calibration_error),
-            *("at most", rule.maximum_calibration_error, "the ceiling"),
+        *floors(candidate, rule, output),
+        *(
+            beats(
+                *(f"beats_{name}_{measure.name}", measure, candidate, evidence.baselines[name]),
+                whose=f"{meaning.baseline_words[name]}'s",
+                confidence=rule.confidence,
+                output=output,
+            )
+            for name, measure in meaning.beats
         ),
-        *_beats_baselines(evidence, rule),
         _all_examples(evidence.sample_fraction),
-        _against_champion(candidate, evidence.champion, rule),
-        *_slices(evidence, rule),
-        _limit("model_size", "model size in MB", cost.model_bytes / 1e6, "at most", rule.maximum_model_mb, ""),
+        against_champion(candidate, evidence.champion, rule, output),
+        *(no_slice_loses(evidence.slices, measure, rule, output, whose=whose) for measure in meaning.sliced),
+        at_most("model_size", "model size in MB", cost.model_bytes / 1e6, rule.maximum_model_mb),
         _latency("one_row_latency", "1 row", cost.one_row_ms, rule.maximum_one_row_ms),
         _latency("thousand_rows_latency", "1,000 rows", cost.thousand_rows_ms, rule.maximum_thousand_rows_ms),
         _parity(evidence.largest_parity_difference, rule.maximum_parity_difference),
@@ -142,146 +177,10 @@ def judge(evidence: Evidence, *, cost: ServingCost, rule: PromotionRule) -> Verd
     return Verdict(gates=tuple(gates))
 
 
-_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
-    "at least": lambda found, expected: found >= expected,
-    "at most": lambda found, expected: found <= expected,
-}
-
-
-def _limit(name: str, metric: str, found: float | None, comparison: str, expected: float, whose: str) -> Gate:
-    if found is None:
-        return _undetermined(name, metric, expected)
-    is_passed = _COMPARISONS[comparison](found, expected)
-    verb = "is" if is_passed else "should be"
-    detail = " ".join(part for part in (metric, f"{found:.4f}", verb, comparison, whose, f"{expected:.4f}") if part)
-    return Gate(name=name, is_passed=is_passed, found=found, expected=expected, detail=detail)
-
-
-def _undetermined(name: str, metric: str, expected: float | None) -> Gate:
-    detail = f"{metric} cannot be computed: the holdout holds one class only"
-    return Gate(name=name, is_passed=False, found=None, expected=expected, detail=detail)
-
-
 def _all_examples(fraction: float) -> Gate:
     is_whole = fraction >= 1.0
     detail = f"trained on {'all' if is_whole else f'a sample of {fraction:g} of the'} examples"
     return Gate(name="all_examples", is_passed=is_whole, found=fraction, expected=1.0, detail=detail)
-
-
-def _beats_baselines(evidence: Evidence, rule: PromotionRule) -> Sequence[Gate]:
-    candidate = evidence.candidate
-    base_rate, logistic = evidence.baselines["base_rate"], evidence.baselines["logistic"]
-    # The average precision of a constant prediction is the positive share of the holdout.
-    compared = [
-        ("base_rate", "pr_auc", "PR AUC", candidate.pr_auc, base_rate.other.pr_auc, base_rate.pr_auc_gain),
-        ("base_rate", "log_loss", "log loss", candidate.log_loss, base_rate.other.log_loss, base_rate.log_loss_gain),
-        ("logistic", "roc_auc", "ROC AUC", candidate.roc_auc, logistic.other.roc_auc, logistic.roc_auc_gain),
-        ("logistic", "log_loss", "log loss", candidate.log_loss, logistic.other.log_loss, logistic.log_loss_gain),
-    ]
-    whose = {"base_rate": "the base rate's", "logistic": "the logistic baseline's"}
-    return [
-        _beats(
-            f"beats_{name}_{field}", metric, found, expected, gain=gain, whose=whose[name], confidence=rule.confidence
-        )
-        for name, field, metric, found, expected, gain in compared
-    ]
-
-
-def _beats(
-    name: str,
-    metric: str,
-    found: float | None,
-    expected: float | None,
-    *,
-    gain: Estimate | None,
-    whose: str,
-    confidence: float,
-) -> Gate:
-    if found is None or expected is None or gain is None:
-        return _undetermined(name, metric, expected)
-    margin = gain.margin(confidence)
-    is_passed = margin is not None and gain.value > margin
-    comparison = ("is" if is_passed else "should be") + (" below" if metric == "log loss" else " above")
-    detail = f"{metric} {found:.4f} {comparison} {whose} {expected:.4f} by more than {_noise(margin, gain)}"
-    return Gate(name=name, is_passed=is_passed, found=found, expected=expected, detail=detail)
-
-
-def _noise(margin: float | None, gain: Estimate) -> str:
-    if margin is None:
-        return f"the noise, which {gain.n_days} day of holdout cannot tell: it takes two"
-    return f"the noise of {margin:.4f}"
-
-
-def _against_champion(candidate: Metrics, champion: Comparison | None, rule: PromotionRule) -> Gate:
-    name = "not_worse_than_champion"
-    if champion is None:
-        detail = "no champion is in charge yet"
-        return Gate(name=name, is_passed=True, found=candidate.log_loss, expected=None, detail=detail)
-    gain, theirs = champion.log_loss_gain, champion.other.log_loss
-    if rule.against_champion == "better":
-        return _beats(
-            *(name, "log loss", candidate.log_loss, theirs),
-            gain=gain,
-            whose="the champion's",
-            confidence=rule.confidence,
-        )
-    # Where the noise is unknown none of it counts.
-    noise = min(gain.margin(rule.confidence) or 0.0, rule.most_champion_noise)
-    is_passed = -gain.value <= rule.may_lose_to_champion_by + noise
-    detail = (
-        f"log loss {candidate.log_loss:.4f} {'is' if is_passed else 'should be'} at most the champion's {theirs:.4f}"
-    )
-    detail += f" plus {rule.may_lose_to_champion_by:g}" if rule.may_lose_to_champion_by else ""
-    detail += f" plus the noise of {noise:.4f}"
-    expected = theirs + rule.may_lose_to_champion_by + noise
-    return Gate(name=name, is_passed=is_passed, found=candidate.log_loss, expected=expected, detail=detail)
-
-
-def _slices(evidence: Evidence, rule: PromotionRule) -> Sequence[Gate]:
-    """Return the two gates on slices: by log loss, and by ROC AUC."""
-    whose = "the champion's" if evidence.champion else "the logistic baseline's"
-    confidence = 1 - (1 - rule.confidence) / max(1, len(evidence.slices))
-    return [
-        _no_slice_loses(
-            *("no_slice_loses_log_loss", "log loss"),
-            [(part, part.log_loss_gain) for part in evidence.slices],
-            allowed=rule.slice_may_lose_log_loss,
-            confidence=confidence,
-            whose=whose,
-        ),
-        _no_slice_loses(
-            *("no_slice_loses_roc_auc", "ROC AUC"),
-            [(part, part.roc_auc_gain) for part in evidence.slices],
-            allowed=rule.slice_may_lose_roc_auc,
-            confidence=confidence,
-            whose=whose,
-        ),
-    ]
-
-
-def _no_slice_loses(
-    name: str,
-    metric: str,
-    gains: Sequence[tuple[SliceQuality, Estimate]],
-    *,
-    allowed: float,
-    confidence: float,
-    whose: str,
-) -> Gate:
-    # A slice is measured only where its noise is known.
-    losses = [(-gain.value - (gain.margin(confidence) or 0.0), part, gain) for part, gain in gains]
-    if not losses:
-        detail = "no slice has the rows to be judged"
-        return Gate(name=name, is_passed=True, found=None, expected=allowed, detail=detail)
-    found, worst, gain = max(losses, key=lambda loss: (loss[0], loss[1].name))
-    n_below = sum(loss > allowed for loss, _, _ in losses)
-    direction = "better" if gain.value > 0 else "worse"
-    detail = (
-        f"{n_below} of {len(losses)} slices have a {metric} worse than {whose} by more than {allowed:g} beyond the "
-        f"noise; worst is {worst.name} ({worst.n_rows:,} rows): {abs(gain.value):.4f} {direction}, "
-        f"noise {gain.margin(confidence) or 0.0:.4f}"
-    )
-    return Gate(name=name, is_passed=found <= allowed, found=found, expected=allowed, detail=detail)
 
 
 def _latency(name: str, call: str, found: float, allowed: float) -> Gate:

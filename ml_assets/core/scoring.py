@@ -1,4 +1,4 @@
-"""Scoring with a model package: Arrow in, probabilities out, through ONNX Runtime and no training library."""
+"""Scoring with a model package: Arrow in, answers out, through ONNX Runtime and no training library."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -32,7 +32,7 @@ _CONFIRMED_BY = ("partition_on", "decided_at", "prediction", "model_version")
 
 
 def score(package: ModelPackage, examples: pa.Table, *, batch_rows: int = 65536, n_threads: int = 1) -> np.ndarray:
-    """Return the probability of each example, float64 [n], in the order of the rows.
+    """Return the probability (of a regression the number) of each example, float64 [n], in the order of the rows.
 
     Raises BadInput for examples without the columns the model reads, PackageRefused for an answer that is no number.
     """
@@ -50,7 +50,7 @@ def score(package: ModelPackage, examples: pa.Table, *, batch_rows: int = 65536,
 
 
 def score_coded(model: bytes, coded: Coded, *, n_threads: int = 1) -> np.ndarray:
-    """Return the probabilities, float64 [n], an ONNX model gives for coded inputs."""
+    """Return the answers, float64 [n], an ONNX model gives for coded inputs."""
     if not len(coded):
         return np.empty(0, dtype=np.float64)
     inputs = {"numeric": coded.numeric, "categorical": coded.categorical}
@@ -59,7 +59,7 @@ def score_coded(model: bytes, coded: Coded, *, n_threads: int = 1) -> np.ndarray
 
 
 def score_portable(portable: bytes, examples: pa.Table, signature: Signature, *, n_threads: int = 1) -> np.ndarray:
-    """Return the probabilities, float64 [n], the portable graph gives for raw columns: what other languages see."""
+    """Return the answers, float64 [n], the portable graph gives for raw columns: what other languages see."""
     if not examples.num_rows:
         return np.empty(0, dtype=np.float64)
     session = _session(portable, n_threads)

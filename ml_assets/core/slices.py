@@ -1,17 +1,19 @@
 """Slices of the holdout: how good a candidate is for each airport, carrier or hour, beside another model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.core.encoding import Task
 from ml_assets.core.errors import InvalidDeclaration
 from ml_assets.core.evaluation import Floats
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.paired_bootstrap import DayResamples, Estimate
 from ml_assets.core.spec import MONTH, PromotionRule, UseCase
+from ml_assets.core.tasks import TaskMeaning, meaning_of
 
 _MISSING = "missing"
 
@@ -20,17 +22,17 @@ _MISSING = "missing"
 class SliceQuality:
     """The rows of the holdout that have one value in one column.
 
-    The gains are as in ``Comparison``: above 0 the candidate is better than the model it is held against.
+    ``figures`` and ``gains`` are by measure, those that the task slices by: the candidate's, and as in ``Comparison``
+    what it gains over the model it is held against. ``mean_label`` is the share of positives, or of a regression the
+    mean number.
     """
 
     column: str
     value: str
     n_rows: int
-    n_positive: int
-    log_loss: Estimate
-    roc_auc: Estimate
-    log_loss_gain: Estimate
-    roc_auc_gain: Estimate
+    mean_label: float
+    figures: Mapping[str, Estimate]
+    gains: Mapping[str, Estimate]
 
     @property
     def name(self) -> str:
@@ -61,47 +63,50 @@ def slice_qualities(
     other: Floats,
     resamples: DayResamples,
     rule: PromotionRule,
+    task: Task = "binary_classification",
 ) -> tuple[SliceQuality, ...]:
     """Measure the candidate and another model on each slice that is large enough to be judged.
 
-    Large enough: ``rule.slice_minimum_rows`` rows on at least two days, with ``rule.slice_minimum_positives`` of either
-    class. A missing value is a slice of its own, ``month`` is that of the local day. Sorted by column, largest first.
+    Large enough: ``rule.slice_minimum_rows`` rows on at least two days, of a classification with
+    ``rule.slice_minimum_positives`` of either class. A missing value is a slice of its own, ``month`` is that of the
+    local day. Sorted by column, largest first.
     """
     found: list[SliceQuality] = []
     for column in columns:
         values, place = np.unique(_values(holdout, column), return_inverse=True)
-        n_rows, n_positive = np.bincount(place), np.bincount(place, y)
-        is_large = (n_rows >= rule.slice_minimum_rows) & (
-            np.minimum(n_positive, n_rows - n_positive) >= rule.slice_minimum_positives
-        )
+        n_rows = np.bincount(place)
+        is_large = n_rows >= rule.slice_minimum_rows
+        if task == "binary_classification":
+            n_positive = np.bincount(place, y)
+            is_large &= np.minimum(n_positive, n_rows - n_positive) >= rule.slice_minimum_positives
         for index in sorted(np.flatnonzero(is_large), key=lambda i: (-n_rows[i], values[i])):
             rows = place == index
-            part = _measured(column, str(values[index]), y[rows], candidate[rows], other[rows], resamples.only(rows))
+            of_slice = (y[rows], candidate[rows], other[rows])
+            part = _measured(column, str(values[index]), *of_slice, resamples.only(rows), meaning_of(task))
             found += [part] if part else []
     return tuple(found)
 
 
 def _measured(
-    column: str, value: str, y: Floats, candidate: Floats, other: Floats, resamples: DayResamples
+    column: str,
+    value: str,
+    y: Floats,
+    candidate: Floats,
+    other: Floats,
+    resamples: DayResamples,
+    meaning: TaskMeaning,
 ) -> SliceQuality | None:
     """Measure one slice; None where its days are too few to tell the noise."""
-    log_loss, roc_auc = resamples.log_loss(y, candidate), resamples.roc_auc(y, candidate)
-    own_loss, own_auc = resamples.estimate(log_loss), resamples.estimate(roc_auc)
-    loss_gain = resamples.estimate(resamples.log_loss(y, other) - log_loss)
-    auc_gain = resamples.estimate(roc_auc - resamples.roc_auc(y, other))
-    if own_loss is None or own_auc is None or loss_gain is None or auc_gain is None:
-        return None
-    if loss_gain.standard_error is None or auc_gain.standard_error is None:
-        return None
+    figures: dict[str, Estimate] = {}
+    gains: dict[str, Estimate] = {}
+    for measure in meaning.sliced:
+        own = resamples.estimate(resamples.figure(measure.name, y, candidate))
+        gain = resamples.gain(measure, y, candidate, other)
+        if own is None or gain is None or gain.standard_error is None:
+            return None
+        figures[measure.name], gains[measure.name] = own, gain
     return SliceQuality(
-        column=column,
-        value=value,
-        n_rows=len(y),
-        n_positive=int(y.sum()),
-        log_loss=own_loss,
-        roc_auc=own_auc,
-        log_loss_gain=loss_gain,
-        roc_auc_gain=auc_gain,
+        column=column, value=value, n_rows=len(y), mean_label=float(y.mean()), figures=figures, gains=gains
     )
 
 

@@ -52,12 +52,18 @@ class SplitRule:
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionRule:
-    """What a candidate must show on the pinned holdout before it may serve. Losses are in nats of log loss.
+    """What a candidate must show on the pinned holdout before it may serve.
+
+    Losses are in nats of log loss. Of a regression, whose unit can be any, what a candidate may lose is a share of the
+    other model's RMSE: 0.01 is one hundredth of it.
 
     Attributes:
-        minimum_roc_auc: the floor of ROC AUC.
-        maximum_calibration_error: a judgement: a holdout of three weeks can have a positive share 0.1 away from that
-            of the months before through the weather alone.
+        minimum_roc_auc: the floor of ROC AUC, of a classification.
+        minimum_r2: the floor of the share of variance explained, of a regression; 0 is as good as the labels' mean.
+        maximum_bias: of a regression, how far the mean prediction may lie from the mean label, in standard deviations
+            of the holdout's labels. A judgement, for the same reason as the calibration error's.
+        maximum_calibration_error: of a classification; a judgement: a holdout of three weeks can have a positive share
+            0.1 away from that of the months before through the weather alone.
         confidence: one-sided, of every "beyond the noise" (paired bootstrap over days); at 0.5 a difference counts as
             it is. The baselines must be beaten beyond the noise.
         against_champion: ``not_worse`` refuses a candidate only where it is worse than the champion beyond the noise:
@@ -68,19 +74,23 @@ class PromotionRule:
         most_champion_noise: with ``not_worse``, how much of the noise counts at most: on a small holdout anything is
             within the noise, and many small losses in a row would add up.
         slice_minimum_rows: a slice with fewer rows is not judged.
-        slice_minimum_positives: nor one with fewer rows of either class.
-        slice_may_lose_log_loss: how much worse than the champion (or, without one, the logistic baseline) a slice may
+        slice_minimum_positives: nor, of a classification, one with fewer rows of either class.
+        slice_may_lose_log_loss: how much worse than the champion (or, without one, the simple baseline) a slice may
             be, beside the noise.
         slice_may_lose_roc_auc: the same for ROC AUC.
+        slice_may_lose_rmse: the same for the RMSE of a regression, as a share of the other model's on the slice.
         maximum_model_mb: of the ONNX model, in 10^6 bytes.
         maximum_one_row_ms: the median time of a call with one row. Generous: a busy machine must refuse nobody.
         maximum_thousand_rows_ms: the same with 1,000 rows.
-        maximum_parity_difference: between ONNX and the library, on any row.
+        maximum_parity_difference: between ONNX and the library, on any row; of a regression in standard deviations of
+            the training labels.
         needs_approval: a candidate that passes every gate waits until a person has approved its package.
     """
 
     minimum_roc_auc: float = 0.6
     maximum_calibration_error: float = 0.1
+    minimum_r2: float = 0.0
+    maximum_bias: float = 0.1
     confidence: float = 0.95
     against_champion: Literal["not_worse", "better"] = "not_worse"
     may_lose_to_champion_by: float = 0.0
@@ -89,6 +99,7 @@ class PromotionRule:
     slice_minimum_positives: int = 30
     slice_may_lose_log_loss: float = 0.02
     slice_may_lose_roc_auc: float = 0.03
+    slice_may_lose_rmse: float = 0.05
     maximum_model_mb: float = 64.0
     maximum_one_row_ms: float = 50.0
     maximum_thousand_rows_ms: float = 500.0

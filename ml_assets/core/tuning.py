@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from ml_assets.core.encoding import Signature, Vocabulary, encode
 from ml_assets.core.errors import BadInput, DataMissing, InvalidDeclaration
-from ml_assets.core.evaluation import log_loss
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.fingerprints import json_hash
 from ml_assets.core.search_spaces import SearchSpace
 from ml_assets.core.spec import UseCase
 from ml_assets.core.studies import SearchSettings, Studies, Study, Trial, TrialRecord
+from ml_assets.core.tasks import meaning_of
 from ml_assets.core.trainers import Hyperparameters, Labelled, Trainer, name_of, trainer_named
 from ml_assets.core.training_sets import TrainingSet
 from ml_assets.core.tuned_parameters import TunedParameters
@@ -208,7 +208,7 @@ def _validation_loss(trial: Trial, task: _Task, on_epoch: Callable[[int, Mapping
     predictions = fitted.predict(task.validation.inputs)
     if not np.isfinite(predictions).all():
         return math.nan
-    return log_loss(task.validation.labels, predictions)
+    return meaning_of(task.signature.output.task).loss_of(task.validation.labels, predictions)
 
 
 def _task(

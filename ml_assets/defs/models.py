@@ -18,38 +18,20 @@ from ml_assets.calendar import DAILY, WEEKLY_FRESHNESS, as_of_day, day_starts_at
 from ml_assets.core import promotion, registry, training_sets
 from ml_assets.core.candidates import TrainedCandidate, candidate_of, train_candidate
 from ml_assets.core.encoding import Coded, encode
-from ml_assets.core.evaluation import CalibrationBin, calibration_curve
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.holdout import evidence_on
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.ports import ArtifactStore, Tracker
-from ml_assets.core.promotion import Evidence, Gate, ServingCost, Verdict
+from ml_assets.core.promotion import GATES, Evidence, Gate, ServingCost, Verdict
 from ml_assets.core.registry import LedgerEntry
-from ml_assets.core.reports import candidate_report, chart_markdown, charts
+from ml_assets.core.reports import candidate_report, chart_markdown, curve_spec
 from ml_assets.core.scoring import score, score_coded
 from ml_assets.core.spec import UseCase
+from ml_assets.core.tasks import AnyCurve, meaning_of
 from ml_assets.core.training_sets import TrainingSet
 from ml_assets.resources import feature_views_of
 from ml_assets.use_cases import code_version_of, load_use_cases
 
-GATES = {
-    "roc_auc_floor": "ROC AUC on the holdout reaches the floor of the use case.",
-    "calibrated": "Predicted and observed shares agree.",
-    "beats_base_rate_pr_auc": "PR AUC above that of predicting the base rate for everyone, beyond the noise.",
-    "beats_base_rate_log_loss": "Log loss below that of predicting the base rate for everyone, beyond the noise.",
-    "beats_logistic_roc_auc": "ROC AUC above that of a logistic regression, beyond the noise.",
-    "beats_logistic_log_loss": "Log loss below that of a logistic regression, beyond the noise.",
-    "all_examples": "Trained on all examples, not on a sample.",
-    "not_worse_than_champion": "Log loss against the current champion's on the same holdout, by the use case's rule.",
-    "no_slice_loses_log_loss": "No slice has a log loss below its floor: worse than another model's, beyond the noise.",
-    "no_slice_loses_roc_auc": "No slice has a ROC AUC below its floor: worse than another model's, beyond the noise.",
-    "model_size": "The ONNX model is small enough, in MB.",
-    "one_row_latency": "One row is scored fast enough, in ms.",
-    "thousand_rows_latency": "A thousand rows are scored fast enough, in ms.",
-    "parity": "ONNX and the training library say the same on every row.",
-    "labels_known_in_time": "No example's label became known after the as-of date began.",
-    "holdout_unseen": "The model was neither fitted on nor chosen by a day of the holdout.",
-}
 # Judgement: enough calls that one interrupted by another process does not move the median.
 _N_ONE_ROW_CALLS, _N_THOUSAND_ROW_CALLS = 21, 5
 
@@ -82,7 +64,8 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
         kinds={"pytorch", "onnx", "wandb"},
         tags={"cadence": "on_training", "use_case": use_case.name},
         check_specs=[
-            dg.AssetCheckSpec(name, asset=key, blocking=True, description=text) for name, text in GATES.items()
+            dg.AssetCheckSpec(name, asset=key, blocking=True, description=text)
+            for name, text in GATES[use_case.task].items()
         ],
     )
     def _fit(
@@ -116,7 +99,8 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
         verdict = verdict_on(trained.package, evidence, training_set, use_case)
         if not verdict.is_promotable:
             registry.refuse(store, **_entry(trained.package, verdict, use_case))
-        curve = calibration_curve(training_set.test["label"].to_numpy(), score(trained.package, training_set.test))
+        labels, answers = training_set.test["label"].to_numpy(), score(trained.package, training_set.test)
+        curve = meaning_of(use_case.task).curve(labels, answers)
         path = f"reports/{use_case.name}/candidate-{trained.package.version}.html"
         # The page of its training stands: what it says of the champion was true then.
         if not (trained.is_reused and store.exists(path)):
@@ -126,7 +110,9 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
             metadata={
                 **_facts(trained, store),
                 "report": dg.MetadataValue.path(store.address(path)),
-                "calibration": dg.MetadataValue.md(chart_markdown(charts.calibration(curve), name="calibration")),
+                "calibration": dg.MetadataValue.md(
+                    chart_markdown(curve_spec(curve, unit=use_case.label.unit), name="predicted and happened")
+                ),
             },
             check_results=[
                 dg.AssetCheckResult(
@@ -271,7 +257,7 @@ def _page(
     evidence: Evidence,
     champion: ModelPackage | None,
     training_set: TrainingSet,
-    curve: tuple[CalibrationBin, ...],
+    curve: AnyCurve,
     use_case: UseCase,
 ) -> str:
     """Return the candidate's report as HTML."""
@@ -300,16 +286,10 @@ def _page(
 
 def _facts(trained: TrainedCandidate, store: ArtifactStore) -> dict[str, object]:
     package = trained.package
-    holdout, logistic = package.metrics.holdout, package.metrics.baselines["logistic"]
-    measured = {
-        "roc_auc": holdout.roc_auc,
-        "pr_auc": holdout.pr_auc,
-        "log_loss": holdout.log_loss,
-        "brier": holdout.brier,
-        "calibration_error": holdout.calibration_error,
-        "logistic_roc_auc": logistic.roc_auc,
-        "logistic_log_loss": logistic.log_loss,
-    }
+    meaning = meaning_of(package.signature.output.task)
+    simple = meaning.figures(package.metrics.baselines[meaning.simple_baseline])
+    measured = dict(meaning.figures(package.metrics.holdout))
+    measured |= {f"{meaning.simple_baseline}_{name}": simple[name] for name in (m.name for m in meaning.sliced)}
     return {
         **{name: value for name, value in measured.items() if value is not None},
         **{f"{name}_low": interval.low for name, interval in package.metrics.intervals.items()},

@@ -12,13 +12,13 @@ from ml_assets.calendar import DAILY, DAILY_FRESHNESS, LOCAL_ZONE, ONE_RUN, days
 from ml_assets.core import registry
 from ml_assets.core.drift import DRIFT_SCHEMA, drift_verdict, measure_drift
 from ml_assets.core.errors import DataMissing
-from ml_assets.core.evaluation import Metrics
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance, performance_verdict
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.reports import chart_markdown, charts, monitoring_report
 from ml_assets.core.retraining import RETRAINING_SCHEMA, decide
 from ml_assets.core.spec import UseCase
+from ml_assets.core.tasks import AnyMetrics, meaning_of
 from ml_assets.resources import dbt_of, feature_views_of, source_of
 from ml_assets.use_cases import load_use_cases
 
@@ -113,7 +113,14 @@ def _performance(use_case: UseCase) -> dg.AssetsDefinition:
         parts = []
         for day, rows in _by_day(_scored(warehouse, use_case, days), days):
             version = rows["model_version"][0].as_py()
-            found = measure_performance(rows, use_case=use_case.name, day=day, model_version=version)
+            found = measure_performance(
+                rows,
+                use_case=use_case.name,
+                day=day,
+                model_version=version,
+                task=use_case.task,
+                edges=load_package(store, use_case.name, version).reference.prediction.edges,
+            )
             parts.append(found)
             facts = {name: value for name, value in found.to_pylist()[0].items() if isinstance(value, int | float)}
             context.add_asset_metadata(facts, partition_key=day.isoformat())
@@ -121,9 +128,9 @@ def _performance(use_case: UseCase) -> dg.AssetsDefinition:
         warehouse.replace_days({PERFORMANCE: rows}, days, use_case=use_case.name)
         recent = _recent(warehouse, PERFORMANCE, use_case, days.last)
         holdout = _newest_model(recent, use_case, store).metrics.holdout
-        verdict = performance_verdict(recent, holdout)
+        verdict = performance_verdict(recent, holdout, unit=use_case.label.unit)
         return dg.MaterializeResult(
-            metadata={"n_rows": rows.num_rows, "four_weeks": _quality_chart(recent, holdout)},
+            metadata={"n_rows": rows.num_rows, "four_weeks": _quality_chart(recent, holdout, use_case)},
             check_results=[_warning(not verdict.is_alarming, verdict.reasons)],
         )
 
@@ -160,6 +167,7 @@ def _report(use_case: UseCase) -> dg.AssetsDefinition:
                 predictions=rows["prediction"].to_numpy(),
                 links={},
                 question=use_case.question,
+                unit=use_case.label.unit,
             )
             path = report_path(use_case, day)
             store.put(path, page.encode())
@@ -195,7 +203,7 @@ def _retraining(use_case: UseCase) -> dg.AssetsDefinition:
                 use_case.name,
                 day,
                 drift=drift_verdict(_until(drift, day)),
-                quality=performance_verdict(until_day, holdout),
+                quality=performance_verdict(until_day, holdout, unit=use_case.label.unit),
                 last_training_on=max((as_of for as_of in trainings if as_of <= day), default=None),
                 rule=use_case.retraining,
             )
@@ -314,15 +322,17 @@ def _until(rows: pa.Table, day: date) -> pa.Table:
     return rows.filter(pc.field("partition_on") <= pa.scalar(day))
 
 
-def _quality_chart(performance: pa.Table, holdout: Metrics) -> dg.MarkdownMetadataValue:
-    """Draw the ROC AUC of the last weeks by local day; Dagster's own plots show the calendar's newest partitions."""
+def _quality_chart(performance: pa.Table, holdout: AnyMetrics, use_case: UseCase) -> dg.MarkdownMetadataValue:
+    """Draw how good the last weeks were by local day; Dagster's own plots show the calendar's newest partitions."""
+    measure = meaning_of(use_case.task).daily
+    value: float | None = getattr(holdout, measure.name)
     curve = charts.lines_by_day(
         performance["partition_on"].to_pylist(),
-        {"ROC AUC": performance["roc_auc"].to_pylist()},
-        y_title="ROC AUC",
-        level=(f"holdout {holdout.roc_auc:.3f}", holdout.roc_auc) if holdout.roc_auc is not None else None,
+        {measure.words: performance[measure.name].to_pylist()},
+        y_title=measure.title(use_case.label.unit),
+        level=(f"holdout {measure.write(value)}", value) if value is not None else None,
     )
-    return dg.MetadataValue.md(chart_markdown(curve, name="ROC AUC by local day"))
+    return dg.MetadataValue.md(chart_markdown(curve, name=f"{measure.words} by local day"))
 
 
 def _drift_chart(drift: pa.Table) -> dg.MarkdownMetadataValue:

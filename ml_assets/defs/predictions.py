@@ -28,7 +28,7 @@ def _predictions(use_case: UseCase) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
-        description="One row per decision of one local day: the probability the champion of that day gives.",
+        description="One row per decision of one local day: what the champion of that day predicts.",
         group_name="predictions",
         deps=[
             use_case.key("examples"),

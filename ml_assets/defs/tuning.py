@@ -18,6 +18,7 @@ from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.reports import chart_markdown, charts
 from ml_assets.core.spec import UseCase
 from ml_assets.core.studies import SearchSettings, Studies, TrialRecord
+from ml_assets.core.tasks import meaning_of
 from ml_assets.core.tuned_parameters import save_tuned_parameters
 from ml_assets.core.tuning import Budget, TuningOutcome, tune
 from ml_assets.resources import feature_views_of
@@ -113,15 +114,15 @@ def _tuning(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDef
         path = save_tuned_parameters(store, outcome.tuned)
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(f"{outcome.tuned.study}-{outcome.tuned.loss}"),
-            metadata={**_facts(outcome), "dagster/uri": store.address(path)},
+            metadata={**_facts(outcome, use_case), "dagster/uri": store.address(path)},
         )
 
     return _search
 
 
-def _facts(outcome: TuningOutcome) -> dict[str, object]:
+def _facts(outcome: TuningOutcome, use_case: UseCase) -> dict[str, object]:
     tuned = outcome.tuned
-    loss_title = "Validation log loss (nats)"
+    loss_title = f"{meaning_of(use_case.task).loss_title(use_case.label.unit)} on validation"
     history = charts.optimisation_history(tuned.trials, default_loss=tuned.default_loss, y_title=loss_title)
     facts: dict[str, object] = {
         "best_parameters": dg.MetadataValue.json(dict(tuned.parameters)),

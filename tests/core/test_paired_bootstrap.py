@@ -89,7 +89,8 @@ def test_the_standard_error_over_days_of_equal_size_is_that_of_their_mean():
 def test_a_model_gains_nothing_over_itself_without_any_noise():
     day, y, p, _ = world(5, errors=(0.5, 0.5))
     comparison = DayResamples.of(day, seed=13).compare(y, p, p)
-    for gain in (comparison.log_loss_gain, comparison.roc_auc_gain, comparison.pr_auc_gain):
+    assert set(comparison.gains) == {"log_loss", "roc_auc", "pr_auc"}
+    for gain in comparison.gains.values():
         assert gain == Estimate(value=0, standard_error=0, n_days=21)
 
 
@@ -98,7 +99,7 @@ def test_the_same_seed_gives_the_same_figures_whatever_the_order_of_the_rows():
     order = np.random.default_rng(0).permutation(len(y))
     one = DayResamples.of(day, seed=13).compare(y, ours, theirs)
     other = DayResamples.of(day[order], seed=13).compare(y[order], ours[order], theirs[order])
-    for a, b in ((one.log_loss_gain, other.log_loss_gain), (one.roc_auc_gain, other.roc_auc_gain)):
+    for a, b in ((one.gains[name], other.gains[name]) for name in ("log_loss", "roc_auc")):
         assert (a.value, a.standard_error) == pytest.approx((b.value, b.standard_error))
 
 
@@ -110,17 +111,17 @@ def test_the_margin_is_students_t_times_the_error_and_grows_with_the_confidence(
 
 
 def test_one_day_tells_no_noise():
-    estimate = DayResamples.of([1, 1, 1], seed=1).compare(
+    comparison = DayResamples.of([1, 1, 1], seed=1).compare(
         np.array([0.0, 1.0, 1.0]), np.array([0.2, 0.8, 0.7]), np.array([0.5, 0.5, 0.5])
     )
-    assert estimate.log_loss_gain.value > 0
-    assert estimate.log_loss_gain.standard_error is None
-    assert estimate.log_loss_gain.margin(0.95) is None
-    assert estimate.log_loss_gain.margin(0.5) == 0
+    gain = comparison.gains["log_loss"]
+    assert gain.value > 0
+    assert gain.standard_error is None
+    assert gain.margin(0.95) is None
+    assert gain.margin(0.5) == 0
 
 
 def test_a_holdout_of_one_class_has_no_ranking_to_compare():
     comparison = DayResamples.of([1, 1, 2], seed=1).compare(np.zeros(3), np.full(3, 0.1), np.full(3, 0.2))
-    assert comparison.roc_auc_gain is None
-    assert comparison.pr_auc_gain is None
-    assert comparison.log_loss_gain.value == pytest.approx(np.log(0.9 / 0.8))
+    assert set(comparison.gains) == {"log_loss"}
+    assert comparison.gains["log_loss"].value == pytest.approx(np.log(0.9 / 0.8))

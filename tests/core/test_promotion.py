@@ -38,15 +38,12 @@ def estimate(value: float, error: float = ERROR) -> Estimate:
 def over(other: Metrics, candidate: Metrics = GOOD, *, error: float = ERROR) -> Comparison:
     """Compare as the bootstrap would, with the same noise in each figure."""
 
-    def gain(ours: float | None, theirs: float | None) -> Estimate | None:
-        return None if ours is None or theirs is None else estimate(ours - theirs, error)
-
-    return Comparison(
-        other=other,
-        log_loss_gain=estimate(other.log_loss - candidate.log_loss, error),
-        roc_auc_gain=gain(candidate.roc_auc, other.roc_auc),
-        pr_auc_gain=gain(candidate.pr_auc, other.pr_auc),
-    )
+    differences = {"log_loss": other.log_loss - candidate.log_loss}
+    for name in ("roc_auc", "pr_auc"):
+        ours, theirs = getattr(candidate, name), getattr(other, name)
+        if ours is not None and theirs is not None:
+            differences[name] = ours - theirs
+    return Comparison(other=other, gains={name: estimate(value, error) for name, value in differences.items()})
 
 
 def evidence(candidate: Metrics = GOOD, champion: Comparison | None = None, **changes: object) -> Evidence:
@@ -123,7 +120,8 @@ def test_a_confidence_of_one_half_takes_differences_as_they_are():
 
 
 def test_a_holdout_of_one_day_tells_no_noise_and_lets_nobody_pass():
-    one_day = replace(over(LOGISTIC), log_loss_gain=Estimate(value=0.03, standard_error=None, n_days=1))
+    gains = {**over(LOGISTIC).gains, "log_loss": Estimate(value=0.03, standard_error=None, n_days=1)}
+    one_day = replace(over(LOGISTIC), gains=gains)
     verdict = judged(evidence(baselines={"base_rate": over(BASE_RATE), "logistic": one_day}))
     assert failed(verdict) == ["beats_logistic_log_loss"]
     assert "which 1 day of holdout cannot tell" in verdict.reasons[0]
@@ -181,11 +179,9 @@ def part(name: str, *, loses_log_loss: float = 0.0, loses_roc_auc: float = 0.0, 
         column=column,
         value=value,
         n_rows=400,
-        n_positive=100,
-        log_loss=estimate(0.5),
-        roc_auc=estimate(0.7),
-        log_loss_gain=estimate(-loses_log_loss, error),
-        roc_auc_gain=estimate(-loses_roc_auc, error),
+        mean_label=0.25,
+        figures={"log_loss": estimate(0.5), "roc_auc": estimate(0.7)},
+        gains={"log_loss": estimate(-loses_log_loss, error), "roc_auc": estimate(-loses_roc_auc, error)},
     )
 
 
@@ -268,7 +264,7 @@ def test_the_evidence_on_a_real_training_is_what_its_package_says(trained, use_c
     assert found.candidate == metrics.holdout
     assert {name: comparison.other for name, comparison in found.baselines.items()} == metrics.baselines
     assert found.champion is not None
-    assert found.champion.log_loss_gain == Estimate(value=0, standard_error=0, n_days=6)
+    assert found.champion.gains["log_loss"] == Estimate(value=0, standard_error=0, n_days=6)
     assert {part.name for part in found.slices} == {"origin=EWR"}  # the others have fewer than 30 storms
     assert found.leaks.n_labels_too_late == 0
     assert judged(found, rule=PromotionRule()).is_promotable

@@ -43,22 +43,22 @@ def sliced(*columns: str, rule: PromotionRule = RULE) -> tuple[SliceQuality, ...
 
 
 def test_a_slice_has_the_rows_of_its_value_largest_first_and_a_missing_one_is_a_slice():
-    found = [(part.name, part.n_rows, part.n_positive) for part in sliced("carrier")]
+    found = [(part.name, part.n_rows, part.mean_label) for part in sliced("carrier")]
     # HA has positives only.
-    assert found == [("carrier=UA", 24, 8), ("carrier=AA", 12, 4), ("carrier=missing", 8, 4)]
+    assert found == [("carrier=UA", 24, 8 / 24), ("carrier=AA", 12, 4 / 12), ("carrier=missing", 8, 4 / 8)]
 
 
 def test_a_slice_says_how_good_the_candidate_is_in_it_and_what_it_gains():
     united, american, _ = sliced("carrier")
-    assert united.log_loss.value == pytest.approx(-np.log(0.8))
-    assert united.log_loss_gain.value == pytest.approx(np.log(0.8 / 0.6))
-    assert (united.roc_auc.value, united.roc_auc_gain.value) == (1, 0)
-    assert american.log_loss.value == pytest.approx(log_loss([1, 0, 0], [0.5] * 3))
-    assert american.log_loss_gain.value == pytest.approx(np.log(0.5 / 0.6))
-    assert (american.roc_auc.value, american.roc_auc_gain.value) == (0.5, -0.5)
+    assert united.figures["log_loss"].value == pytest.approx(-np.log(0.8))
+    assert united.gains["log_loss"].value == pytest.approx(np.log(0.8 / 0.6))
+    assert (united.figures["roc_auc"].value, united.gains["roc_auc"].value) == (1, 0)
+    assert american.figures["log_loss"].value == pytest.approx(log_loss([1, 0, 0], [0.5] * 3))
+    assert american.gains["log_loss"].value == pytest.approx(np.log(0.5 / 0.6))
+    assert (american.figures["roc_auc"].value, american.gains["roc_auc"].value) == (0.5, -0.5)
     # All four days are alike.
-    assert american.log_loss_gain.standard_error == pytest.approx(0)
-    assert american.log_loss_gain.n_days == 4
+    assert american.gains["log_loss"].standard_error == pytest.approx(0)
+    assert american.gains["log_loss"].n_days == 4
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_slice_with_too_few_rows_or_too_few_of_either_class_is_not_judged(chan
 
 
 def test_months_are_those_of_the_local_day():
-    assert [(part.name, part.n_rows, part.log_loss.n_days) for part in sliced("month")] == [
+    assert [(part.name, part.n_rows, part.figures["log_loss"].n_days) for part in sliced("month")] == [
         ("month=2013-01", 24, 2),
         ("month=2013-02", 24, 2),
     ]

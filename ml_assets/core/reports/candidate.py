@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from ml_assets.core.evaluation import CalibrationBin
-from ml_assets.core.paired_bootstrap import Comparison, Estimate
+from ml_assets.core.drift import percent
+from ml_assets.core.paired_bootstrap import Estimate
 from ml_assets.core.promotion import Evidence, Verdict
+from ml_assets.core.regression import RegressionMetrics
 from ml_assets.core.reports import charts
+from ml_assets.core.reports.curves import curve_charts
 from ml_assets.core.reports.page import Chart, checked_links, draw, render
+from ml_assets.core.tasks import AnyCurve, AnyMetrics, Measure, TaskMeaning, meaning_of
 
 
 def candidate_report(
@@ -20,7 +23,7 @@ def candidate_report(
     champion: str,
     confidence: float,
     verdict: Verdict,
-    calibration: Sequence[CalibrationBin],
+    calibration: AnyCurve,
     epochs: Sequence[tuple[int, float, float]],
     facts: Mapping[str, str],
     links: Mapping[str, str],
@@ -37,8 +40,8 @@ def candidate_report(
         champion: the version in charge; empty where nobody is.
         confidence: one-sided, of the intervals.
         verdict: the gates it was held against.
-        calibration: its calibration curve on the holdout; may be empty.
-        epochs: number, log loss on training and on validation rows, of each pass; empty for a library without any.
+        calibration: what was predicted and what happened on the holdout, in tenths; may be empty.
+        epochs: number, loss on training and on validation rows, of each pass; empty for a library without any.
         facts: what is to be known of the training set and the training, by name.
         links: addresses by the text a person clicks on.
         question: what the model answers, as the title.
@@ -46,6 +49,7 @@ def candidate_report(
 
     Raises BadInput for a link that is no address.
     """
+    meaning, unit = meaning_of(evidence.output.task), evidence.output.unit
     compared = {name.replace("_", " "): comparison for name, comparison in evidence.baselines.items()}
     if evidence.champion:
         compared = {f"champion {champion}": evidence.champion, **compared}
@@ -58,64 +62,107 @@ def candidate_report(
         is_promotable=verdict.is_promotable,
         reasons=() if verdict.is_promotable else verdict.reasons,
         gates=verdict.gates,
-        rows=[("this candidate", evidence.candidate), *((name, c.other) for name, c in compared.items())],
-        gains=[_gains(name, comparison, confidence) for name, comparison in compared.items()],
+        unit=unit or "",
+        is_regression=evidence.output.task == "regression",
+        mean_label=_label_words(evidence.candidate, unit),
+        measures=meaning.measures,
+        compared=meaning.compared,
+        sliced=meaning.sliced,
+        loss=meaning.loss.name,
+        rows=[
+            (name, [_figure(value, measure) for measure, value in _measured(metrics, meaning)])
+            for name, metrics in (
+                ("this candidate", evidence.candidate),
+                *((name, c.other) for name, c in compared.items()),
+            )
+        ],
+        gains=[
+            (name, [_interval(c.gains.get(measure.name), confidence, measure) for measure in meaning.compared])
+            for name, c in compared.items()
+        ],
         slices=[
             _SliceRow(
                 name=f"{part.column.replace('_', ' ')} {part.value}",
                 n_rows=part.n_rows,
-                positive_share=part.n_positive / part.n_rows,
+                happened=_happened(part.mean_label, meaning),
                 figures=tuple(
-                    _interval(estimate, confidence)
-                    for estimate in (part.log_loss, part.log_loss_gain, part.roc_auc, part.roc_auc_gain)
+                    _interval(estimates[measure.name], confidence, measure)
+                    for measure in meaning.sliced
+                    for estimates in (part.figures, part.gains)
                 ),
             )
             for part in evidence.slices
         ],
-        slices_against=f"champion {champion}" if evidence.champion else "logistic baseline",
+        slices_against=f"champion {champion}"
+        if evidence.champion
+        else meaning.baseline_words[meaning.simple_baseline].removeprefix("the "),
         interval=f"{2 * confidence - 1:.0%}".replace("%", " %"),
         holdout=evidence.candidate,
-        charts=_charts(calibration, epochs),
+        charts=_charts(calibration, epochs, meaning, unit),
         facts=facts,
         links=checked_links(links),
-        intervals=intervals or {},
+        intervals=[
+            _range(intervals[measure.name], measure) if measure.name in intervals else "\N{EM DASH}"
+            for measure in meaning.measures
+        ]
+        if intervals
+        else [],
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _SliceRow:
-    """One slice as it is printed: log loss, what it gains, ROC AUC, what that gains."""
+    """One slice as it is printed: each figure and what it gains."""
 
     name: str
     n_rows: int
-    positive_share: float
+    happened: str
     figures: tuple[str, ...]
 
 
-def _gains(name: str, comparison: Comparison, confidence: float) -> tuple[str, tuple[str, ...]]:
-    gains = comparison.log_loss_gain, comparison.roc_auc_gain, comparison.pr_auc_gain
-    return name, tuple(_interval(gain, confidence) for gain in gains)
+def _measured(metrics: AnyMetrics, meaning: TaskMeaning) -> Sequence[tuple[Measure, float | None]]:
+    found = meaning.figures(metrics)
+    return [(measure, found[measure.name]) for measure in meaning.measures]
 
 
-def _interval(estimate: Estimate | None, confidence: float) -> str:
+def _figure(value: float | None, measure: Measure) -> str:
+    return "\N{EM DASH}" if value is None else measure.write(value)
+
+
+def _range(ends: tuple[float, float], measure: Measure) -> str:
+    return f"{measure.write(ends[0])}\N{EN DASH}{measure.write(ends[1])}"
+
+
+def _happened(mean_label: float, meaning: TaskMeaning) -> str:
+    return percent(mean_label) if meaning.task == "binary_classification" else f"{mean_label:.4g}"
+
+
+def _label_words(metrics: AnyMetrics, unit: str | None) -> str:
+    if isinstance(metrics, RegressionMetrics):
+        in_unit = f" {unit}" if unit else ""
+        return f"{metrics.mean_label:.4g}{in_unit}, with a standard deviation of {metrics.label_spread:.4g}"
+    return percent(metrics.positive_share)
+
+
+def _interval(estimate: Estimate | None, confidence: float, measure: Measure) -> str:
     """Write a figure with what it may be off to either side; a dash where it cannot be computed.
 
-    >>> _interval(Estimate(value=0.5, standard_error=0.01, n_days=21), 0.95)
+    >>> roc_auc = Measure(name="roc_auc", words="ROC AUC", is_loss=False)
+    >>> _interval(Estimate(value=0.5, standard_error=0.01, n_days=21), 0.95, roc_auc)
     '0.5000 ± 0.0172'
     """
     if estimate is None:
         return "\N{EM DASH}"
     margin = estimate.margin(confidence)
-    return f"{estimate.value:.4f}" + ("" if margin is None else f" \N{PLUS-MINUS SIGN} {margin:.4f}")
+    return measure.write(estimate.value) + ("" if margin is None else f" \N{PLUS-MINUS SIGN} {measure.write(margin)}")
 
 
-def _charts(calibration: Sequence[CalibrationBin], epochs: Sequence[tuple[int, float, float]]) -> Sequence[Chart]:
-    drawn: list[Chart] = []
-    if calibration:
-        caption = "The holdout in tenths. On the dashed line, what is predicted at 30 % comes true 30 times in 100."
-        drawn.append(draw("Calibration", charts.calibration(calibration), caption))
+def _charts(
+    curve: AnyCurve, epochs: Sequence[tuple[int, float, float]], meaning: TaskMeaning, unit: str | None
+) -> Sequence[Chart]:
+    drawn: list[Chart] = list(curve_charts(curve, unit=unit, rows="The holdout"))
     if epochs:
         best = min(epochs, key=lambda epoch: epoch[2])
-        caption = f"Lower is better. Validation was best in epoch {best[0]}, with {best[2]:.4f}."
-        drawn.append(draw("Training", charts.training_curve(epochs), caption))
+        caption = f"Lower is better. Validation was best in epoch {best[0]}, with {meaning.loss.write(best[2], unit)}."
+        drawn.append(draw("Training", charts.training_curve(epochs, y_title=meaning.loss_title(unit)), caption))
     return drawn

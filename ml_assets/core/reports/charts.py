@@ -131,7 +131,7 @@ def lines_by_day(
                 x=alt.value(_WIDTH - 2), y="value:Q", text="label:N"
             )
         )
-    return _spec(alt.layer(*layers), **datasets)
+    return styled(alt.layer(*layers), **datasets)
 
 
 def stacked_by_day(days: Sequence[date], parts: Mapping[str, Sequence[int]], *, y_title: str) -> Spec:
@@ -165,7 +165,7 @@ def stacked_by_day(days: Sequence[date], parts: Mapping[str, Sequence[int]], *, 
             order="order:Q",
         )
     )
-    return _spec(chart, rows=values)
+    return styled(chart, rows=values)
 
 
 def calibration(bins: Sequence[CalibrationBin]) -> Spec:
@@ -180,7 +180,7 @@ def calibration(bins: Sequence[CalibrationBin]) -> Spec:
         x=alt.X("predicted:Q", title="Predicted probability (mean of the bin)", scale=scale, axis=axis),
         y=alt.Y("happened:Q", title="Share that came true", scale=scale, axis=axis),
     )
-    return _spec(
+    return styled(
         alt.layer(
             diagonal.encode(x=alt.X("v:Q"), y=alt.Y("v:Q")),
             chart.mark_line(color=MAIN, strokeWidth=2),
@@ -191,14 +191,23 @@ def calibration(bins: Sequence[CalibrationBin]) -> Spec:
     )
 
 
-def prediction_shares(bins: Bins, predictions: npt.ArrayLike) -> Spec:
-    """Draw the share of the day's predictions in each training bin beside the share of the training rows in it."""
+def prediction_shares(
+    bins: Bins,
+    predictions: npt.ArrayLike,
+    *,
+    x_title: str = "Predicted probability (bins of training)",
+    is_share: bool = True,
+) -> Spec:
+    """Draw the share of the day's predictions in each training bin beside the share of the training rows in it.
+
+    ``is_share`` names the bins with two decimals, otherwise with four digits.
+    """
     import altair as alt
 
     scores = np.asarray(predictions, np.float64)
     day = np.bincount(bins.index(pa.array(scores)), minlength=len(bins.shares)) / max(1, len(scores))
     shown = [i for i, share in enumerate(bins.shares) if share > 0 or day[i] > 0]
-    labels = {i: _short(bins, i) for i in shown}
+    labels = {i: _short(bins, i) if is_share else bins.label(i) for i in shown}
     values = [
         {"bin": labels[i], "share": float(share), "rows": rows}
         for i in shown
@@ -211,7 +220,7 @@ def prediction_shares(bins: Bins, predictions: npt.ArrayLike) -> Spec:
             x=alt.X(
                 "bin:N",
                 sort=list(labels.values()),
-                title="Predicted probability (bins of training)",
+                title=x_title,
                 axis=alt.Axis(labelAngle=-40, grid=False),
             ),
             xOffset=alt.XOffset("rows:N", sort=["this day", "training"]),
@@ -223,11 +232,11 @@ def prediction_shares(bins: Bins, predictions: npt.ArrayLike) -> Spec:
             ),
         )
     )
-    return _spec(chart, rows=values)
+    return styled(chart, rows=values)
 
 
-def training_curve(epochs: Sequence[tuple[int, float, float]]) -> Spec:
-    """Draw the log loss over epochs, each ``(number, train log loss, validation log loss)``."""
+def training_curve(epochs: Sequence[tuple[int, float, float]], *, y_title: str = "Log loss (nats)") -> Spec:
+    """Draw the loss over epochs, each ``(number, train loss, validation loss)``."""
     import altair as alt
 
     names = ["training", "validation"]
@@ -238,7 +247,7 @@ def training_curve(epochs: Sequence[tuple[int, float, float]]) -> Spec:
     ]
     chart = alt.Chart(alt.NamedData("rows")).encode(
         x=alt.X("epoch:Q", title="Epoch", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
-        y=alt.Y("value:Q", title="Log loss (nats)", scale=alt.Scale(zero=False)),
+        y=alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=False)),
         color=alt.Color(
             "series:N",
             scale=alt.Scale(domain=names, range=[QUIET, MAIN]),
@@ -246,7 +255,7 @@ def training_curve(epochs: Sequence[tuple[int, float, float]]) -> Spec:
         ),
     )
     layers = chart.mark_line(strokeWidth=2), chart.mark_point(size=28, filled=True, opacity=1)
-    return _spec(alt.layer(*layers), rows=values)
+    return styled(alt.layer(*layers), rows=values)
 
 
 def optimisation_history(trials: Sequence[TrialRecord], *, default_loss: float | None, y_title: str) -> Spec:
@@ -289,7 +298,7 @@ def optimisation_history(trials: Sequence[TrialRecord], *, default_loss: float |
                 x=alt.value(_WIDTH - 2), y=y, text="label:N"
             )
         )
-    return _spec(alt.layer(*layers), **datasets)
+    return styled(alt.layer(*layers), **datasets)
 
 
 def parameter_importance(shares: Mapping[str, float]) -> Spec:
@@ -305,7 +314,7 @@ def parameter_importance(shares: Mapping[str, float]) -> Spec:
             x=alt.X("share:Q", title="Share of the variance of the loss", axis=alt.Axis(format=".0%", tickCount=5)),
         )
     )
-    return _spec(chart, rows=[{"parameter": name, "share": shares[name]} for name in ordered])
+    return styled(chart, rows=[{"parameter": name, "share": shares[name]} for name in ordered])
 
 
 def calibration_of_histogram(histogram: ScoreHistogram, n_bins: int = 10) -> tuple[CalibrationBin, ...]:
@@ -336,7 +345,7 @@ def _short(bins: Bins, index: int) -> str:
     return f"{low:.2f}\N{EN DASH}{high:.2f}"
 
 
-def _spec(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", **datasets: Rows) -> Spec:
+def styled(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", **datasets: Rows) -> Spec:
     """Return the specification with style and rows beside it: altair copies and checks all that it is given."""
     return {
         **chart.to_dict(validate=False),

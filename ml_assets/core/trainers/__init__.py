@@ -17,7 +17,7 @@ OnEpoch = Callable[[int, Mapping[str, float]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """Coded examples with their labels, float32 [n] of 0 and 1."""
+    """Coded examples with their labels, float32 [n]: 0 and 1, or for a regression numbers in the unit of the label."""
 
     inputs: Coded
     labels: np.ndarray
@@ -34,7 +34,10 @@ class WarmStart:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """The mean log losses (nats) after one pass over train, or one round of boosting."""
+    """The losses after one pass over train, or one round of boosting.
+
+    The mean log loss in nats, or for a regression the root mean squared error in the unit of the label.
+    """
 
     number: int
     train_loss: float
@@ -71,7 +74,7 @@ class FittedModel(Protocol):
         return {}
 
     def predict(self, inputs: Coded) -> np.ndarray:
-        """Return probabilities, float64 [n], computed by the library that fitted the model."""
+        """Return probabilities or numbers, float64 [n], computed by the library that fitted the model."""
         ...
 
     def to_onnx(self) -> bytes:
@@ -109,6 +112,7 @@ class Trainer(Protocol):
     ) -> FittedModel:
         """Fit on train and choose by validation. The same arguments give the same model, bit by bit, on one machine.
 
+        ``signature.output.task`` says what the model answers; a trainer that cannot raises InvalidDeclaration.
         Scratch files, if any, go below ``work_folder``.
         """
         ...

@@ -18,7 +18,7 @@ from ml_assets.core.trainers.slices import Batch
 
 
 class TabularModule(pl.LightningModule):
-    """Trains a network on log loss with AdamW and one learning-rate cycle."""
+    """Trains a network on log loss, a regression on squared error, with AdamW and one learning-rate cycle."""
 
     def __init__(
         self,
@@ -41,33 +41,43 @@ class TabularModule(pl.LightningModule):
         self.epochs: list[Epoch] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean log loss of a batch in which a small share of the categories is taken for unseen."""
+        """Return the mean loss of a batch in which a small share of the categories is taken for unseen."""
         numeric, categorical, labels = batch
         # Otherwise the unseen code would keep its random initial embedding: train has no unseen category.
         is_hidden = torch.rand(categorical.shape, device=categorical.device) < self._unseen_share
-        logits = self.network(numeric, categorical.masked_fill(is_hidden, UNSEEN_CODE))
-        loss = functional.binary_cross_entropy_with_logits(logits, labels)
+        answers = self.network(numeric, categorical.masked_fill(is_hidden, UNSEEN_CODE))
+        loss = self._loss(answers, labels)
         self._train_loss += loss.detach() * len(labels)
         self._n_rows[0] += len(labels)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the validation log loss."""
+        """Add a batch to the validation loss."""
         numeric, categorical, labels = batch
-        logits = self.network(numeric, categorical)
-        self._validation_loss += functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+        answers = self.network(numeric, categorical)
+        self._validation_loss += self._loss(answers, labels, reduction="sum")
         self._n_rows[1] += len(labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Record the epoch and offer its validation log loss to the callbacks."""
+        """Record the epoch and offer its validation loss to the callbacks."""
         epoch = Epoch(
             number=self.current_epoch + 1,
-            train_loss=float(self._train_loss / self._n_rows[0]),
-            validation_loss=float(self._validation_loss / self._n_rows[1]),
+            train_loss=self._told(self._train_loss / self._n_rows[0]),
+            validation_loss=self._told(self._validation_loss / self._n_rows[1]),
         )
         self.epochs.append(epoch)
         self._train_loss, self._validation_loss, self._n_rows = torch.zeros(()), torch.zeros(()), torch.zeros(2)
         self.log("validation_loss", epoch.validation_loss)
+
+    def _loss(self, answers: Tensor, labels: Tensor, *, reduction: str = "mean") -> Tensor:
+        if self.network.is_regression:
+            standardised = (labels - self.network.label_mean) / self.network.label_spread
+            return functional.mse_loss(answers, standardised, reduction=reduction)
+        return functional.binary_cross_entropy_with_logits(answers, labels, reduction=reduction)
+
+    def _told(self, mean_loss: Tensor) -> float:
+        """Return a mean loss as ``Epoch`` measures it."""
+        return float(mean_loss.sqrt() * self.network.label_spread if self.network.is_regression else mean_loss)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW, which decays weight matrices only, and its one-cycle schedule, stepped at every batch."""
@@ -84,7 +94,7 @@ class TabularModule(pl.LightningModule):
 
 
 class BestWeights(pl.Callback):
-    """Keeps the weights of the epoch with the lowest validation log loss, in memory, and reports every epoch.
+    """Keeps the weights of the epoch with the lowest validation loss, in memory, and reports every epoch.
 
     There is no checkpoint file: Lightning's are pickles, and a fit killed half-way gives the undisturbed model only if
     it starts again from its seed.

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Protocol
 import numpy as np
 from msgspec import Meta
 
+from ml_assets.core.encoding import Task
 from ml_assets.core.errors import BadInput
 from ml_assets.core.trainers import Labelled, OnEpoch, versions_of
-from ml_assets.core.trainers.boosting import FittedTrees, Rounds, joined
+from ml_assets.core.trainers.boosting import CentredLabels, FittedTrees, Rounds, joined
 from ml_assets.core.trainers.refusals import refuse_nan_loss
 from ml_assets.core.trainers.tree_ensemble import Node, TreeEnsemble
 
@@ -32,7 +33,7 @@ class _Predictor(Protocol):
 class HistGradientBoostingSettings:
     """The hyperparameters by scikit-learn's names; ``max_iter`` is the most trees there can be.
 
-    Validation chooses how many are kept: training stops once its log loss has not fallen for ``n_iter_no_change``
+    Validation chooses how many are kept: training stops once its loss has not fallen for ``n_iter_no_change``
     rounds. The defaults are judgement.
     """
 
@@ -45,13 +46,20 @@ class HistGradientBoostingSettings:
     n_iter_no_change: Annotated[int, Meta(ge=1)] = 30
 
     def fit(
-        self, train: Labelled, validation: Labelled, *, cardinalities: Sequence[int], seed: int, on_epoch: OnEpoch
+        self,
+        train: Labelled,
+        validation: Labelled,
+        *,
+        cardinalities: Sequence[int],
+        seed: int,
+        on_epoch: OnEpoch,
+        task: Task,
     ) -> FittedTrees:
-        """Fit a HistGradientBoostingClassifier on train with as many trees as validation likes best.
+        """Fit histogram gradient boosting for this task on train with as many trees as validation likes best.
 
         Raises BadInput for a column with more than 255 categories.
         """
-        from sklearn.ensemble import HistGradientBoostingClassifier
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
         from threadpoolctl import threadpool_limits
 
         _refuse_many_categories(train.inputs.categorical)
@@ -62,37 +70,42 @@ class HistGradientBoostingSettings:
             "categorical_features": is_categorical if cardinalities else None,
             "early_stopping": True,
         }
-        classifier = HistGradientBoostingClassifier(**options, scoring="loss", tol=0.0, random_state=seed)
+        is_regression = task == "regression"
+        labels = CentredLabels.of(train.labels, validation.labels, task=task)
+        kind = HistGradientBoostingRegressor if is_regression else HistGradientBoostingClassifier
+        model = kind(**options, scoring="loss", tol=0.0, random_state=seed)
         rows = joined(train.inputs)
         # The library fails on a column without any number; on a constant one it never splits.
         rows[:, np.isnan(rows).all(axis=0)] = 0.0
         with threadpool_limits(1):
-            classifier.fit(rows, train.labels, X_val=joined(validation.inputs), y_val=validation.labels)
+            model.fit(rows, labels.train, X_val=joined(validation.inputs), y_val=labels.validation)
         rounds = Rounds(on_epoch=on_epoch)
-        # Both scores are negative log losses, and begin with that of no tree at all.
-        for train_score, validation_score in zip(
-            classifier.train_score_[1:], classifier.validation_score_[1:], strict=True
-        ):
-            rounds.add(-float(train_score), -float(validation_score))
-        refuse_nan_loss(rounds.epochs, hyperparameters=asdict(self))
-        n_trees = 1 + int(np.argmax(classifier.validation_score_[1:]))
-        classifier._predictors = classifier._predictors[:n_trees]
-        known = classifier._preprocessor.named_transformers_["encoder"].categories_ if cardinalities else []
+        # Both scores are negative: log losses, or halves of mean squared errors. They begin with those of no tree.
+        losses = -np.stack([model.train_score_[1:], model.validation_score_[1:]], axis=1)
+        for train_loss, validation_loss in (np.sqrt(2 * losses) if is_regression else losses).tolist():
+            rounds.add(train_loss, validation_loss)
+        refuse_nan_loss(rounds.epochs, hyperparameters=asdict(self), task=task)
+        n_trees = 1 + int(np.argmax(model.validation_score_[1:]))
+        model._predictors = model._predictors[:n_trees]
+        known = model._preprocessor.named_transformers_["encoder"].categories_ if cardinalities else []
         ensemble = TreeEnsemble(
-            trees=[_nodes(predictors[0], n_numeric, known, cardinalities) for predictors in classifier._predictors],
-            base=float(classifier._baseline_prediction.item()),
+            trees=[_nodes(predictors[0], n_numeric, known, cardinalities) for predictors in model._predictors],
+            base=float(model._baseline_prediction.item()) + labels.mean,
             comparison="<=",
             n_numeric=n_numeric,
             cardinalities=cardinalities,
+            task=task,
         )
 
-        def probability(rows: np.ndarray) -> np.ndarray:
+        def answer(rows: np.ndarray) -> np.ndarray:
             with threadpool_limits(1):
-                return classifier.predict_proba(rows)[:, 1]
+                if isinstance(model, HistGradientBoostingClassifier):
+                    return model.predict_proba(rows)[:, 1]
+                return model.predict(rows) + labels.mean
 
         return FittedTrees(
             ensemble=ensemble,
-            probability=probability,
+            answer=answer,
             history=tuple(rounds.epochs),
             libraries=versions_of("scikit-learn"),
         )

@@ -65,7 +65,7 @@ class FittedKeras:
         return bin_thresholds(self.network.lower, self.network.width)
 
     def predict(self, inputs: Coded) -> np.ndarray:
-        """Return probabilities, float64 [n], computed by Keras."""
+        """Return probabilities or numbers, float64 [n], computed by Keras."""
         with _deterministic():
             return self.network.predict(inputs)
 
@@ -103,10 +103,10 @@ class KerasTrainer:
     ) -> FittedKeras:
         """Fit on train, stop early by validation, and return the network of the best epoch."""
         settings = _settings(hyperparameters)
-        refuse_unlearnable(train, validation)
+        refuse_unlearnable(train, validation, task=signature.output.task)
         _require_keras_on_torch()
         from ml_assets.core.trainers.keras_network import KerasNetwork
-        from ml_assets.core.trainers.network import bin_edges
+        from ml_assets.core.trainers.network import bin_edges, label_scale_of
         from ml_assets.core.trainers.warm_start import taken_over
 
         with _deterministic():
@@ -119,6 +119,7 @@ class KerasTrainer:
                 layer_sizes=settings.units,
                 dropout=settings.dropout,
                 seed=seed,
+                label_scale=label_scale_of(train.labels, signature.output.task),
             )
             earlier = taken_over(network.state(), signature, vocabulary, warm_start) if warm_start else None
             if earlier:
@@ -136,7 +137,7 @@ def _train(
     is_warm: bool,
     on_epoch: OnEpoch,
 ) -> tuple[Epoch, ...]:
-    """Train in place, leave the weights of the epoch with the lowest validation log loss, and return the epochs."""
+    """Train in place, leave the weights of the epoch with the lowest validation loss, and return the epochs."""
     draw = np.random.default_rng(seed)
     n_rows = len(train.labels)
     batch_rows = min(settings.batch_rows, max(_SMALLEST_BATCH, n_rows // _STEPS_PER_EPOCH))
@@ -153,9 +154,9 @@ def _train(
         codes = np.where(draw.random(codes.shape) < settings.unseen_share, UNSEEN_CODE, codes)
         inputs = Coded(numeric=train.inputs.numeric[order], categorical=codes)
         train_loss = network.fit_one_epoch(inputs, train.labels[order], batch_rows=batch_rows)
-        losses = {"train_loss": train_loss, "validation_loss": network.log_loss(validation)}
+        losses = {"train_loss": train_loss, "validation_loss": network.loss(validation)}
         epochs.append(Epoch(number=number, **losses))
-        refuse_nan_loss(epochs, hyperparameters=asdict(settings))
+        refuse_nan_loss(epochs, hyperparameters=asdict(settings), task=network.task)
         on_epoch(number, losses)
         if number == 1 or epochs[-1].validation_loss < epochs[best].validation_loss:
             best, state = number - 1, dict(network.state())

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import torch
 
-from ml_assets.core.encoding import Coded
+from ml_assets.core.encoding import Coded, Task
 from ml_assets.core.trainers import Labelled
 from ml_assets.core.trainers.network import INPUT_LIMIT
 
@@ -45,7 +45,10 @@ class PiecewiseLinear(keras.layers.Layer):
 
 
 class KerasNetwork:
-    """An MLP over piecewise-linear numbers and embeddings, whose random draws all have seeds of their own."""
+    """An MLP over piecewise-linear numbers and embeddings, whose random draws all have seeds of their own.
+
+    ``label_scale``, the mean and the spread of train's labels, makes it a regression.
+    """
 
     def __init__(
         self,
@@ -57,8 +60,10 @@ class KerasNetwork:
         layer_sizes: Sequence[int],
         dropout: float,
         seed: int,
+        label_scale: tuple[float, float] | None = None,
     ) -> None:
         layers = keras.layers
+        self._label_scale = np.array(label_scale, dtype=np.float32) if label_scale else None
         self.n_categorical = len(cardinalities)
         numeric = keras.Input((len(lower),), dtype="float32")
         categorical = keras.Input((self.n_categorical,), dtype="int64")
@@ -88,6 +93,11 @@ class KerasNetwork:
         self._model = keras.Model([numeric, categorical], self._linear[-1](last))
 
     @property
+    def task(self) -> Task:
+        """What it answers."""
+        return "binary_classification" if self._label_scale is None else "regression"
+
+    @property
     def lower(self) -> np.ndarray:
         """The lower edges of the bins, float32 [k, n_bins]."""
         return _array(self._bins.lower)
@@ -98,37 +108,44 @@ class KerasNetwork:
         return _array(self._bins.width)
 
     def compile(self, *, learning_rate: float, weight_decay: float, n_steps: int) -> None:
-        """Prepare training on log loss with AdamW, the learning rate falling along a cosine to 0 at the last step."""
+        """Prepare training on its loss with AdamW, the learning rate falling along a cosine to 0 at the last step."""
         schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=n_steps)
         optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
         optimizer.exclude_from_weight_decay(var_names=["bias"])
-        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        is_regression = self._label_scale is not None
+        loss = keras.losses.MeanSquaredError() if is_regression else keras.losses.BinaryCrossentropy(from_logits=True)
         self._model.compile(optimizer=optimizer, loss=loss, jit_compile=False)
 
     def fit_one_epoch(self, inputs: Coded, labels: np.ndarray, *, batch_rows: int) -> float:
-        """Train on every row once, in the given order, and return the mean log loss."""
+        """Train on every row once, in the given order, and return the loss as ``Epoch`` measures it."""
+        scale = self._label_scale
         done = self._model.fit(
             [inputs.numeric, inputs.categorical],
-            labels[:, None],
+            (labels if scale is None else (labels - scale[0]) / scale[1])[:, None],
             batch_size=batch_rows,
             shuffle=False,
             verbose=0,
         )
-        return float(done.history["loss"][0])
+        loss = float(done.history["loss"][0])
+        return loss if scale is None else float(np.sqrt(loss) * scale[1])
 
     def predict(self, inputs: Coded) -> np.ndarray:
-        """Return probabilities, float64 [n]."""
+        """Return probabilities or numbers, float64 [n]."""
         parts = [np.empty(0, dtype=np.float64)]
         for start in range(0, len(inputs), _PREDICTION_ROWS):
             rows = slice(start, start + _PREDICTION_ROWS)
             tensors = [torch.from_numpy(inputs.numeric[rows]), torch.from_numpy(inputs.categorical[rows])]
             with torch.inference_mode():
-                probability = torch.sigmoid(self._model(tensors, training=False))
-            parts.append(probability[:, 0].numpy().astype(np.float64))
+                raw = self._model(tensors, training=False)[:, 0]
+            scale = self._label_scale
+            answer = torch.sigmoid(raw).numpy() if scale is None else raw.numpy() * scale[1] + scale[0]
+            parts.append(answer.astype(np.float64))
         return np.concatenate(parts)
 
-    def log_loss(self, examples: Labelled) -> float:
-        """Return the mean log loss on examples, in nats; NaN where a prediction is."""
+    def loss(self, examples: Labelled) -> float:
+        """Return the loss on examples as ``Epoch`` measures it; NaN where a prediction is."""
+        if self._label_scale is not None:
+            return float(np.sqrt(np.mean((self.predict(examples.inputs) - examples.labels) ** 2)))
         smallest = np.finfo(np.float32).eps
         probability = np.clip(self.predict(examples.inputs), smallest, 1 - smallest)
         return float(-np.mean(np.log(np.where(examples.labels == 1, probability, 1 - probability))))
@@ -136,6 +153,8 @@ class KerasNetwork:
     def state(self) -> Mapping[str, np.ndarray]:
         """Return copies of the bins and weights, named and shaped as those of ``TabularNetwork``."""
         state = {"lower": self.lower, "width": self.width}
+        if self._label_scale is not None:
+            state |= {"label_mean": self._label_scale[0], "label_spread": self._label_scale[1]}
         for number, embedding in enumerate(self._embeddings):
             state[f"embeddings.{number}.weight"] = _array(embedding.embeddings)
         for number, linear in enumerate(self._linear):
@@ -147,6 +166,8 @@ class KerasNetwork:
         """Replace the bins and weights by those of a ``state``."""
         self._bins.lower.assign(state["lower"])
         self._bins.width.assign(state["width"])
+        if self._label_scale is not None:
+            self._label_scale = np.array([state["label_mean"], state["label_spread"]], dtype=np.float32)
         for number, embedding in enumerate(self._embeddings):
             embedding.embeddings.assign(state[f"embeddings.{number}.weight"])
         for number, linear in enumerate(self._linear):

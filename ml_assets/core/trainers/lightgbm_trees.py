@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, TypedDict, cast
 import numpy as np
 from msgspec import Meta
 
+from ml_assets.core.encoding import Task
 from ml_assets.core.trainers import Labelled, OnEpoch, versions_of
-from ml_assets.core.trainers.boosting import FittedTrees, Rounds, joined
+from ml_assets.core.trainers.boosting import CentredLabels, FittedTrees, Rounds, joined
 from ml_assets.core.trainers.refusals import refuse_nan_loss
 from ml_assets.core.trainers.tree_ensemble import Node, TreeEnsemble
 
 _ZERO = float(np.float32(1e-35))  # LightGBM takes any number this close to zero for zero
+_INFINITY = 1e300  # what a dump writes for it: the threshold of a split that only a null does not pass
 
 if TYPE_CHECKING:
     from lightgbm.callback import CallbackEnv
@@ -35,7 +37,7 @@ class _Dumped(TypedDict):
 class LightgbmSettings:
     """The hyperparameters by LightGBM's names; ``n_estimators`` is the most trees there can be.
 
-    Validation chooses how many are kept: training stops once its log loss has not fallen for ``early_stopping_rounds``.
+    Validation chooses how many are kept: training stops once its loss has not fallen for ``early_stopping_rounds``.
     The defaults are judgement.
     """
 
@@ -50,9 +52,16 @@ class LightgbmSettings:
     early_stopping_rounds: Annotated[int, Meta(ge=1)] = 30
 
     def fit(
-        self, train: Labelled, validation: Labelled, *, cardinalities: Sequence[int], seed: int, on_epoch: OnEpoch
+        self,
+        train: Labelled,
+        validation: Labelled,
+        *,
+        cardinalities: Sequence[int],
+        seed: int,
+        on_epoch: OnEpoch,
+        task: Task,
     ) -> FittedTrees:
-        """Fit an LGBMClassifier on train with as many trees as validation likes best."""
+        """Fit an LGBMClassifier or LGBMRegressor on train with as many trees as validation likes best."""
         import lightgbm
 
         rounds = Rounds(on_epoch=on_epoch)
@@ -63,8 +72,12 @@ class LightgbmSettings:
 
         n_numeric = train.inputs.numeric.shape[1]
         options = {name: value for name, value in asdict(self).items() if name != "early_stopping_rounds"}
-        classifier = lightgbm.LGBMClassifier(
+        is_regression = task == "regression"
+        metric = "rmse" if is_regression else "binary_logloss"
+        labels = CentredLabels.of(train.labels, validation.labels, task=task)
+        model = (lightgbm.LGBMRegressor if is_regression else lightgbm.LGBMClassifier)(
             **options,
+            metric=metric,
             subsample_freq=1,
             random_state=seed,
             n_jobs=1,
@@ -73,29 +86,30 @@ class LightgbmSettings:
             force_row_wise=True,
         )
         x_train, x_validation = joined(train.inputs), joined(validation.inputs)
-        classifier.fit(
+        model.fit(
             x_train,
-            train.labels,
+            labels.train,
             eval_X=(x_train, x_validation),  # pyright: ignore[reportArgumentType] # declared as a tuple of one
-            eval_y=(train.labels, validation.labels),  # pyright: ignore[reportArgumentType] # likewise
+            eval_y=(labels.train, labels.validation),  # pyright: ignore[reportArgumentType] # likewise
             eval_names=["train", "validation"],
-            eval_metric="binary_logloss",
+            eval_metric=metric,
             categorical_feature=list(range(n_numeric, x_train.shape[1])),
             callbacks=[record, lightgbm.early_stopping(self.early_stopping_rounds, verbose=False)],
         )
-        refuse_nan_loss(rounds.epochs, hyperparameters=asdict(self))
-        booster = classifier.booster_
-        trees = booster.dump_model(num_iteration=classifier.best_iteration_)["tree_info"]
+        refuse_nan_loss(rounds.epochs, hyperparameters=asdict(self), task=task)
+        booster = model.booster_
+        trees = booster.dump_model(num_iteration=model.best_iteration_)["tree_info"]
         ensemble = TreeEnsemble(
             trees=[_nodes(cast("_Dumped", tree["tree_structure"])) for tree in trees],
-            base=0.0,  # LightGBM adds its starting point to the leaves of the first tree
+            base=labels.mean,  # LightGBM adds its starting point to the leaves of the first tree
             comparison="<=",
             n_numeric=n_numeric,
             cardinalities=cardinalities,
+            task=task,
         )
         return FittedTrees(
             ensemble=ensemble,
-            probability=lambda rows: np.asarray(booster.predict(rows, num_iteration=classifier.best_iteration_)),
+            answer=lambda rows: np.asarray(booster.predict(rows, num_iteration=model.best_iteration_)) + labels.mean,
             history=tuple(rounds.epochs),
             libraries=versions_of("lightgbm", "scikit-learn"),
         )
@@ -129,9 +143,11 @@ def _split(dumped: _Dumped, *, left: int) -> Node:
 def _decided(threshold: float) -> float:
     """Return the threshold that decides for every number what LightGBM's decides once it has taken tiny ones for zero.
 
-    >>> _decided(-1e-36) < -_ZERO, _decided(0.0) == _ZERO, _decided(2.5)
-    (True, True, 2.5)
+    >>> _decided(-1e-36) < -_ZERO, _decided(0.0) == _ZERO, _decided(2.5), _decided(1e300)
+    (True, True, 2.5, inf)
     """
+    if threshold >= _INFINITY:
+        return float("inf")
     if -_ZERO <= threshold < 0:
         return float(np.nextafter(np.float32(-_ZERO), np.float32(-np.inf)))
     return max(threshold, _ZERO) if threshold >= 0 else threshold

@@ -43,7 +43,7 @@ class LightningSettings:
         weight_decay: of AdamW, on weight matrices.
         batch_rows: at most; fewer where train is small, so that an epoch has about 100 steps.
         n_epochs: at most.
-        patience: epochs without a lower validation log loss after which training stops.
+        patience: epochs without a lower validation loss after which training stops.
         accelerator: ``cpu`` is deterministic; ``gpu`` and ``auto`` as in Lightning.
     """
 
@@ -82,12 +82,12 @@ class FittedNetwork:
         return bin_thresholds(self.network.lower.numpy(), self.network.width.numpy())
 
     def predict(self, inputs: Coded) -> np.ndarray:
-        """Return probabilities, float64 [n], computed by torch."""
+        """Return probabilities or numbers, float64 [n], computed by torch."""
         import torch
 
-        from ml_assets.core.trainers.network import ProbabilityNetwork
+        from ml_assets.core.trainers.network import AnsweringNetwork
 
-        model = ProbabilityNetwork(self.network).eval()
+        model = AnsweringNetwork(self.network).eval()
         with torch.inference_mode():
             parts = [
                 model(
@@ -138,7 +138,7 @@ class LightningTrainer:
         from ml_assets.core.trainers.fitting import BestWeights, TabularModule
 
         settings = _settings(hyperparameters)
-        refuse_unlearnable(train, validation)
+        refuse_unlearnable(train, validation, task=signature.output.task)
         with _quiet_and_deterministic(seed):
             network, is_warm = _network(train, signature, vocabulary, settings, warm_start)
             batch_rows = min(settings.batch_rows, max(_SMALLEST_BATCH, len(train.labels) // _STEPS_PER_EPOCH))
@@ -165,7 +165,7 @@ class LightningTrainer:
                 default_root_dir=work_folder,
             )
             trainer.fit(module, batches, loader(validation, batch_rows=_PREDICTION_ROWS, is_shuffled=False))
-            refuse_nan_loss(module.epochs, hyperparameters=asdict(settings))
+            refuse_nan_loss(module.epochs, hyperparameters=asdict(settings), task=signature.output.task)
             network.load_state_dict(best.state)
         return FittedNetwork(
             network=network.to(torch.device("cpu")).eval(), history=tuple(module.epochs), is_warm_started=is_warm
@@ -199,7 +199,7 @@ def _network(
     warm_start: WarmStart | None,
 ) -> tuple["TabularNetwork", bool]:
     """Return a new network, its bins laid on train, or with the earlier model's weights where they fit."""
-    from ml_assets.core.trainers.network import TabularNetwork, bin_edges
+    from ml_assets.core.trainers.network import TabularNetwork, bin_edges, label_scale_of
     from ml_assets.core.trainers.warm_start import take_over
 
     lower, width = bin_edges(train.inputs.numeric, settings.n_bins)
@@ -210,6 +210,7 @@ def _network(
         embedding_size=settings.embedding_size,
         layer_sizes=[int(size) for size in settings.layer_sizes.split(",")],
         dropout=settings.dropout,
+        label_scale=label_scale_of(train.labels, signature.output.task),
     )
     is_warm = warm_start is not None and take_over(network, signature, vocabulary, warm_start)
     return network, is_warm

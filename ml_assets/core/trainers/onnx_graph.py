@@ -16,7 +16,7 @@ def to_onnx(weights: Mapping[str, np.ndarray], *, n_categorical: int, input_limi
     """Return the model: ``numeric`` float32 [n, k], ``categorical`` int64 [n, m] -> ``prediction`` float32 [n].
 
     Args:
-        weights: the state of a ``TabularNetwork``, by name.
+        weights: the state of a ``TabularNetwork``, by name; a regression's has ``label_mean`` and ``label_spread``.
         n_categorical: m, the number of embeddings.
         input_limit: numbers are clamped to plus and minus this.
     """
@@ -62,7 +62,11 @@ def to_onnx(weights: Mapping[str, np.ndarray], *, n_categorical: int, input_limi
             nodes.append(helper.make_node("Relu", [last], [f"active_{layer}"]))
             last = f"active_{layer}"
     nodes.append(helper.make_node("Squeeze", [last, "axis_1"], ["logit"]))
-    nodes.append(helper.make_node("Sigmoid", ["logit"], ["prediction"]))
+    if "label_spread" in weights:
+        nodes.append(helper.make_node("Mul", ["logit", "label_spread"], ["from_mean"]))
+        nodes.append(helper.make_node("Add", ["from_mean", "label_mean"], ["prediction"]))
+    else:
+        nodes.append(helper.make_node("Sigmoid", ["logit"], ["prediction"]))
     graph = helper.make_graph(
         nodes,
         "tabular_network",

@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from ml_assets.core.encoding import Signature, Vocabulary
+from ml_assets.core.encoding import Signature, Task, Vocabulary
 from ml_assets.core.errors import InvalidDeclaration
 from ml_assets.core.trainers import FittedModel, Hyperparameters, Labelled, OnEpoch, WarmStart
 from ml_assets.core.trainers.hist_gradient_trees import HistGradientBoostingSettings
 from ml_assets.core.trainers.lightgbm_trees import LightgbmSettings
-from ml_assets.core.trainers.logistic import LogisticRegressionSettings
+from ml_assets.core.trainers.linear import LinearRegressionSettings, LogisticRegressionSettings
 from ml_assets.core.trainers.refusals import refuse_unlearnable, settings_of
 from ml_assets.core.trainers.xgboost_trees import XgboostSettings
 
@@ -21,13 +21,21 @@ class _Settings(Protocol):
     """The hyperparameters of one estimator, which know how to fit it."""
 
     def fit(
-        self, train: Labelled, validation: Labelled, *, cardinalities: Sequence[int], seed: int, on_epoch: OnEpoch
+        self,
+        train: Labelled,
+        validation: Labelled,
+        *,
+        cardinalities: Sequence[int],
+        seed: int,
+        on_epoch: OnEpoch,
+        task: Task,
     ) -> FittedModel: ...
 
 
 ESTIMATORS: Mapping[str, type[_Settings]] = {
     "hist_gradient_boosting": HistGradientBoostingSettings,
     "lightgbm": LightgbmSettings,
+    "linear_regression": LinearRegressionSettings,
     "logistic_regression": LogisticRegressionSettings,
     "xgboost": XgboostSettings,
 }
@@ -38,7 +46,7 @@ _EXTRAS = {"xgboost": "ml-assets[xgboost]"}
 
 
 class SklearnTrainer:
-    """Fits the classifier that the hyperparameter ``estimator`` names, with the others under its library's own names.
+    """Fits the estimator that the hyperparameter ``estimator`` names, with the others under its library's own names.
 
     One thread, seeded, the same bytes every time. Nothing is taken over from the champion.
     """
@@ -63,13 +71,20 @@ class SklearnTrainer:
     ) -> FittedModel:
         """Fit on train; where there are rounds of boosting, validation chooses how many.
 
-        Raises InvalidDeclaration where the estimator's library is not installed.
+        Raises InvalidDeclaration where the estimator's library is not installed, or it cannot do this task.
         """
         name, settings = _chosen(hyperparameters)
-        refuse_unlearnable(train, validation)
+        refuse_unlearnable(train, validation, task=signature.output.task)
         cardinalities = [vocabulary.cardinality(column.name) for column in signature.categorical]
         try:
-            return settings.fit(train, validation, cardinalities=cardinalities, seed=seed, on_epoch=on_epoch)
+            return settings.fit(
+                train,
+                validation,
+                cardinalities=cardinalities,
+                seed=seed,
+                on_epoch=on_epoch,
+                task=signature.output.task,
+            )
         except ModuleNotFoundError as error:
             package = _EXTRAS.get(name, error.name)
             raise InvalidDeclaration(

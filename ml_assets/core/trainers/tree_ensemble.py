@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from ml_assets.core.encoding import Task
+
 _OPSET, _ML_OPSET = 17, 5
 _IR_VERSION = 8  # the newest that every supported onnxruntime reads
 _LEQ, _LT, _MEMBER = 0, 1, 6  # the comparisons of TreeEnsemble
@@ -27,7 +29,7 @@ class Node:
         codes: where not None, the category codes that go left; all others go right.
         is_null_left: where a null number goes.
         left: position of the left child in the tree; ``right`` likewise.
-        value: what a leaf adds to the log odds.
+        value: what a leaf adds to the log odds, or for a regression to the answer.
     """
 
     column: int = -1
@@ -41,7 +43,9 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class TreeEnsemble:
-    """Trees whose leaves sum up to log odds. The root of a tree is its first node.
+    """Trees whose leaves and ``base`` sum up to log odds, or for a regression to the answer.
+
+    The root of a tree is its first node.
 
     ``comparison`` says whether a number equal to the threshold goes left (``<=``) or right (``<``).
     """
@@ -51,6 +55,7 @@ class TreeEnsemble:
     comparison: Literal["<=", "<"]
     n_numeric: int
     cardinalities: Sequence[int]
+    task: Task = "binary_classification"
 
     def thresholds(self) -> Mapping[int, np.ndarray]:
         """Return the thresholds of each numeric column that is split on, float64, ascending, each once."""
@@ -77,8 +82,8 @@ class TreeEnsemble:
             helper.make_node("Concat", ["numeric", "codes"], ["joined"], axis=1),
             trees,
             helper.make_node("Squeeze", ["sums", "axis_1"], ["sum"]),
-            helper.make_node("Add", ["sum", "base"], ["log_odds"]),
-            helper.make_node("Sigmoid", ["log_odds"], ["prediction"]),
+            helper.make_node("Add", ["sum", "base"], ["answer"]),
+            helper.make_node("Identity" if self.task == "regression" else "Sigmoid", ["answer"], ["prediction"]),
         ]
         graph = helper.make_graph(
             nodes,

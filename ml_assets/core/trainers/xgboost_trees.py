@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from ml_assets.core.encoding import Task
 from ml_assets.core.trainers import Labelled, OnEpoch
-from ml_assets.core.trainers.boosting import FittedTrees, Rounds, joined
+from ml_assets.core.trainers.boosting import CentredLabels, FittedTrees, Rounds, joined
 from ml_assets.core.trainers.refusals import refuse_nan_loss
 from ml_assets.core.trainers.tree_ensemble import Node, TreeEnsemble
 
@@ -52,7 +53,7 @@ class _Document(msgspec.Struct):
 class XgboostSettings:
     """The hyperparameters by XGBoost's names; ``n_estimators`` is the most trees there can be.
 
-    Validation chooses how many are kept: training stops once its log loss has not fallen for ``early_stopping_rounds``.
+    Validation chooses how many are kept: training stops once its loss has not fallen for ``early_stopping_rounds``.
     The defaults are judgement.
     """
 
@@ -66,51 +67,68 @@ class XgboostSettings:
     early_stopping_rounds: Annotated[int, Meta(ge=1)] = 30
 
     def fit(
-        self, train: Labelled, validation: Labelled, *, cardinalities: Sequence[int], seed: int, on_epoch: OnEpoch
+        self,
+        train: Labelled,
+        validation: Labelled,
+        *,
+        cardinalities: Sequence[int],
+        seed: int,
+        on_epoch: OnEpoch,
+        task: Task,
     ) -> FittedTrees:
-        """Fit an XGBClassifier on train with as many trees as validation likes best."""
+        """Fit an XGBClassifier or XGBRegressor on train with as many trees as validation likes best."""
         import xgboost
         from xgboost.callback import TrainingCallback
 
         rounds = Rounds(on_epoch=on_epoch)
+        is_regression = task == "regression"
+        metric = "rmse" if is_regression else "logloss"
 
         class Record(TrainingCallback):
             def after_iteration(self, model: xgboost.Booster, epoch: int, evals_log: TrainingCallback.EvalsLog) -> bool:
-                rounds.add(_last(evals_log["validation_0"]["logloss"]), _last(evals_log["validation_1"]["logloss"]))
+                rounds.add(_last(evals_log["validation_0"][metric]), _last(evals_log["validation_1"][metric]))
                 return False
 
         n_numeric = train.inputs.numeric.shape[1]
-        classifier = xgboost.XGBClassifier(
+        labels = CentredLabels.of(train.labels, validation.labels, task=task)
+        model = (xgboost.XGBRegressor if is_regression else xgboost.XGBClassifier)(
             **asdict(self),
             tree_method="hist",
             enable_categorical=True,
             feature_types=["q"] * n_numeric + ["c"] * len(cardinalities),
-            eval_metric="logloss",
+            eval_metric=metric,
             random_state=seed,
             n_jobs=1,
             callbacks=[Record()],
         )
         x_train, x_validation = _finite(joined(train.inputs)), _finite(joined(validation.inputs))
-        classifier.fit(
+        model.fit(
             x_train,
-            train.labels,
-            eval_set=[(x_train, train.labels), (x_validation, validation.labels)],
+            labels.train,
+            eval_set=[(x_train, labels.train), (x_validation, labels.validation)],
             verbose=False,
         )
-        refuse_nan_loss(rounds.epochs, hyperparameters=asdict(self))
-        document = classifier.get_booster()[: classifier.best_iteration + 1].save_raw("json")
+        refuse_nan_loss(rounds.epochs, hyperparameters=asdict(self), task=task)
+        document = model.get_booster()[: model.best_iteration + 1].save_raw("json")
         learner = msgspec.json.decode(bytes(document), type=_Document).learner
         start = float(learner.learner_model_param["base_score"].strip("[]"))
         ensemble = TreeEnsemble(
             trees=[_nodes(tree) for tree in learner.gradient_booster.model.trees],
-            base=float(np.log(start / (1 - start))),
+            base=start + labels.mean if is_regression else float(np.log(start / (1 - start))),
             comparison="<",
             n_numeric=n_numeric,
             cardinalities=cardinalities,
+            task=task,
         )
+
+        def answer(rows: np.ndarray) -> np.ndarray:
+            if isinstance(model, xgboost.XGBClassifier):
+                return model.predict_proba(_finite(rows))[:, 1]
+            return model.predict(_finite(rows)).astype(np.float64) + labels.mean
+
         return FittedTrees(
             ensemble=ensemble,
-            probability=lambda rows: classifier.predict_proba(_finite(rows))[:, 1],
+            answer=answer,
             history=tuple(rounds.epochs),
             libraries={"xgboost": xgboost.__version__},  # its distribution is xgboost or xgboost-cpu
         )

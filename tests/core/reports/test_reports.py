@@ -143,9 +143,11 @@ def over(other: Metrics) -> Comparison:
 
     return Comparison(
         other=other,
-        log_loss_gain=gain(other.log_loss - GOOD.log_loss),
-        roc_auc_gain=gain((GOOD.roc_auc or 0) - (other.roc_auc or 0)),
-        pr_auc_gain=gain((GOOD.pr_auc or 0) - (other.pr_auc or 0)),
+        gains={
+            "log_loss": gain(other.log_loss - GOOD.log_loss),
+            "roc_auc": gain((GOOD.roc_auc or 0) - (other.roc_auc or 0)),
+            "pr_auc": gain((GOOD.pr_auc or 0) - (other.pr_auc or 0)),
+        },
     )
 
 
@@ -324,11 +326,15 @@ def test_a_candidate_is_shown_beside_each_model_and_by_slice_with_intervals():
         column="carrier",
         value=SCRIPT,
         n_rows=1234,
-        n_positive=617,
-        log_loss=Estimate(value=0.5, standard_error=0.01, n_days=21),
-        roc_auc=Estimate(value=0.7, standard_error=0.02, n_days=21),
-        log_loss_gain=Estimate(value=-0.03, standard_error=0.001, n_days=21),
-        roc_auc_gain=Estimate(value=0.04, standard_error=0.002, n_days=21),
+        mean_label=0.5,
+        figures={
+            "log_loss": Estimate(value=0.5, standard_error=0.01, n_days=21),
+            "roc_auc": Estimate(value=0.7, standard_error=0.02, n_days=21),
+        },
+        gains={
+            "log_loss": Estimate(value=-0.03, standard_error=0.001, n_days=21),
+            "roc_auc": Estimate(value=0.04, standard_error=0.002, n_days=21),
+        },
     )
     page = Page(candidate(evidence=evidence(replace(GOOD, log_loss=0.44), (part,))))
     words = " ".join(page.text.split())

@@ -309,6 +309,16 @@ def test_thresholds_that_are_not_rounded_down_are_caught_by_the_parity_gate_at_t
         _parity(fitted, rounded_to_nearest)
 
 
+def test_a_split_of_lightgbm_that_only_a_null_does_not_pass_lets_infinity_pass():
+    pytest.importorskip("lightgbm")
+    is_null = np.arange(800) % 2 == 0
+    numeric = np.stack([np.where(is_null, np.nan, np.arange(800) % 3), np.zeros(800)], axis=1).astype(np.float32)
+    inputs = replace(TRAIN.inputs, numeric=numeric)
+    fitted = _fit(CASES["lightgbm"], replace(TRAIN, inputs=inputs, labels=is_null.astype(np.float32)))
+    assert np.inf in fitted.thresholds[0]
+    assert largest_difference(fitted.to_onnx(), fitted, [inputs]) <= 1e-5
+
+
 def test_a_split_below_its_threshold_exported_as_at_most_is_caught_by_the_parity_gate(monkeypatch):
     pytest.importorskip("xgboost")
     fitted = _fit(CASES["xgboost"])

@@ -1,4 +1,4 @@
-"""Logistic regression behind the sklearn trainer: imputation, scaling, one-hot codes, and its ONNX graph."""
+"""Logistic and linear regression behind the sklearn trainer: imputation, scaling, one-hot codes, their ONNX graph."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from msgspec import Meta
 
-from ml_assets.core.encoding import Coded
+from ml_assets.core.encoding import Coded, Task
 from ml_assets.core.errors import TrainingFailed
 from ml_assets.core.trainers import Epoch, Labelled, OnEpoch, versions_of
+from ml_assets.core.trainers.refusals import refuse_task
 
 if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import Pipeline
 
 _OPSET = 17
@@ -26,19 +28,31 @@ class LogisticRegressionSettings:
     max_iter: Annotated[int, Meta(ge=1, le=100_000)] = 1000
 
     def fit(
-        self, train: Labelled, validation: Labelled, *, cardinalities: Sequence[int], seed: int, on_epoch: OnEpoch
-    ) -> "FittedLogisticRegression":
+        self,
+        train: Labelled,
+        validation: Labelled,
+        *,
+        cardinalities: Sequence[int],
+        seed: int,
+        on_epoch: OnEpoch,
+        task: Task,
+    ) -> "FittedLinear":
         """Fit on train; validation chooses nothing here. Raises TrainingFailed where the fit does not converge."""
         import warnings
 
         from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
 
-        numeric = np.where(np.isfinite(train.inputs.numeric), train.inputs.numeric, np.nan).astype(np.float64)
-        # A column without any number is 0 throughout.
-        filled = np.where(np.isnan(numeric).all(axis=0), 0.0, numeric)
-        lowest, highest = np.nanmin(filled, axis=0, initial=np.inf), np.nanmax(filled, axis=0, initial=-np.inf)
-        pipeline = _pipeline(numeric.shape[1], len(cardinalities), self, seed=seed)
+        refuse_task(
+            task,
+            only="binary_classification",
+            what="the estimator logistic_regression",
+            instead="choose the estimator linear_regression",
+        )
+        lowest, highest = _bounds(train.inputs.numeric)
+        model = LogisticRegression(**asdict(self), random_state=seed)
+        pipeline = _pipeline(len(lowest), len(cardinalities), model)
         with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("error", ConvergenceWarning)
             try:
@@ -48,22 +62,58 @@ class LogisticRegressionSettings:
                     f"logistic regression did not converge within max_iter={self.max_iter}: {warning}; "
                     f"raise max_iter or lower C={self.C:g}"
                 ) from warning
-        return FittedLogisticRegression(
-            pipeline=pipeline, lowest=lowest, highest=highest, cardinalities=tuple(cardinalities)
+        return FittedLinear(
+            pipeline=pipeline, lowest=lowest, highest=highest, cardinalities=tuple(cardinalities), task=task
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class FittedLogisticRegression:
+class LinearRegressionSettings:
+    """Linear regression with an L2 penalty, ``alpha`` by scikit-learn's name (Ridge)."""
+
+    alpha: Annotated[float, Meta(ge=0)] = 1.0
+
+    def fit(
+        self,
+        train: Labelled,
+        validation: Labelled,
+        *,
+        cardinalities: Sequence[int],
+        seed: int,
+        on_epoch: OnEpoch,
+        task: Task,
+    ) -> "FittedLinear":
+        """Fit on train by conjugate gradients; validation chooses nothing here, and nothing is drawn."""
+        from sklearn.linear_model import Ridge
+        from threadpoolctl import threadpool_limits
+
+        refuse_task(
+            task,
+            only="regression",
+            what="the estimator linear_regression",
+            instead="choose the estimator logistic_regression",
+        )
+        lowest, highest = _bounds(train.inputs.numeric)
+        pipeline = _pipeline(len(lowest), len(cardinalities), Ridge(alpha=self.alpha, solver="sparse_cg", tol=1e-10))
+        with threadpool_limits(1):
+            pipeline.fit(_rows(train.inputs, lowest, highest), train.labels.astype(np.float64))
+        return FittedLinear(
+            pipeline=pipeline, lowest=lowest, highest=highest, cardinalities=tuple(cardinalities), task=task
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedLinear:
     """A fitted pipeline; numbers are first clamped to what train had, ``lowest`` to ``highest`` of each column.
 
-    So no number, however wrong its unit, drives the log odds beyond what training saw.
+    So no number, however wrong its unit, drives the answer beyond what training saw.
     """
 
     pipeline: "Pipeline"
     lowest: np.ndarray
     highest: np.ndarray
     cardinalities: tuple[int, ...]
+    task: Task
     history: tuple[Epoch, ...] = ()
     is_warm_started: bool = False
 
@@ -78,10 +128,13 @@ class FittedLogisticRegression:
         return {n: np.unique([low, high]) for n, (low, high) in enumerate(zip(self.lowest, self.highest, strict=True))}
 
     def predict(self, inputs: Coded) -> np.ndarray:
-        """Return probabilities, float64 [n], computed by scikit-learn."""
+        """Return probabilities or numbers, float64 [n], computed by scikit-learn."""
         if not len(inputs):
             return np.empty(0, dtype=np.float64)
-        return self.pipeline.predict_proba(_rows(inputs, self.lowest, self.highest))[:, 1]
+        rows = _rows(inputs, self.lowest, self.highest)
+        if self.task == "regression":
+            return np.asarray(self.pipeline.predict(rows), np.float64)
+        return self.pipeline.predict_proba(rows)[:, 1]
 
     def weights(self) -> Mapping[str, np.ndarray]:
         """Return nothing: the optimum does not depend on where the search begins."""
@@ -110,15 +163,15 @@ class FittedLogisticRegression:
         nodes += [
             helper.make_node("Concat", parts, ["all_terms"], axis=1),
             helper.make_node("ReduceSum", ["all_terms", "axis_1"], ["sum"], keepdims=0),
-            helper.make_node("Add", ["sum", "intercept"], ["log_odds"]),
-            helper.make_node("Sigmoid", ["log_odds"], ["precise"]),
+            helper.make_node("Add", ["sum", "intercept"], ["answer"]),
+            helper.make_node("Identity" if self.task == "regression" else "Sigmoid", ["answer"], ["precise"]),
             helper.make_node("Cast", ["precise"], ["prediction"], to=TensorProto.FLOAT),
         ]
         shapes = {"numeric": len(self.lowest), "categorical": len(self.cardinalities)}
         kinds = {"numeric": TensorProto.FLOAT, "categorical": TensorProto.INT64}
         graph = helper.make_graph(
             nodes,
-            "logistic_regression",
+            "linear_model",
             [helper.make_tensor_value_info(name, kinds[name], ["n", width]) for name, width in shapes.items()],
             [helper.make_tensor_value_info("prediction", TensorProto.FLOAT, ["n"])],
             [numpy_helper.from_array(array, name) for name, array in constants.items()],
@@ -131,10 +184,10 @@ class FittedLogisticRegression:
 
     def _constants(self) -> dict[str, np.ndarray]:
         """Return what the graph computes with, float64: per number a slope, per null and per category an effect."""
-        columns, classifier = self.pipeline.named_steps["columns"], self.pipeline.named_steps["classifier"]
+        columns, model = self.pipeline.named_steps["columns"], self.pipeline.named_steps["model"]
         n_numeric, n_categorical = len(self.lowest), len(self.cardinalities)
-        weights = classifier.coef_[0]
-        constants = {"intercept": np.array(classifier.intercept_[0]), "axis_1": np.array([1], dtype=np.int64)}
+        weights = np.ravel(model.coef_)
+        constants = {"intercept": np.array(np.ravel(model.intercept_)[0]), "axis_1": np.array([1], dtype=np.int64)}
         median = mean = slope = if_null = np.zeros(0)
         if n_numeric:
             numbers = columns.named_transformers_["numbers"]
@@ -156,17 +209,23 @@ class FittedLogisticRegression:
         return {**constants, "slope": slope, "if_null": if_null, "zeros": np.zeros(n_numeric)}
 
 
+def _bounds(numeric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest and the highest finite number of each column of [n, k], float64 [k]; 0 where it has none."""
+    finite = np.where(np.isfinite(numeric), numeric, np.nan).astype(np.float64)
+    filled = np.where(np.isnan(finite).all(axis=0), 0.0, finite)
+    return np.nanmin(filled, axis=0, initial=np.inf), np.nanmax(filled, axis=0, initial=-np.inf)
+
+
 def _rows(inputs: Coded, lowest: np.ndarray, highest: np.ndarray) -> np.ndarray:
     """Return the clamped numbers (NaN for null) and the codes as one float64 array [n, k + m]."""
     clamped = np.clip(inputs.numeric.astype(np.float64), lowest, highest)
     return np.hstack([clamped, inputs.categorical.astype(np.float64)])
 
 
-def _pipeline(n_numeric: int, n_categorical: int, settings: LogisticRegressionSettings, *, seed: int) -> "Pipeline":
+def _pipeline(n_numeric: int, n_categorical: int, model: "LogisticRegression | Ridge") -> "Pipeline":
     """Return medians for nulls with an indicator, scaling, one column per code of train (others have none), a fit."""
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -176,4 +235,4 @@ def _pipeline(n_numeric: int, n_categorical: int, settings: LogisticRegressionSe
     numeric, categorical = list(range(n_numeric)), list(range(n_numeric, n_numeric + n_categorical))
     parts = [("numbers", numbers, numeric), ("codes", codes, categorical)]
     columns = ColumnTransformer([part for part in parts if part[2]])
-    return Pipeline([("columns", columns), ("classifier", LogisticRegression(**asdict(settings), random_state=seed))])
+    return Pipeline([("columns", columns), ("model", model)])
