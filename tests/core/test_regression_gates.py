@@ -119,7 +119,7 @@ def test_a_gate_says_what_was_found_and_expected_in_the_unit_of_the_label():
     )
 
 
-# The champion's RMSE is 12: one hundredth of it, the most of the noise that counts, is 0.12, more than the noise of 0.1.
+# The champion's RMSE is 12: one hundredth of it, the most of the noise that counts, is 0.12, above the noise of 0.1.
 @pytest.mark.parametrize(
     ("rmse", "rule", "is_passed"),
     [
