@@ -5,10 +5,11 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from ml_assets.core.days import LOCAL_ZONE_NAME
 from ml_assets.core.errors import BadInput
 from ml_assets.core.ports import DayRange
 
-LOCAL_ZONE = ZoneInfo("America/New_York")
+LOCAL_ZONE = ZoneInfo(LOCAL_ZONE_NAME)
 FIRST_DAY = date(2013, 1, 1)
 
 # end_offset=1: today's partition exists, because a training as of today uses everything known before today starts.

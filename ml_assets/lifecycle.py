@@ -12,7 +12,7 @@ from typing import Literal, cast
 import dagster as dg
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import refuse_unknown_partitions
+from ml_assets.calendar import refuse_unknown_partitions, today
 from ml_assets.core import registry
 from ml_assets.core.errors import BadInput, ChampionMissing, MlAssetsError
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
@@ -136,12 +136,27 @@ class Lifecycle:
                     asked_for.add((use_case.name, day + timedelta(days=1)))
                 yield ReplayedDay(day=day, use_case=use_case.name, trained=trained.get(use_case.name, ""), **facts)
 
+    def first_day_in_charge(self, use_case: UseCase, days: DayRange) -> date | None:
+        """Return the first of these days whose decisions were all taken with somebody in charge, or None."""
+        mark = "$" if self.warehouse.dialect == "duckdb" else "@"
+        sql = f"""
+            select partition_on, min(decided_at) as decided_at from {use_case.examples_table}
+            where partition_on between {mark}first_day and {mark}last_day group by partition_on order by partition_on
+        """  # noqa: S608 - validated names
+        ledger = registry.entries(self.store, use_case.name)
+        decided = self.warehouse.query(sql, {"first_day": days.first, "last_day": days.last}).to_pylist()
+        in_charge = (row["partition_on"] for row in decided if registry.in_charge(ledger, today(row["decided_at"])))
+        return next(in_charge, None)
+
     def require_champion(self, use_case: UseCase, day: date) -> None:
         """Raise ChampionMissing, saying what to do, where nobody is in charge on a day."""
         refuse_unknown_partitions(DayRange(first=day, last=day))
-        if day.weekday() != 0 and registry.champion_on(self.store, use_case.name, day) is None:
+        ahead = use_case.decisions.days_ahead
+        decided_on = day - timedelta(days=ahead)
+        if (day.weekday() != 0 or ahead) and registry.champion_on(self.store, use_case.name, decided_on) is None:
             raise ChampionMissing(
-                f"{use_case.name} has no champion on {day}; run `ml-assets run`, or start on a Monday"
+                f"{use_case.name} has no champion on {decided_on}; run `ml-assets run`"
+                + ("" if ahead else ", or start on a Monday")
             )
 
     def _run(

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from ml_assets import use_cases
 from ml_assets.backends.environments import Environment
 from ml_assets.core.ports import DayRange
 from ml_assets.core.spec import PromotionRule, SplitRule, UseCase
@@ -132,10 +134,12 @@ def environment_of(home: Path) -> Iterator[None]:
 
 
 def small_life(on_event: Callable[[dg.DagsterEvent], None]) -> tuple[Lifecycle, UseCase]:
-    """Return the asset graph of the small use case; to be called, and used, inside ``environment_of``."""
+    """Return the asset graph of the small use case alone; to be called, and used, inside ``environment_of``."""
     use_case = small_use_case()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(arrival_delay, "USE_CASE", use_case)
+        (Path(folder) / "arrival_delay.py").touch()
+        patch.setattr(use_cases, "__path__", [folder])
 
         def pass_on(entry: dg.EventLogEntry) -> None:
             if entry.dagster_event is not None:

@@ -10,6 +10,7 @@ from importlib import util
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -218,6 +219,17 @@ def test_features_made_again_for_one_day_are_those_the_model_was_trained_on(life
             for rows in (trained_on, served)
         ]
         assert pairs[0] == pairs[1], name
+
+
+def test_days_are_served_from_the_first_that_somebody_in_charge_decided(life):
+    def first(day: date, last: date) -> date | None:
+        return life.lifecycle.first_day_in_charge(life.use_case, DayRange(first=day, last=last))
+
+    assert first(date(2013, 1, 10), date(2013, 1, 11)) is None
+    assert first(date(2013, 1, 10), MONDAY) == SATURDAY == date(2013, 1, 12)
+    with duckdb.connect(str(life.home.path / "warehouse.duckdb")) as connection:
+        connection.execute("update examples.arrival_delay set decided_at = decided_at - interval 1 day")
+    assert first(date(2013, 1, 10), MONDAY) == SUNDAY
 
 
 def test_days_lived_one_by_one_leave_the_tables_of_the_same_days_at_once(life, as_built):

@@ -42,14 +42,26 @@ def run(
             screen.begin(f"train {use_case.name} as of {served.first}")
             outcomes[use_case.name] = life.outcome_of_training(use_case, served.first)
         screen.begin(f"predict {served}")
-        waiting = [name for name in outcomes if registry.champion_on(life.store, name, served.first) is None]
-        life.run_groups(SERVING, served, without=waiting)
+        waiting = _serve(life, served)
     for use_case in load_use_cases():
         if use_case.name in waiting:
             last = registry.entries(life.store, use_case.name)[-1]
             console.print(f"{use_case.name}: nobody is in charge, so nothing is predicted. {last.reason}")
         else:
             summarise(life, use_case, landed, served, outcome=outcomes[use_case.name])
+
+
+def _serve(life: Lifecycle, served: DayRange) -> list[str]:
+    """Predict and monitor the days, and return the names of the use cases of which nobody is in charge on any of them.
+
+    A use case whose decisions are taken the day before begins a day later than the others: what was decided before
+    its first champion was in charge, that champion must not predict.
+    """
+    firsts = {use_case.name: life.first_day_in_charge(use_case, served) for use_case in load_use_cases()}
+    for first in sorted({day for day in firsts.values() if day is not None}):
+        others = [name for name, day in firsts.items() if day != first]
+        life.run_groups(SERVING, DayRange(first=first, last=served.last), without=others)
+    return [name for name, day in firsts.items() if day is None]
 
 
 def replay(

@@ -5,6 +5,9 @@ from datetime import date, timedelta
 
 from ml_assets.core.errors import BadInput
 
+# Whose local days are the partitions of every dated table.
+LOCAL_ZONE_NAME = "America/New_York"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DayRange:

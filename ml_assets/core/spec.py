@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
+from ml_assets.core.decisions import Decisions
 from ml_assets.core.encoding import Output, Task
 from ml_assets.core.errors import InvalidDeclaration
 from ml_assets.core.feature_views import Feature, FeatureView
@@ -15,18 +16,6 @@ from ml_assets.core.trainers.segments import Segments
 
 # The slice of a local day that is no feature: its calendar month.
 MONTH = "month"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decisions:
-    """The table of moments at which a prediction is wanted: one row per decision.
-
-    The table has ``decision_id``, ``partition_on``, the event's time, and the entity columns of the views used.
-    """
-
-    table: str
-    event_at: str
-    lead_time: timedelta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +36,7 @@ class SplitRule:
 
     ``gap_days`` days before validation, before test and before the as-of date are left out, so that no label of the
     part before was still unknown when a decision of the part after was taken, and that the last day is not short of the
-    labels that come late. It is at least 1, and 1 more for each full day of the use case's lead time.
+    labels that come late. It is at least 1, and 1 more for each full day that a decision of the use case can lie ahead.
     """
 
     train_days: int = 365
@@ -177,10 +166,11 @@ class UseCase:
             raise InvalidDeclaration(
                 f"{self.name} pins {twice} in hyperparameters and lets search_space vary them; name each in one of both"
             )
-        least = 1 + self.decisions.lead_time // timedelta(days=1)
+        lead = self.decisions.longest_lead
+        least = 1 + lead // timedelta(days=1)
         if self.split.gap_days < least:
             raise InvalidDeclaration(
-                f"{self.name} decides {self.decisions.lead_time} ahead with {self.split.gap_days} days between the "
+                f"{self.name} decides up to {lead} ahead with {self.split.gap_days} days between the "
                 f"parts of its split; set gap_days to at least {least}, or it trains on what is not known by its test"
             )
 

@@ -70,7 +70,7 @@ def _examples(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsD
 def _deps(use_case: UseCase, views: list[FeatureView]) -> list[dg.AssetDep]:
     """Return the tables the join reads, each with as many days before as a row that still counts can lie back."""
     tables = {use_case.decisions.table: 0, use_case.label.table: 0}
-    pruning = Pruning(lead_time=use_case.decisions.lead_time)
+    pruning = Pruning(lead_time=use_case.decisions.longest_lead)
     for view in views:
         tables[view.table] = max(tables.get(view.table, 0), -pruning.first_offset(view.max_age))
     return [

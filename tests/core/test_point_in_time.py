@@ -6,7 +6,8 @@ BigQuery's SQL is parsed as such, turned into DuckDB's by sqlglot, and run: same
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 
 import duckdb
@@ -18,7 +19,7 @@ from ml_assets.core.errors import InvalidDeclaration, InvalidName
 from ml_assets.core.feature_views import Aggregate, AggregateFunction, Feature, FeatureView, LatestView, WindowView
 from ml_assets.core.point_in_time import Pruning, examples_query, join_query
 from ml_assets.core.ports import Dialect
-from ml_assets.core.spec import Decisions, Label, UseCase
+from ml_assets.core.spec import Decisions, Label, SplitRule, UseCase
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of sqlglotrs, which dagster-dbt's sqlglot installs
@@ -355,9 +356,16 @@ def test_an_event_with_the_text_false_counts_and_one_with_a_boolean_false_does_n
 
 
 def examples(
-    tables: Tables, views: Sequence[FeatureView], *, dialect: Dialect, first: date, last: date, lead_hours: int = 2
+    tables: Tables,
+    views: Sequence[FeatureView],
+    *,
+    dialect: Dialect,
+    first: date,
+    last: date,
+    lead_hours: int = 2,
+    of: UseCase | None = None,
 ) -> list[dict[str, object]]:
-    query = examples_query(use_case(lead_time=timedelta(hours=lead_hours)), views, dialect=dialect)
+    query = examples_query(of or use_case(lead_time=timedelta(hours=lead_hours)), views, dialect=dialect)
     return run(query, tables, dialect=dialect, parameters={"first_day": first, "last_day": last})
 
 
@@ -399,6 +407,79 @@ def test_hours_are_real_hours_on_days_that_the_clock_changes(day: date, hours_of
     whole = window(windows=(timedelta(hours=24), timedelta(hours=3)))
     (found,) = examples(tables, [whole], dialect=dialect, first=day, last=day, lead_hours=0)
     assert (found["recent_n_24h"], found["recent_n_3h"]) == (min(hours_of_the_day, 24), 3)
+
+
+def evening_before() -> UseCase:
+    """Decided at 18:00 in New York on the day before the event's local day."""
+    when = Decisions(table="staging.decisions", event_at="event_at", decided_at_local=time(18), days_before=1)
+    return replace(use_case(), decisions=when, split=SplitRule(gap_days=2))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    ("day", "decided_hour_utc"),
+    [
+        (date(2013, 1, 2), 23),  # 18:00 in winter time
+        (date(2013, 7, 1), 22),  # in summer time
+        (date(2013, 3, 10), 23),  # the clocks go forward on the day of the event: the evening before is still winter
+        (date(2013, 3, 11), 22),  # on the day of the decision
+        (date(2013, 11, 3), 22),  # the clocks go back on the day of the event
+        (date(2013, 11, 4), 23),  # on the day of the decision
+    ],
+)
+def test_all_events_of_a_local_day_are_decided_when_the_clock_shows_six_on_the_evening_before(
+    day: date, decided_hour_utc: int, dialect: Dialect
+):
+    before = day - timedelta(days=1)
+    decided_at = datetime(before.year, before.month, before.day, decided_hour_utc, tzinfo=UTC)
+    tables: Tables = {
+        "staging.decisions": [
+            ("first", day, "a", 1, decided_at + timedelta(hours=6)),
+            ("noon", day, "a", 1, decided_at + timedelta(hours=18)),
+            ("last", day, "a", 1, decided_at + timedelta(hours=30)),
+        ]
+    }
+    found = examples(tables, [], dialect=dialect, first=day, last=day, of=evening_before())
+    assert {row["decision_id"]: row["decided_at"] for row in found} == dict.fromkeys(
+        ("first", "noon", "last"), decided_at
+    )
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("day", [date(2013, 7, 1), date(2013, 3, 11), date(2013, 11, 4)])
+def test_what_becomes_known_a_minute_after_six_on_the_evening_before_changes_nothing(day: date, dialect: Dialect):
+    six = datetime(day.year, day.month, day.day, 23 if day.month == 11 else 22, tzinfo=UTC) - timedelta(days=1)
+    late = six + timedelta(minutes=1)
+    decision = ("d", day, "a", 1, six + timedelta(hours=30))
+    observed = [(known_at_day(six), "a", 1, six, 5, "fog")]
+    events = [(known_at_day(six), "a", 1, six, 2.0, True)]
+    views = [latest(max_age=timedelta(hours=3)), window(windows=(timedelta(hours=3), timedelta(hours=24)))]
+    on_time: Tables = {"staging.decisions": [decision], "features.observed": observed, "features.events": events}
+    with_later = {
+        "staging.decisions": [decision],
+        "features.observed": [*observed, (known_at_day(late), "a", 1, late, 99, "storm")],
+        "features.events": [*events, (known_at_day(late), "a", 1, late, 99.0, True)],
+    }
+    found = [
+        examples(tables, views, dialect=dialect, first=day, last=day, of=evening_before())
+        for tables in (on_time, with_later)
+    ]
+    assert found[0] == found[1]
+    assert (found[0][0]["wind"], found[0][0]["recent_n_3h"], found[0][0]["recent_mean_24h"]) == (5, 1, 2.0)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_pruning_by_day_keeps_the_oldest_row_of_a_decision_of_the_evening_before(dialect: Dialect):
+    decided_at = datetime(2013, 6, 30, 22, tzinfo=UTC)
+    oldest = date(2013, 6, 28) - timedelta(days=2)  # two days of age, known two days after its day
+    tables: Tables = {
+        "staging.decisions": [("d", DAY, "a", 1, datetime(2013, 7, 2, 3, 59, tzinfo=UTC))],
+        "features.observed": [(oldest, "a", 1, decided_at - timedelta(days=2), 1, None)],
+    }
+    (found,) = examples(
+        tables, [latest(max_age=timedelta(days=2))], dialect=dialect, first=DAY, last=DAY, of=evening_before()
+    )
+    assert found["wind"] == 1
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -12,6 +12,9 @@ TABLES = [
     "features.feat_cancellations",
     "features.feat_planned_departures",
     "labels.label_arrival_delay",
+    "labels.label_air_time",
+    "labels.label_cancellation",
+    "features.feat_outcomes",
 ]
 NO_UNIT_TESTS = ("--exclude-resource-type", "unit_test")
 

@@ -82,3 +82,32 @@ def test_every_flight_is_one_departure_or_one_cancellation_and_has_one_label_row
     n_flights, n_labels, n_left_or_cancelled, n_arrived, n_labelled, n_with_time = counts
     assert n_flights == n_labels == n_left_or_cancelled
     assert n_arrived == n_labelled == n_with_time
+
+
+def test_the_labels_of_cancellation_and_air_time_agree_with_the_source(query):
+    """By the source's own columns: a cancelled flight has no departure, one that arrived has minutes in the air."""
+    counts = query(
+        """
+        select
+            count(*),
+            count(*) filter ((dep_time is null) <> cancelled.label or cancelled.no_label_reason is not null),
+            count(*) filter (air_time.label is distinct from written.air_time),
+            count(*) filter ((written.air_time is null) <> (air_time.no_label_reason is not null)),
+            count(*) filter ((written.air_time is null) <> (air_time.label_known_at is null)),
+            count(*) filter (cancelled.label),
+            count(*) filter (air_time.no_label_reason = 'diverted' and not cancelled.label),
+            count(*) filter (cancelled.label_known_at < outcomes.scheduled_departure_at - interval 1 hour)
+        from intermediate.int_flight_outcomes as outcomes
+        join raw.flights as written using (partition_on, carrier, flight)
+        join labels.label_cancellation as cancelled using (decision_id)
+        join labels.label_air_time as air_time using (decision_id)
+        where written.time_hour = date_trunc('hour', scheduled_departure_at)
+        """
+    )[0]
+    n_flights, *disagreements = counts[:5]
+    n_cancelled, n_diverted, n_too_early = counts[5:]
+    assert n_flights > 6000
+    assert disagreements == [0, 0, 0, 0]
+    assert n_cancelled > 100
+    assert n_diverted > 0
+    assert n_too_early == 0

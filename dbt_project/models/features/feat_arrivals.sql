@@ -16,7 +16,8 @@ arrivals as (
         origin,
         dest,
         arrival_delay_minutes,
-        arrival_delay_minutes >= 15 as is_late_arrival
+        arrival_delay_minutes >= 15 as is_late_arrival,
+        air_time_minutes
     from flight_outcomes
     where outcome = 'arrived'
 

@@ -23,6 +23,7 @@ outcomes as (
         scheduled_flights.scheduled_departure_at,
         flights.departure_delay_minutes,
         flights.arrival_delay_minutes,
+        flights.air_time_minutes,
         case
             when flights.departure_delay_minutes is null then 'cancelled'
             when flights.arrival_delay_minutes is null then 'diverted'

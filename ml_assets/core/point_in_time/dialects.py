@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import time, timedelta
 
 from ml_assets.core.names import identifier, table_name
 from ml_assets.core.ports import Dialect
@@ -58,6 +58,16 @@ class Sql:
         if self.is_duckdb:
             return f"{timestamp} - INTERVAL {microseconds(duration)} MICROSECOND"
         return f"TIMESTAMP_SUB({timestamp}, INTERVAL {microseconds(duration)} MICROSECOND)"
+
+    def local_moment(self, day: str, *, at: time, days_before: int, zone: str) -> str:
+        """Return the moment at which the clock of a zone shows a time, whole days before a DATE column.
+
+        ``zone`` is trusted, a constant.
+        """
+        column, clock = self.name(day), at.isoformat()
+        if self.is_duckdb:
+            return f"timezone('{zone}', ({column} - {days_before}) + CAST('{clock}' AS TIME))"
+        return f"TIMESTAMP(DATETIME(DATE_SUB({column}, INTERVAL {days_before} DAY), TIME '{clock}'), '{zone}')"
 
     def day(self, parameter: str, *, plus: int = 0) -> str:
         """Return a DATE parameter moved by whole days."""

@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 
+from ml_assets.core.days import LOCAL_ZONE_NAME
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.point_in_time.join import KEPT, Pruning, join_query
@@ -26,12 +27,16 @@ def examples_query(use_case: UseCase, views: Sequence[FeatureView], *, dialect: 
     decisions, label = use_case.decisions, use_case.label
     days = f"partition_on BETWEEN {sql.day('first_day')} AND {sql.day('last_day')}"
     entity = dict.fromkeys(column for view in views for column in view.entity if column not in KEPT)
-    decided_at = sql.earlier(sql.name(decisions.event_at), decisions.lead_time)
+    if decisions.lead_time is not None:
+        decided_at = sql.earlier(sql.name(decisions.event_at), decisions.lead_time)
+    else:
+        at, days_before = decisions.local
+        decided_at = sql.local_moment("partition_on", at=at, days_before=days_before, zone=LOCAL_ZONE_NAME)
     columns = "".join(f", {sql.name(column)}" for column in entity)
     once = f"CASE WHEN COUNT(*) OVER (PARTITION BY decision_id) > 1 THEN {_twice(decisions.table)} ELSE decision_id END"
     taken = f"""SELECT {once} AS decision_id, partition_on, {decided_at} AS decided_at{columns}
 FROM {sql.table(decisions.table)} WHERE {days}"""
-    joined = join_query(taken, views, dialect=dialect, pruning=Pruning(lead_time=decisions.lead_time))
+    joined = join_query(taken, views, dialect=dialect, pruning=Pruning(lead_time=decisions.longest_lead))
     features = "".join(f", _e.{sql.name(feature.name)}" for view in views for feature in view.features)
     return f"""SELECT {sql.names(KEPT, of="_e")}{features}, _l.label, _l.label_known_at,
   CASE WHEN _l._n IS NULL THEN '{NOT_LANDED}' ELSE _l.no_label_reason END AS no_label_reason

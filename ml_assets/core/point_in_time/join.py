@@ -22,9 +22,9 @@ KEPT = ("decision_id", "partition_on", "decided_at")
 class Pruning:
     """Which days of the views' tables can matter to decisions whose event falls on first_day..last_day.
 
-    A decision is taken ``lead_time`` before its event. A row's ``known_at`` is promised to fall on one of the local
-    days from ``days_known_before`` before its ``partition_on`` to ``days_known_after`` after it. The defaults are a
-    judgement: schedules count as known on the day before the flight, and a flight that leaves 22 hours late lands two
+    A decision is taken at most ``lead_time`` before its event. A row's ``known_at`` is promised to fall on one of the
+    local days from ``days_known_before`` before its ``partition_on`` to ``days_known_after`` after it. The defaults are
+    a judgement: schedules count as known on the day before the flight, and a flight that leaves 22 hours late lands two
     days after its day. A row that breaks the promise may be missed, never used too early.
     """
 

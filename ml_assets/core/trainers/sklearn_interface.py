@@ -41,6 +41,10 @@ ESTIMATORS: Mapping[str, type[_Settings]] = {
 }
 
 
+# What is not installed with ml-assets itself.
+_EXTRAS = {"xgboost": "ml-assets[xgboost]"}
+
+
 class SklearnTrainer:
     """Fits the estimator that the hyperparameter ``estimator`` names, with the others under its library's own names.
 
@@ -82,8 +86,9 @@ class SklearnTrainer:
                 task=signature.output.task,
             )
         except ModuleNotFoundError as error:
+            package = _EXTRAS.get(name, error.name)
             raise InvalidDeclaration(
-                f"the estimator {name} needs {error.name}, which is not installed: pip install 'ml-assets[{name}]'"
+                f"the estimator {name} needs {error.name}, which is not installed: pip install '{package}'"
             ) from error
 
 
