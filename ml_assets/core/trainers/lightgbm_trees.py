@@ -1,5 +1,6 @@
 """LightGBM behind the sklearn trainer: its settings, its fit, and its trees as plain data."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, TypedDict, cast
@@ -13,6 +14,7 @@ from ml_assets.core.trainers.refusals import refuse_nan_loss
 from ml_assets.core.trainers.tree_ensemble import Node, TreeEnsemble
 
 _ZERO = float(np.float32(1e-35))  # LightGBM takes any number this close to zero for zero
+_WRITTEN_FOR_INFINITY = 1e300  # what a dump says of a split that sends every number left and only nulls right
 
 if TYPE_CHECKING:
     from lightgbm.callback import CallbackEnv
@@ -129,9 +131,11 @@ def _split(dumped: _Dumped, *, left: int) -> Node:
 def _decided(threshold: float) -> float:
     """Return the threshold that decides for every number what LightGBM's decides once it has taken tiny ones for zero.
 
-    >>> _decided(-1e-36) < -_ZERO, _decided(0.0) == _ZERO, _decided(2.5)
-    (True, True, 2.5)
+    >>> _decided(-1e-36) < -_ZERO, _decided(0.0) == _ZERO, _decided(2.5), _decided(1e300)
+    (True, True, 2.5, inf)
     """
+    if threshold >= _WRITTEN_FOR_INFINITY:
+        return math.inf
     if -_ZERO <= threshold < 0:
         return float(np.nextafter(np.float32(-_ZERO), np.float32(-np.inf)))
     return max(threshold, _ZERO) if threshold >= 0 else threshold
