@@ -283,6 +283,22 @@ def _parity(fitted: FittedModel, model: bytes) -> float:
     return largest_difference(model, fitted, [VALIDATION.inputs, _examples(400, 5).inputs])
 
 
+@pytest.mark.parametrize("name", ["hist_gradient_boosting", "lightgbm"])
+def test_where_only_a_null_matters_an_endless_number_is_a_number_like_any_other(name):
+    """Such a split sends every number left; LightGBM's dump writes 1e300 for its threshold, less than infinity."""
+    pytest.importorskip(CASES[name].library)
+    wind = np.where(np.arange(400) % 3 == 0, np.nan, np.arange(400) % 7).astype(np.float32)
+    examples = Labelled(
+        inputs=Coded(numeric=np.stack([wind, wind * 0], axis=1), categorical=np.full((400, 2), 2)),
+        labels=np.isnan(wind).astype(np.float32),
+    )
+    fitted = _fit(CASES[name], examples, examples)
+    numeric = np.array([[np.inf, 0], [3, 0], [np.nan, 0]], dtype=np.float32)
+    found = score_coded(fitted.to_onnx(), Coded(numeric=numeric, categorical=np.full((3, 2), 2)))
+    assert found[0] == found[1] < 0.2 < 0.8 < found[2]
+    assert _parity(fitted, fitted.to_onnx()) <= 1e-5
+
+
 @dataclass(frozen=True)
 class _WithoutThresholds(FittedModel):
     """The same model, which does not tell the gate what it has learned."""
