@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from ml_assets.cli import champions, lifecycle
+from ml_assets.cli import ablation, champions, lifecycle
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 for command in (
     *(lifecycle.run, lifecycle.replay, lifecycle.tune),
+    ablation.ablation,
     *(champions.history, champions.champion, champions.rollback, champions.approve, champions.reject),
 ):
     app.command()(command)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from datetime import date
 
 from ml_assets.core.evaluation import CalibrationBin
+from ml_assets.core.insights import Insights
 from ml_assets.core.paired_bootstrap import Comparison, Estimate
 from ml_assets.core.promotion import Evidence, Verdict
 from ml_assets.core.reports import charts
+from ml_assets.core.reports.insights import insight_sections, season_note, slice_charts
 from ml_assets.core.reports.page import Chart, checked_links, draw, render
 
 
@@ -26,6 +28,8 @@ def candidate_report(
     links: Mapping[str, str],
     question: str = "",
     intervals: Mapping[str, tuple[float, float]] | None = None,
+    insights: Insights | None = None,
+    holdout_days: Sequence[date] = (),
 ) -> str:
     """Write the report on one candidate as one self-contained HTML page; the same input gives the same bytes.
 
@@ -43,6 +47,8 @@ def candidate_report(
         links: addresses by the text a person clicks on.
         question: what the model answers, as the title.
         intervals: low and high end of the 95 % interval of the candidate's metrics, by name; no row for none.
+        insights: what it leans on; no section for None.
+        holdout_days: the local days of the holdout, to say which months it tells of.
 
     Raises BadInput for a link that is no address.
     """
@@ -79,6 +85,9 @@ def candidate_report(
         facts=facts,
         links=checked_links(links),
         intervals=intervals or {},
+        insights=insight_sections(insights, confidence=confidence) if insights else None,
+        slice_charts=slice_charts(evidence.slices, overall=evidence.candidate.roc_auc, confidence=confidence),
+        season_note=season_note(holdout_days) if holdout_days else "",
     )
 
 
