@@ -14,7 +14,7 @@ import dagster as dg
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import refuse_unknown_partitions
 from ml_assets.core import registry
-from ml_assets.core.ablation import Ablation, load_ablation
+from ml_assets.core.ablation_records import Ablation, load_ablation
 from ml_assets.core.errors import BadInput, ChampionMissing, MlAssetsError
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.registry import LedgerEntry

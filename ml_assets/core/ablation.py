@@ -2,8 +2,8 @@
 
 The validation days, because a person acts upon the answer: the holdout decides on promotions, and a view that was
 dropped for its figures there would make them too good. Validation also chose each model's best epoch, with and without
-the view alike. Every model is trained with the same hyperparameters on the same sample of the training rows, so the
-figures compare these models with each other, not with the candidate, which has all rows.
+the view alike. Every model is trained with the use case's own hyperparameters on the same sample of the training rows:
+the figures compare these models with each other, not with the candidate, which has all rows.
 
 Two kinds of noise count: of the days (paired bootstrap: the same days drawn for both models), and of the seed, measured
 by training every variant several times. A small gain needs no explanation that the band around 0 offers as well.
@@ -11,23 +11,20 @@ by training every variant several times. A small gain needs no explanation that 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ml_assets.core.ablation_records import Ablation, ViewGain
 from ml_assets.core.coded_sets import CodedSet, code_training_set
 from ml_assets.core.encoding import Coded, Input, Signature, Vocabulary
-from ml_assets.core.errors import ArtifactMissing, BadInput, DataMissing
-from ml_assets.core.evaluation import Floats, log_losses
+from ml_assets.core.errors import BadInput, DataMissing
+from ml_assets.core.evaluation import Floats
 from ml_assets.core.feature_views import Feature
-from ml_assets.core.importance import Losses, permutation_importance
+from ml_assets.core.importance import LOSSES, Losses, permutation_importance
 from ml_assets.core.labelled_examples import is_sampled
-from ml_assets.core.names import artifact_path, identifier
 from ml_assets.core.paired_bootstrap import DayResamples, Estimate
-from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.scoring import score_coded
 from ml_assets.core.spec import UseCase
 from ml_assets.core.trainers import FittedModel, Labelled, Trainer, trainer_named
@@ -39,50 +36,6 @@ _IMPORTANCE_ROWS = 2_000
 OnStep = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ViewGain:
-    """What one view adds: the mean validation loss without it less that of the full model; above 0 the view helps.
-
-    ``margin`` is how far the truth may lie to either side, 95 times in 100. ``importance`` is the loss increase when
-    the view's columns are shuffled for a full model: high where others could replace it, too.
-    """
-
-    view: str
-    n_columns: int
-    gain: float
-    margin: float
-    importance: Estimate
-
-    @property
-    def verdict(self) -> str:
-        """Whether the gain is beyond the noise: ``helps``, ``hurts`` or ``within the noise``."""
-        if abs(self.gain) <= self.margin:
-            return "within the noise"
-        return "helps" if self.gain > 0 else "hurts"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ablation:
-    """All views of one use case, what adds most first.
-
-    ``full_loss`` is the mean validation loss of the full models, ``seed_noise`` the standard deviation of such a loss
-    from seed to seed, pooled over all variants. ``n_train`` of ``n_train_available`` training rows were used.
-    """
-
-    use_case: str
-    as_of: date
-    training_set: str
-    first_validation_day: date
-    last_validation_day: date
-    n_train: int
-    n_train_available: int
-    n_validation: int
-    n_seeds: int
-    full_loss: float
-    seed_noise: float
-    views: tuple[ViewGain, ...]
-
-
 def ablate(
     training_set: TrainingSet,
     *,
@@ -92,7 +45,6 @@ def ablate(
     n_seeds: int,
     on_step: OnStep,
     work_folder: Path,
-    losses: Losses = log_losses,
 ) -> Ablation:
     """Train the full model and one without each view, ``n_seeds`` times each, and tell what each view adds.
 
@@ -116,7 +68,7 @@ def ablate(
         train=_rows(coded.train, chosen.to_numpy(zero_copy_only=False)),
         work_folder=work_folder,
     )
-    y = coded.validation.labels.astype(np.float64)
+    losses, y = LOSSES[use_case.task], coded.validation.labels.astype(np.float64)
     variants = {"all views": signature, **{f"without {view}": _without(signature, view) for view in views}}
     models: list[FittedModel] = []
     found: dict[str, Floats] = {}
@@ -194,32 +146,6 @@ def columns_of(inputs: Coded, signature: Signature, part: Signature) -> Coded:
         numeric=np.ascontiguousarray(inputs.numeric[:, places(signature.numeric, part.numeric)]),
         categorical=np.ascontiguousarray(inputs.categorical[:, places(signature.categorical, part.categorical)]),
     )
-
-
-def save_ablation(store: ArtifactStore, ablation: Ablation) -> str:
-    """Write an ablation as of its date, replacing an earlier one, and return the path."""
-    path = ablation_path(ablation.use_case, ablation.as_of)
-    store.put(path, msgspec.json.format(msgspec.json.encode(ablation)))
-    return path
-
-
-def load_ablation(store: ArtifactStore, use_case_name: str, as_of: date) -> Ablation:
-    """Read the ablation as of a date; raise DataMissing where there is none, BadInput for a file that is none."""
-    path = ablation_path(use_case_name, as_of)
-    try:
-        return msgspec.json.decode(store.get(path), type=Ablation)
-    except ArtifactMissing as error:
-        raise DataMissing(
-            f"{use_case_name} has no ablation as of {as_of}; run `ml-assets ablation --use-case {use_case_name} "
-            f"--as-of {as_of}`"
-        ) from error
-    except msgspec.DecodeError as error:
-        raise BadInput(f"{path} holds no ablation ({error}); run it again") from error
-
-
-def ablation_path(use_case_name: str, as_of: date) -> str:
-    """Return where the ablation as of a date is kept."""
-    return artifact_path(f"ablations/{identifier(use_case_name)}/{as_of.isoformat()}.json")
 
 
 @dataclass(frozen=True, kw_only=True)

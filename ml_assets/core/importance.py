@@ -7,14 +7,14 @@ since the other still tells, and a shuffled column can make rows that cannot be.
 shuffled together, which takes a fact away that several of them tell; ``core.ablation`` trains without them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ml_assets.core.encoding import Coded, Input, Signature
-from ml_assets.core.evaluation import Floats
+from ml_assets.core.encoding import Coded, Input, Signature, Task
+from ml_assets.core.evaluation import Floats, log_losses
 from ml_assets.core.paired_bootstrap import DayResamples, Estimate
 
 N_REPEATS = 3
@@ -24,6 +24,16 @@ _N_RESAMPLES = 200
 Losses = Callable[[Floats, Floats], Floats]
 Metric = Callable[[DayResamples, Floats, Floats], Floats]
 Predict = Callable[[Coded], Floats]
+
+
+def squared_errors(labels: Floats, predictions: Floats) -> Floats:
+    """Return the squared error of each row, float64 [n], in the square of the label's unit."""
+    return (labels - predictions) ** 2
+
+
+# What a task is explained by: the loss of a row, and the metric of which more is better, if it has one.
+LOSSES: Mapping[Task, Losses] = {"binary_classification": log_losses, "regression": squared_errors}
+METRICS: Mapping[Task, Metric | None] = {"binary_classification": DayResamples.roc_auc, "regression": None}
 
 
 @dataclass(frozen=True, kw_only=True)

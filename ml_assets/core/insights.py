@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ml_assets.core.encoding import Coded, encode
-from ml_assets.core.evaluation import Floats, log_losses
-from ml_assets.core.importance import N_REPEATS, Importances, Losses, Metric, permutation_importance
+from ml_assets.core.encoding import Coded, Output, encode
+from ml_assets.core.evaluation import Floats
+from ml_assets.core.importance import LOSSES, METRICS, N_REPEATS, Importances, permutation_importance
 from ml_assets.core.labelled_examples import is_sampled
 from ml_assets.core.package import ModelPackage
-from ml_assets.core.paired_bootstrap import DayResamples
 from ml_assets.core.partial_dependence import PartialDependence, partial_dependence
 from ml_assets.core.scoring import score_coded
 from ml_assets.core.training_sets import TrainingSet
@@ -23,8 +22,12 @@ _CURVE_ROWS = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Insights:
-    """What a model leans on: of features and views, and the curves of the features it leans on most."""
+    """What a model leans on: of features and views, and the curves of the features it leans on most.
 
+    ``output`` is what it answers; the curves are in its unit.
+    """
+
+    output: Output
     importances: Importances
     curves: tuple[PartialDependence, ...]
 
@@ -33,15 +36,12 @@ def insights_on(
     package: ModelPackage,
     training_set: TrainingSet,
     *,
-    losses: Losses = log_losses,
-    metric: Metric | None = DayResamples.roc_auc,
     seed: int,
     most_scored: int = _MOST_SCORED,
 ) -> Insights:
     """Explain a package on its holdout, of which a sample by hash is taken where it is large.
 
-    ``losses`` and ``metric`` are as in ``permutation_importance``; ``most_scored`` bounds how many rows are scored for
-    the importances.
+    ``most_scored`` bounds how many rows are scored for the importances.
     """
     signature = package.signature
     n_columns = len(signature.numeric) + len(signature.categorical)
@@ -58,13 +58,14 @@ def insights_on(
         judged["label"].to_numpy().astype(np.float64),
         judged["partition_on"].to_numpy(),
         signature=signature,
-        losses=losses,
-        metric=metric,
+        losses=LOSSES[signature.output.task],
+        metric=METRICS[signature.output.task],
         seed=seed,
     )
     train = encode(training_set.train, signature, package.vocabulary)
     background = encode(_sampled(training_set.test, _CURVE_ROWS), signature, package.vocabulary)
     return Insights(
+        output=signature.output,
         importances=importances,
         curves=tuple(
             partial_dependence(

@@ -11,7 +11,8 @@ from pydantic import Field
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, as_of_day
 from ml_assets.core import training_sets
-from ml_assets.core.ablation import Ablation, ablate, save_ablation
+from ml_assets.core.ablation import ablate
+from ml_assets.core.ablation_records import Ablation, save_ablation
 from ml_assets.core.candidates import candidate_of
 from ml_assets.core.errors import DataMissing
 from ml_assets.core.feature_views import FeatureView

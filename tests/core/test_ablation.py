@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ml_assets.core.ablation import Ablation, ViewGain, ablate, ablation_path, load_ablation, margin, save_ablation
+from ml_assets.core.ablation import ablate, margin
+from ml_assets.core.ablation_records import Ablation, ViewGain, ablation_path, load_ablation, save_ablation
 from ml_assets.core.errors import BadInput, DataMissing
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.paired_bootstrap import Estimate

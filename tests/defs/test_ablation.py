@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ml_assets import cli
-from ml_assets.core.ablation import load_ablation
+from ml_assets.core.ablation_records import load_ablation
 from ml_assets.core.candidates import candidate_of
 from ml_assets.core.ports import DayRange
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ml_assets.core.ablation import Ablation, ViewGain
+from ml_assets.core.ablation_records import Ablation, ViewGain
 from ml_assets.core.reports import insight_charts
 from ml_assets.core.reports.page import checked_links, draw, render
 from ml_assets.core.view_costs import ViewCost

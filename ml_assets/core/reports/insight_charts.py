@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ml_assets.core.ablation import ViewGain
+from ml_assets.core.ablation_records import ViewGain
 from ml_assets.core.importance import Importance
 from ml_assets.core.paired_bootstrap import Estimate
 from ml_assets.core.partial_dependence import PartialDependence, Point

@@ -15,7 +15,10 @@ _MOST_BARS = 15
 
 @dataclass(frozen=True, kw_only=True)
 class InsightSections:
-    """What ``insights.html`` shows: charts of the importances and curves, and their tables in full."""
+    """What ``insights.html`` shows: charts of the importances and curves, and their tables in full.
+
+    ``metric`` is what people call the metric beside the loss; empty for a task without one.
+    """
 
     importance_charts: Sequence[Chart]
     views: Sequence[tuple[str, str, str]]
@@ -27,15 +30,11 @@ class InsightSections:
     n_days: int
 
 
-def insight_sections(
-    insights: Insights, *, confidence: float, prediction: str = "predicted probability", metric: str = "ROC AUC"
-) -> InsightSections:
-    """Draw the insights of one model.
-
-    ``confidence`` is one-sided, of the bars; ``prediction`` and ``metric`` are how people call what the model answers
-    and the metric of the importances.
-    """
-    found = insights.importances
+def insight_sections(insights: Insights, *, confidence: float) -> InsightSections:
+    """Draw the insights of one model; ``confidence`` is one-sided, of the bars."""
+    found, output = insights.importances, insights.output
+    is_probability = output.task == "binary_classification"
+    prediction = "predicted probability" if is_probability else f"predicted {output.unit or 'number'}"
     n_more = len(found.features) - _MOST_BARS
     more = f" {n_more} more are in the table." if n_more > 0 else ""
     return InsightSections(
@@ -57,7 +56,7 @@ def insight_sections(
             draw(curve.feature.name, insight_charts.dependence(curve, prediction=prediction), _curve_caption(curve))
             for curve in insights.curves
         ],
-        metric=metric,
+        metric="ROC AUC" if is_probability else "",
         n_rows=found.n_rows,
         n_repeats=found.n_repeats,
         n_days=found.features[0].loss_increase.n_days if found.features else 0,
@@ -113,8 +112,7 @@ def with_margin(estimate: Estimate | None, confidence: float) -> str:
 
 
 def _curve_caption(curve: insight_charts.PartialDependence) -> str:
-    unit = f", in {curve.feature.unit}" if curve.feature.unit else ""
-    parts = [f"{curve.feature.description.rstrip('.')}{unit}." if curve.feature.description else ""]
+    parts = [f"{curve.feature.description.rstrip('.')}." if curve.feature.description else ""]
     null = next((point for point in curve.points if point.value is None), None)
     if null is not None:
         parts.append(f"Missing in {null.share:.0%} of the training rows.".replace("%", " %"))

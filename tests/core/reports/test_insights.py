@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ml_assets.core.ablation import Ablation, ViewGain
-from ml_assets.core.encoding import Input
+from ml_assets.core.ablation_records import Ablation, ViewGain
+from ml_assets.core.encoding import Input, Output
 from ml_assets.core.errors import BadInput
 from ml_assets.core.importance import Importance, Importances
 from ml_assets.core.insights import Insights
@@ -20,6 +20,7 @@ from ml_assets.core.reports.insights import insight_sections, slice_charts
 from ml_assets.core.slices import SliceQuality
 from ml_assets.core.view_costs import ViewCost
 
+PROBABILITY = Output()
 SCRIPT = "<script>alert(1)</script>"
 
 
@@ -104,14 +105,14 @@ CATEGORIES = PartialDependence(
 )
 
 
-def insights(n_features: int = 18) -> Insights:
+def insights(n_features: int = 18, *, output: Output = PROBABILITY) -> Insights:
     found = [
         Importance(name=f"feature_{n}", loss_increase=estimate(0.1 / (n + 1)), metric_drop=estimate(0.05))
         for n in range(n_features)
     ]
     views = (Importance(name="weather", loss_increase=estimate(0.2, None), metric_drop=None),)
     importances = Importances(features=tuple(found), views=views, loss=0.4, n_rows=2124, n_repeats=3)
-    return Insights(importances=importances, curves=(CURVE, CATEGORIES))
+    return Insights(output=output, importances=importances, curves=(CURVE, CATEGORIES))
 
 
 def part(column: str, value: str, roc_auc: float) -> SliceQuality:
@@ -169,10 +170,17 @@ def test_the_sections_show_the_largest_importances_and_keep_all_in_figures():
 
 def test_a_curve_says_its_unit_and_how_often_the_value_is_missing():
     wind, carrier = insight_sections(insights(), confidence=0.95).curves
-    assert wind.caption == "Mean wind, in mph. Missing in 25 % of the training rows."
+    assert wind.caption == "Mean wind. Missing in 25 % of the training rows."
     assert "missing" in wind.svg
+    assert "Mph" in wind.svg
     assert carrier.caption.startswith("Missing in 40 % of the training rows. The most frequent categories; 4 more")
     assert "UA (60%)" in carrier.svg
+
+
+def test_a_regression_is_explained_in_its_unit_and_without_a_ranking():
+    sections = insight_sections(insights(output=Output(task="regression", unit="minutes")), confidence=0.95)
+    assert sections.metric == ""
+    assert "Predicted minutes" in sections.curves[0].svg
 
 
 def test_charts_carry_the_figures_they_are_given():
