@@ -131,7 +131,7 @@ def lines_by_day(
                 x=alt.value(_WIDTH - 2), y="value:Q", text="label:N"
             )
         )
-    return specification(alt.layer(*layers), **datasets)
+    return styled(alt.layer(*layers), **datasets)
 
 
 def stacked_by_day(days: Sequence[date], parts: Mapping[str, Sequence[int]], *, y_title: str) -> Spec:
@@ -165,7 +165,7 @@ def stacked_by_day(days: Sequence[date], parts: Mapping[str, Sequence[int]], *, 
             order="order:Q",
         )
     )
-    return specification(chart, rows=values)
+    return styled(chart, rows=values)
 
 
 def calibration(bins: Sequence[CalibrationBin]) -> Spec:
@@ -180,7 +180,7 @@ def calibration(bins: Sequence[CalibrationBin]) -> Spec:
         x=alt.X("predicted:Q", title="Predicted probability (mean of the bin)", scale=scale, axis=axis),
         y=alt.Y("happened:Q", title="Share that came true", scale=scale, axis=axis),
     )
-    return specification(
+    return styled(
         alt.layer(
             diagonal.encode(x=alt.X("v:Q"), y=alt.Y("v:Q")),
             chart.mark_line(color=MAIN, strokeWidth=2),
@@ -223,7 +223,7 @@ def prediction_shares(bins: Bins, predictions: npt.ArrayLike) -> Spec:
             ),
         )
     )
-    return specification(chart, rows=values)
+    return styled(chart, rows=values)
 
 
 def training_curve(epochs: Sequence[tuple[int, float, float]]) -> Spec:
@@ -246,7 +246,7 @@ def training_curve(epochs: Sequence[tuple[int, float, float]]) -> Spec:
         ),
     )
     layers = chart.mark_line(strokeWidth=2), chart.mark_point(size=28, filled=True, opacity=1)
-    return specification(alt.layer(*layers), rows=values)
+    return styled(alt.layer(*layers), rows=values)
 
 
 def optimisation_history(trials: Sequence[TrialRecord], *, default_loss: float | None, y_title: str) -> Spec:
@@ -289,7 +289,7 @@ def optimisation_history(trials: Sequence[TrialRecord], *, default_loss: float |
                 x=alt.value(_WIDTH - 2), y=y, text="label:N"
             )
         )
-    return specification(alt.layer(*layers), **datasets)
+    return styled(alt.layer(*layers), **datasets)
 
 
 def parameter_importance(shares: Mapping[str, float]) -> Spec:
@@ -305,7 +305,7 @@ def parameter_importance(shares: Mapping[str, float]) -> Spec:
             x=alt.X("share:Q", title="Share of the variance of the loss", axis=alt.Axis(format=".0%", tickCount=5)),
         )
     )
-    return specification(chart, rows=[{"parameter": name, "share": shares[name]} for name in ordered])
+    return styled(chart, rows=[{"parameter": name, "share": shares[name]} for name in ordered])
 
 
 def calibration_of_histogram(histogram: ScoreHistogram, n_bins: int = 10) -> tuple[CalibrationBin, ...]:
@@ -336,8 +336,8 @@ def _short(bins: Bins, index: int) -> str:
     return f"{low:.2f}\N{EN DASH}{high:.2f}"
 
 
-def specification(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", **datasets: Rows) -> Spec:
-    """Return a specification with style and rows beside it: altair copies and checks all that it is given."""
+def styled(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", **datasets: Rows) -> Spec:
+    """Return the specification with style and rows beside it: altair copies and checks all that it is given."""
     return {
         **chart.to_dict(validate=False),
         "width": _WIDTH,

@@ -7,7 +7,7 @@ from ml_assets.core.ablation_records import ViewGain
 from ml_assets.core.importance import Importance
 from ml_assets.core.paired_bootstrap import Estimate
 from ml_assets.core.partial_dependence import PartialDependence, Point
-from ml_assets.core.reports.charts import INK, MAIN, MUTED, QUIET, Rows, Spec, specification
+from ml_assets.core.reports.charts import INK, MAIN, MUTED, QUIET, Rows, Spec, styled
 
 if TYPE_CHECKING:
     import altair as alt
@@ -73,7 +73,7 @@ def dependence(curve: PartialDependence, *, prediction: str) -> Spec:
                 x=alt.value(0), y="value:Q", text="label:N"
             )
         )
-    return specification(alt.layer(*layers), **datasets)
+    return styled(alt.layer(*layers), **datasets)
 
 
 def _is_share(curve: PartialDependence) -> bool:
@@ -151,4 +151,4 @@ def _names_above(chart: "alt.Chart") -> "alt.Chart":
 
 def _tall(chart: "alt.LayerChart | alt.FacetChart", rows: Rows, *, step: int, **datasets: Rows) -> Spec:
     """Return the specification of a chart whose height grows with its rows."""
-    return {**specification(chart, rows=rows, **datasets), "height": {"step": step}}
+    return {**styled(chart, rows=rows, **datasets), "height": {"step": step}}
