@@ -14,6 +14,7 @@ import dagster as dg
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import refuse_unknown_partitions, today
 from ml_assets.core import registry
+from ml_assets.core.ablation_records import Ablation, load_ablation
 from ml_assets.core.errors import BadInput, ChampionMissing, MlAssetsError
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.registry import LedgerEntry
@@ -27,6 +28,7 @@ SERVING = ("predictions", "monitoring")
 WAREHOUSE_POOL = "warehouse"
 TRAINING_STAGES = ("training_set", "candidate", "champion")
 TUNING_STAGES = ("training_set", "tuning")
+ABLATION_STAGES = ("training_set", "ablation")
 
 TrainingOutcome = Literal["promoted", "refused", "waits"]
 OnEvent = Callable[[dg.EventLogEntry], None]
@@ -119,6 +121,13 @@ class Lifecycle:
         if tuned is None:
             raise RunFailed(f"the study of {use_case.name} as of {as_of} ended without tuned parameters")
         return tuned
+
+    def ablate(self, use_case: UseCase, as_of: date, config: Mapping[str, object]) -> Ablation:
+        """Freeze as of a day and train without each feature view, with these fields of the ablation form."""
+        keys = [dg.AssetKey(use_case.key(stage)) for stage in ABLATION_STAGES]
+        op = dg.AssetKey(use_case.key("ablation")).to_python_identifier()
+        self._run(keys, DayRange(first=as_of, last=as_of), ops={op: {"config": dict(config)}})
+        return load_ablation(self.store, use_case.name, as_of)
 
     def replay(self, days: DayRange, use_cases: Sequence[UseCase]) -> Iterator[ReplayedDay]:
         """Live these days one after the other as production does, and yield what each came to, by use case.

@@ -34,11 +34,12 @@ _QUIET = [
 
 @dataclass(frozen=True, kw_only=True)
 class DbtBuild:
-    """What one invocation did: dbt's own result events, one line for each node that failed, the SQL by table."""
+    """What one invocation did: dbt's own result events, a line for each node that failed, SQL and seconds by table."""
 
     events: tuple[Mapping[str, object], ...]
     failures: tuple[str, ...]
     compiled: Mapping[str, str]
+    seconds: Mapping[str, float]
 
 
 class DbtInProcess:
@@ -101,6 +102,11 @@ class DbtInProcess:
                 f"{n.node.schema}.{n.node.name}": n.node.compiled_code
                 for n in nodes
                 if n.node.resource_type == "model" and n.node.compiled_code
+            },
+            seconds={
+                f"{n.node.schema}.{n.node.name}": float(n.execution_time)
+                for n in nodes
+                if n.node.resource_type == "model"
             },
         )
 

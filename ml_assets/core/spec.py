@@ -192,8 +192,8 @@ class UseCase:
     def key(self, stage: str) -> list[str]:
         """Return the asset key of one of its stages: whose it is, then what it is.
 
-        The stages are examples, training_set, tuning, candidate, champion, predictions, drift, performance, report and
-        retraining.
+        The stages are examples, training_set, tuning, ablation, candidate, champion, predictions, drift, performance,
+        report and retraining.
         """
         return [self.name, stage]
 

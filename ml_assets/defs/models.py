@@ -20,11 +20,12 @@ from ml_assets.core.encoding import Coded, encode
 from ml_assets.core.experiments import ExperimentLog, track_decision
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.holdout import evidence_on
+from ml_assets.core.insights import Insights, insights_on
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.ports import ArtifactStore, Tracker
 from ml_assets.core.promotion import GATES, Evidence, ServingCost, Verdict
 from ml_assets.core.registry import Decision, LedgerEntry
-from ml_assets.core.reports import candidate_report, chart_markdown, curve_spec
+from ml_assets.core.reports import candidate_report, chart_markdown, curve_spec, insight_charts
 from ml_assets.core.scoring import score, score_coded
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import AnyCurve, meaning_of
@@ -108,10 +109,12 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
                 track_decision(tracker, entry)
         labels, answers = training_set.test["label"].to_numpy(), score(trained.package, training_set.test)
         curve = meaning_of(use_case.task).curve(labels, answers)
+        insights = insights_on(trained.package, training_set, seed=use_case.seed)
         path = f"reports/{use_case.name}/candidate-{trained.package.version}.html"
         # The page of its training stands: what it says of the champion was true then.
         if not (trained.is_reused and store.exists(path)):
-            store.put(path, _page(trained, verdict, evidence, champion, training_set, curve, use_case).encode())
+            page = _page(trained, verdict, evidence, champion, training_set, curve, insights, use_case)
+            store.put(path, page.encode())
         return dg.MaterializeResult(
             data_version=dg.DataVersion(trained.package.package_hash),
             metadata={
@@ -120,6 +123,7 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
                 "calibration": dg.MetadataValue.md(
                     chart_markdown(curve_spec(curve, unit=use_case.label.unit), name="predicted and happened")
                 ),
+                "importance": dg.MetadataValue.md(_importance_chart(insights, use_case)),
             },
             check_results=[
                 dg.AssetCheckResult(
@@ -253,6 +257,7 @@ def _page(
     champion: ModelPackage | None,
     training_set: TrainingSet,
     curve: AnyCurve,
+    insights: Insights,
     use_case: UseCase,
 ) -> str:
     """Return the candidate's report as HTML."""
@@ -273,13 +278,20 @@ def _page(
             "test days": f"{days.test[0]} to {days.test[-1]}",
             "training set": training_set.fingerprint[:12],
         },
-        links={},
+        links={"what each feature view adds (once `ml-assets ablation` has run)": f"./ablation-{package.as_of}.html"},
         question=use_case.question,
         intervals={name: (found.low, found.high) for name, found in package.metrics.intervals.items()},
         warm_start=package.metrics.warm_start,
         segments=package.metrics.segments,
         segments_by=use_case.segments.by if use_case.segments else "",
+        insights=insights,
+        holdout_days=days.test,
     )
+
+
+def _importance_chart(insights: Insights, use_case: UseCase) -> str:
+    spec = insight_charts.importance(insights.importances.views, confidence=use_case.promotion.confidence)
+    return chart_markdown(spec, name="importance of each feature view")
 
 
 def _facts(trained: TrainedCandidate, store: ArtifactStore) -> dict[str, object]:

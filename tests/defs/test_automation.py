@@ -173,9 +173,10 @@ def test_a_job_makes_what_its_name_says_and_a_rescore_never_a_champion(definitio
     training = {f"arrival_delay/{stage}" for stage in ("training_set", "candidate", "champion")}
     every = {key.to_user_string() for key in definitions.resolve_asset_graph().get_all_asset_keys()}
     assert made("arrival_delay_training") == training
-    tuning = {"arrival_delay/tuning"}
-    assert made("daily") == every - training - tuning
+    tuning, ablation = {"arrival_delay/tuning"}, {"arrival_delay/ablation"}
+    assert made("daily") == every - training - tuning - ablation
     assert made("arrival_delay_tuning") == tuning | {"arrival_delay/training_set"}
+    assert made("arrival_delay_ablation") == ablation | {"arrival_delay/training_set"}
     assert made("arrival_delay_rescore") == {
         f"arrival_delay/{stage}" for stage in ("predictions", "drift", "performance", "report", "retraining")
     }

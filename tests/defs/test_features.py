@@ -93,6 +93,9 @@ def test_a_run_over_two_days_reports_the_rows_of_each(built: dg.ExecuteInProcess
         found = {day: event.metadata["dagster/partition_row_count"].value for day, event in events.items()}
         assert found == N_FLIGHTS, key
         assert {event.metadata["n_rows"].value for event in events.values()} == {sum(N_FLIGHTS.values())}
+        for event in events.values():
+            whole_run = event.metadata["Execution Duration"].value
+            assert event.metadata["seconds_per_day"].value == pytest.approx(whole_run / 2, abs=1e-3)
     left = landed.query("select partition_on::varchar as day, count(dep_time) as n from raw.flights group by all")
     found = {
         day: event.metadata["dagster/partition_row_count"].value

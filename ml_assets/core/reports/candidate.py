@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import date
 
 from ml_assets.core.drift import percent
+from ml_assets.core.insights import Insights
 from ml_assets.core.paired_bootstrap import Estimate
 from ml_assets.core.promotion import Evidence, Verdict
 from ml_assets.core.regression import RegressionMetrics
 from ml_assets.core.reports import charts
 from ml_assets.core.reports.curves import curve_charts
+from ml_assets.core.reports.insights import insight_sections, season_note, slice_charts
 from ml_assets.core.reports.page import Chart, checked_links, draw, render
 from ml_assets.core.tasks import AnyCurve, AnyMetrics, Measure, TaskMeaning, meaning_of
 from ml_assets.core.trainers.segments import SegmentOutcome
@@ -34,6 +36,8 @@ def candidate_report(
     warm_start: WarmStartRecord | None = None,
     segments: Sequence[SegmentOutcome] = (),
     segments_by: str = "",
+    insights: Insights | None = None,
+    holdout_days: Sequence[date] = (),
 ) -> str:
     """Write the report on one candidate as one self-contained HTML page; the same input gives the same bytes.
 
@@ -54,6 +58,8 @@ def candidate_report(
         warm_start: what the champion's weights were worth; None where there was no champion, and then it is left out.
         segments: which segments have a model of their own, and why the others have none; no table for none.
         segments_by: the input whose values they are.
+        insights: what it leans on; no section for None.
+        holdout_days: the local days of the holdout, to say which months it tells of.
 
     Raises BadInput for a link that is no address.
     """
@@ -120,6 +126,15 @@ def candidate_report(
         segments=sorted(segments, key=lambda segment: (-segment.n_train, segment.value)),
         n_own_models=sum(segment.has_own_model for segment in segments),
         segments_by=segments_by.replace("_", " "),
+        insights=insight_sections(insights, confidence=confidence) if insights else None,
+        slice_charts=slice_charts(
+            evidence.slices,
+            measure=meaning.sliced[-1],
+            overall=meaning.figures(evidence.candidate)[meaning.sliced[-1].name],
+            confidence=confidence,
+            unit=unit,
+        ),
+        season_note=season_note(holdout_days) if holdout_days else "",
     )
 
 

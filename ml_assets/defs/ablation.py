@@ -1,0 +1,158 @@
+"""Stage models: what each feature view adds and what it costs, when a person asks for it."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from pydantic import Field
+
+from ml_assets.backends.environments import Environment
+from ml_assets.calendar import DAILY, as_of_day
+from ml_assets.core import training_sets
+from ml_assets.core.ablation import ablate
+from ml_assets.core.ablation_records import Ablation, save_ablation
+from ml_assets.core.candidates import candidate_of
+from ml_assets.core.errors import DataMissing
+from ml_assets.core.feature_views import FeatureView
+from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
+from ml_assets.core.reports import ablation_report, chart_markdown, insight_charts
+from ml_assets.core.spec import UseCase
+from ml_assets.core.view_costs import view_costs
+from ml_assets.resources import feature_views_of
+from ml_assets.use_cases import load_use_cases
+
+# Judgement: enough to rank the views; 14 models of arrival_delay, three times each, take about two minutes.
+_N_TRAIN_ROWS, _N_SEEDS = 30_000, 3
+
+
+class AblationConfig(dg.Config):
+    """The form of an ablation."""
+
+    n_train_rows: int = Field(
+        0,
+        ge=0,
+        description="Training rows of each model, at most, chosen by hash. 0, as in a run of the whole graph: nothing.",
+    )
+    n_seeds: int = Field(_N_SEEDS, ge=2, description="Trainings of each variant; more tell smaller differences.")
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """An ablation asset and the job that launches it, per use case."""
+    views = feature_views_of(Environment.current())
+    use_cases = load_use_cases()
+    return dg.Definitions(assets=[_ablation(u, views) for u in use_cases], jobs=[_ablation_job(u) for u in use_cases])
+
+
+def _ablation_job(use_case: UseCase) -> UnresolvedAssetJobDefinition:
+    key = dg.AssetKey(use_case.key("ablation"))
+    form = {"n_train_rows": _N_TRAIN_ROWS, "n_seeds": _N_SEEDS}
+    return dg.define_asset_job(
+        f"{use_case.name}_ablation",
+        selection=dg.AssetSelection.assets(dg.AssetKey(use_case.key("training_set")), key),
+        config={"ops": {key.to_python_identifier(): {"config": form}}},
+        description="Freeze a training set, train without each feature view: what each adds, what it costs.",
+    )
+
+
+def _ablation(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDefinition:
+    views, inputs = use_case.views(declared), use_case.inputs(declared)
+
+    @dg.asset(
+        key=use_case.key("ablation"),
+        description=(
+            "What each feature view adds on the validation days of this as-of date, with its noise, and what it costs. "
+            "Launch the ablation job; without n_train_rows it does nothing. It holds the warehouse while it trains."
+        ),
+        group_name="models",
+        deps=[use_case.key("training_set")],
+        partitions_def=DAILY,
+        output_required=False,
+        pool="warehouse",
+        owners=list(use_case.owners),
+        kinds={"onnx"},
+        tags={"cadence": "on_request", "use_case": use_case.name},
+    )
+    def _compare(
+        context: dg.AssetExecutionContext,
+        config: AblationConfig,
+        store: dg.ResourceParam[ArtifactStore],
+        warehouse: dg.ResourceParam[Warehouse],
+    ) -> Iterator[dg.MaterializeResult]:
+        if config.n_train_rows == 0:
+            context.log.info(f"no rows asked for: launch {use_case.name}_ablation, or set n_train_rows")
+            return
+        as_of = as_of_day(context)
+        fingerprint = training_sets.training_set_of(store, use_case.name, as_of)
+        training_set = training_sets.load_training_set(store, use_case.name, fingerprint)
+        validated = training_set.days.validation
+        costs = view_costs(
+            warehouse,
+            views,
+            use_case=use_case,
+            days=DayRange(first=validated[0], last=validated[-1]),
+            examples=training_set.validation,
+            seconds_per_day=_seconds_per_day(context.instance, views),
+        )
+        work = Environment.current().work_folder
+        work.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            ablation = ablate(
+                training_set,
+                use_case=use_case,
+                inputs=inputs,
+                n_train_rows=config.n_train_rows,
+                n_seeds=config.n_seeds,
+                on_step=lambda what, number, n: context.log.info(f"{what} ({number} of {n})"),
+                work_folder=Path(folder),
+            )
+        path = save_ablation(store, ablation)
+        page = f"reports/{use_case.name}/ablation-{as_of}.html"
+        links = _candidate_link(store, use_case, ablation)
+        store.put(page, ablation_report(ablation, costs, question=use_case.question, links=links).encode())
+        yield dg.MaterializeResult(
+            data_version=dg.DataVersion(f"{fingerprint[:12]}-{config.n_train_rows}-{config.n_seeds}"),
+            metadata={
+                **_facts(ablation),
+                "report": dg.MetadataValue.path(store.address(page)),
+                "dagster/uri": store.address(path),
+            },
+        )
+
+    return _compare
+
+
+def _facts(ablation: Ablation) -> dict[str, object]:
+    chart = chart_markdown(insight_charts.view_gains(ablation.views), name="gain of each feature view")
+    verdicts = {gain.view: gain.verdict for gain in ablation.views}
+    return {
+        "n_train": ablation.n_train,
+        "validation_loss": ablation.full_loss,
+        "seed_noise": ablation.seed_noise,
+        "n_helping": list(verdicts.values()).count("helps"),
+        "n_hurting": list(verdicts.values()).count("hurts"),
+        "gains": dg.MetadataValue.md(chart),
+    }
+
+
+def _seconds_per_day(instance: dg.DagsterInstance, views: Sequence[FeatureView]) -> Mapping[str, float]:
+    """Return what a day of each view's table took when it was last made, where its run has recorded it."""
+    found: dict[str, float] = {}
+    for table in dict.fromkeys(view.table for view in views):
+        newest = instance.get_latest_materialization_event(dg.AssetKey(table.split(".")))
+        facts = newest.asset_materialization.metadata if newest and newest.asset_materialization else {}
+        value = facts["seconds_per_day"].value if "seconds_per_day" in facts else None
+        if isinstance(value, float):
+            found[table] = value
+    return found
+
+
+def _candidate_link(store: ArtifactStore, use_case: UseCase, ablation: Ablation) -> Mapping[str, str]:
+    """Return the link to the report on the candidate of this as-of date, if one was trained."""
+    try:
+        version = candidate_of(store, use_case.name, ablation.as_of)
+    except DataMissing:
+        return {}
+    return {f"the candidate {version}": f"./candidate-{version}.html"}
