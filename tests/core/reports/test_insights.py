@@ -212,7 +212,5 @@ def test_a_column_with_one_slice_has_no_chart():
     parts = [part("origin", "EWR", 0.7), part("origin", "JFK", 0.8), part("month", "2013-06", 0.7)]
     measure = meaning_of("binary_classification").sliced[-1]
     (chart,) = slice_charts(parts, measure=measure, overall=0.75, confidence=0.95)
-        parts, measure=meaning_of("binary_classification").sliced[-1], overall=0.75, confidence=0.95
-    )
     assert chart.title == "ROC AUC by origin"
     assert "JFK" in chart.svg
