@@ -46,12 +46,18 @@ AS_WRITTEN = {
     "dagster asset list -m ml_assets.definitions --select 'key:\"arrival_delay_day_before/*\"'",
     "dagster asset materialize -m ml_assets.definitions "
     "--select 'key:\"arrival_delay_day_before/examples\"' --partition-range 2013-06-01...2013-06-30",
+    "ml-assets experiments",
+    'ml-assets experiments --kind training --where "roc_auc>0.7" --sort roc_auc',
+    "ml-assets board",
+    "ml-assets unreferenced",
     "make clean",
 }
 INSTEAD = {
     # The same commands on fewer days: a Monday with its training is left. Training on less would be refused.
     "make run": 'make run ARGS="--to 2013-07-07"',
-    "ml-assets replay --from 2013-07-01 --to 2013-07-14": "ml-assets replay --from 2013-07-08 --to 2013-07-09",
+    "ml-assets replay --from 2013-07-02 --to 2013-07-14": "ml-assets replay --from 2013-07-08 --to 2013-07-09",
+    # The replayed Monday has its training set.
+    "ml-assets train --as-of 2013-07-08 --use-case arrival_delay": "ml-assets train --as-of 2013-07-08 --cold",
     # These would run this test again: that they run the tests, and what else, is read from what make would do.
     "make test": "make --dry-run test",
     "make check": "make --dry-run check",
@@ -63,6 +69,9 @@ PRINTS = {
     "make test": ["-m pytest"],
     "make check": ["ruff format --check", "ruff check", "pyright", "dbt parse", "dg check defs", "-m pytest"],
     "ml-assets history": ["promote", "2013-07-01"],
+    "ml-assets experiments": ["promotion", "training", "arrival_delay", "air_time"],
+    'ml-assets experiments --kind training --where "roc_auc>0.7" --sort roc_auc': ["arrival_delay"],
+    "ml-assets board": ["board"],
     'ml-assets rollback --from 2013-07-08 --reason "too many false alarms at Newark"': ["is in charge from 2013-07-08"],
     "dagster asset list -m ml_assets.definitions --select 'key:\"arrival_delay_day_before/*\"'": [
         f"arrival_delay_day_before/{stage}" for stage in ("examples", "candidate", "champion", "report")

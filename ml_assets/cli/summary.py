@@ -87,7 +87,7 @@ def summarise(
         "predicted",
         f"{quality['n_decisions']:,} flights on {quality['n_days']} days ({served}); "
         f"{meaning.daily.words} {'-' if proved is None else meaning.daily.write(proved, unit)}; "
-        f"{quality['n_unlabelled']:,} cancelled or diverted, so never labelled",
+        f"{quality['n_unlabelled']:,} never get a label",
     )
     often = f", most often {drift['most_often']}" if drift["most_often"] else ""
     table.add_row(
