@@ -109,7 +109,7 @@ class WandbTracker:
         """Open a run; where that fails, log it once and return a run that records nothing."""
         if self._mode == "disabled":
             return WandbRun(None)
-        _left_behind[:] = [process for process in _left_behind if process.poll() is None]
+        _forget_the_ended()
         try:
             # Isolated: what lies beside that file must not stand in for a module that W&B imports.
             process = subprocess.Popen(  # noqa: S603 # a file of this package
@@ -130,6 +130,15 @@ class WandbTracker:
             parameters={name: str(value) if isinstance(value, date) else value for name, value in parameters.items()},
         )
         return run
+
+
+def _forget_the_ended() -> None:
+    """Close what is left of the processes that have ended since."""
+    for process in [process for process in _left_behind if process.poll() is not None]:
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        _left_behind.remove(process)
 
 
 def _report(answer: bytes) -> None:

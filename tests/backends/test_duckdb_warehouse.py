@@ -184,7 +184,7 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_old_day(path: Path, moment: 
 
 @pytest.mark.parametrize("failing", ["_fit", "_delete", "_insert"])
 def test_a_failure_at_any_step_leaves_the_old_day(path: Path, failing: str, monkeypatch: pytest.MonkeyPatch):
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("injected")
 
     warehouse = DuckDBWarehouse(path)

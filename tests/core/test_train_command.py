@@ -29,7 +29,9 @@ def test_the_command_leaves_the_package_of_the_recipe_and_no_unfinished_work(com
     done = command()
     assert done.exit_code == 0, done.output
     (version,) = list_versions(store, "storm_delay")
-    assert load_package(store, "storm_delay", version).package_hash == candidate.package.package_hash
+    package = load_package(store, "storm_delay", version)
+    assert package.manifest == candidate.package.manifest
+    assert package.package_hash == candidate.package.package_hash
     assert [path for path in (tmp_path / "work").rglob("*") if path.is_file()] == []
     again = command()
     assert f"{version}, used again (processes: 1)" in again.output

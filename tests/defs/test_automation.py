@@ -21,6 +21,7 @@ pytestmark = [
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+USE_CASES = ("air_time", "arrival_delay", "cancellation")
 RETRAINING, CHAMPION, PREDICTIONS = (["arrival_delay", stage] for stage in ("retraining", "champion", "predictions"))
 
 
@@ -159,9 +160,11 @@ def test_schedules_and_sensors_are_on_from_the_start(definitions: dg.Definitions
     repository = definitions.get_repository_def()
     assert {one.name: one.default_status.name for one in [*repository.schedule_defs, *repository.sensor_defs]} == {
         "every_day": "RUNNING",
-        "arrival_delay_every_week": "RUNNING",
-        "arrival_delay_retraining_decided": "RUNNING",
-        "arrival_delay_champion_changed": "RUNNING",
+        **{
+            f"{use_case}_{what}": "RUNNING"
+            for use_case in USE_CASES
+            for what in ("every_week", "retraining_decided", "champion_changed")
+        },
         "run_failed": "RUNNING",
     }
 
@@ -174,7 +177,8 @@ def test_a_job_makes_what_its_name_says_and_a_rescore_never_a_champion(definitio
     every = {key.to_user_string() for key in definitions.resolve_asset_graph().get_all_asset_keys()}
     assert made("arrival_delay_training") == training
     tuning, ablation = {"arrival_delay/tuning"}, {"arrival_delay/ablation"}
-    assert made("daily") == every - training - tuning - ablation
+    not_daily = ("training_set", "candidate", "champion", "tuning", "ablation")
+    assert made("daily") == every - {f"{use_case}/{stage}" for use_case in USE_CASES for stage in not_daily}
     assert made("arrival_delay_tuning") == tuning | {"arrival_delay/training_set"}
     assert made("arrival_delay_ablation") == ablation | {"arrival_delay/training_set"}
     assert made("arrival_delay_rescore") == {
