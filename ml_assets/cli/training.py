@@ -1,7 +1,8 @@
 """The command that trains a candidate outside the graph, alone or in the processes that torchrun starts."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from getpass import getuser
 from pathlib import Path
 from typing import Annotated, TypedDict
 
@@ -11,10 +12,12 @@ from ml_assets.backends.environments import Environment
 from ml_assets.cli.terminal import UseCaseName, console, failures_in_words, known, number
 from ml_assets.core.candidates import assist_training, train_candidate
 from ml_assets.core.coded_sets import RecordsFolder
+from ml_assets.core.experiments import ExperimentLog
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.package import ModelPackage
 from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.spec import UseCase
+from ml_assets.core.tasks import meaning_of
 from ml_assets.core.trainers.launch import Launch, process_group
 from ml_assets.core.training_sets import load_training_set, training_set_of
 from ml_assets.core.trainings import champion_before
@@ -49,17 +52,21 @@ def train(
         if not launch.is_first:
             assist_training(training_set, **task)
             return
-        trained = train_candidate(training_set, **task, tracker=resources["tracker"], on_epoch=_say)
+        log = ExperimentLog(store=store, now=lambda: datetime.now(UTC), recorded_by=getuser())
+        trained = train_candidate(training_set, **task, tracker=resources["tracker"], on_epoch=_say, experiments=log)
     package, record = trained.package, trained.package.metrics.warm_start
     how = "used again" if trained.is_reused else f"trained in {trained.seconds:.0f} s"
     console.print(
         f"{package.version}, {how} (processes: {package.manifest.n_processes}): validation loss "
-        f"{number(package.metrics.validation_loss, 5)}, ROC AUC {number(package.metrics.holdout.roc_auc)} on holdout.",
+        f"{number(package.metrics.validation_loss, 5)}; on the holdout "
+        f"{meaning_of(declared.task).sentence(package.metrics.holdout, declared.label.unit)}.",
         highlight=False,
     )
     if record:
         console.print(f"Start: {record.chosen}; {record.reason}.", highlight=False)
-    console.print(f"Materialize {use_case}/candidate and {use_case}/champion for {day} to have it judged.")
+    how_judged = f"Materialize {use_case}/candidate and {use_case}/champion for {day} to have it judged"
+    # Without a parent its recipe is another than that of an asset that may start warm.
+    console.print(how_judged + ("." if is_warm else "; with is_warm_started: false in the candidate's config."))
 
 
 class _Task(TypedDict):

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from ml_assets.core.errors import ArtifactMissing, MlAssetsError
+from ml_assets.core.errors import ArtifactMissing, BadInput, MlAssetsError
 from ml_assets.core.evaluation import CalibrationBin, Floats, calibration_curve
 from ml_assets.core.experiment_rows import Experiment
 from ml_assets.core.package import ModelPackage, load_package
@@ -66,6 +66,8 @@ def compare_experiments(store: ArtifactStore, one: Experiment, other: Experiment
 
     The noise is of a paired bootstrap over the days of the holdout: the same days for both.
     """
+    if one.id == other.id:
+        raise BadInput(f"{one.id} is to be compared with itself; give two experiments")
     packages = {row.id: package for row in (one, other) if (package := _package_of(store, row))}
     judged: _Judged | str = (
         _judged(store, packages[one.id], packages[other.id])

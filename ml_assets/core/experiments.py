@@ -116,8 +116,11 @@ class Attempt:
         self._end("reused", metrics=_figures(holdout, package), package=package)
 
     def fail(self, error: BaseException) -> None:
-        """Record that it was given up, and why."""
-        self._end("failed", error=f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])
+        """Record that it was given up, and why. Where that fails too, the error says so and stays the one to raise."""
+        try:
+            self._end("failed", error=f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])
+        except Exception as unwritten:
+            error.add_note(f"the record of this attempt could not be ended either: {unwritten}")
 
     def _end(
         self,

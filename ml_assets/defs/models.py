@@ -29,6 +29,7 @@ from ml_assets.core.reports import candidate_report, chart_markdown, curve_spec,
 from ml_assets.core.scoring import score, score_coded
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import AnyCurve, meaning_of
+from ml_assets.core.trainers import name_of
 from ml_assets.core.trainers.segments import SegmentOutcome
 from ml_assets.core.trainers.starts import cost_facts
 from ml_assets.core.training_sets import TrainingSet
@@ -65,7 +66,7 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
         deps=[use_case.key("training_set")],
         partitions_def=DAILY,
         owners=list(use_case.owners),
-        kinds={"pytorch", "onnx", "wandb"},
+        kinds={name_of(use_case.trainer).lower(), "onnx", "wandb"},
         tags={"cadence": "on_training", "use_case": use_case.name},
         check_specs=[
             dg.AssetCheckSpec(name, asset=key, blocking=True, description=text)

@@ -91,6 +91,22 @@ def test_a_training_that_fails_is_a_row_with_the_error_and_raises_it(train, stor
     assert row.metrics == {}
 
 
+def test_an_end_that_cannot_be_recorded_does_not_hide_why_a_training_failed(train, store, short, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        monkeypatch.setattr(store, "create", full)
+        raise ValueError("the loss is nan after epoch 1")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lightning.LightningTrainer, "fit", fail)
+    with pytest.raises(ValueError, match="the loss is nan") as raised:
+        train(store=store, use_case=short, experiments=log_in(store))
+    assert ["No space left on device" in note for note in raised.value.__notes__] == [True]
+    monkeypatch.undo()
+    assert [row.status for row in experiments(store)] == ["unfinished"]
+
+
 def test_a_training_that_never_came_to_an_end_is_unfinished(train, store, short):
     train(store=store, use_case=short, experiments=log_in(store))
     (path,) = [path for path in store.files if path.endswith(".ended.json")]

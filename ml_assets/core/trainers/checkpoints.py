@@ -19,6 +19,7 @@ from ml_assets.core.trainers import Labelled, WarmStart
 _LOGGER = logging.getLogger(__name__)
 _SUFFIX, _UNFINISHED = ".checkpoint", ".unfinished"
 _N_KEPT = 2  # the newest, and the one before for the case that the newest is damaged
+_SECONDS_KEPT = 7 * 24 * 3600  # judgement: a training that was killed is run again within days, or never
 
 _Facts = TypeVar("_Facts")
 
@@ -106,12 +107,16 @@ def fit_key(
 
 
 def clear_checkpoints(folder: Path, version: str) -> None:
-    """Remove the work of a version that is finished, and of others as of its day or an earlier one: nobody resumes it.
+    """Remove the work of a version that is finished, and of those nobody has gone on with for a week before that.
 
-    ``folder`` holds one folder per version, each named after its as-of date first.
+    ``folder`` holds one folder per version. Another training may be running in any of the others.
     """
+    own = folder / version
+    if not own.is_dir():
+        return
+    written_at = own.stat().st_mtime
     for path in folder.glob("*"):
-        if path.name[:10] <= version[:10]:
+        if path == own or path.stat().st_mtime < written_at - _SECONDS_KEPT:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -244,8 +244,11 @@ def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(tmp_path, 
     assert (found.facts, found.arrays["a"].shape, float(found.arrays["a"])) == ({"n": 1}, (), 1.5)
 
 
-def test_finished_versions_lose_their_work_and_later_ones_keep_it(tmp_path):
-    for name in ("2013-06-24-aaaaaaaaaaaa", "2013-07-01-bbbbbbbbbbbb", "2013-07-01-cccccccccccc", "2013-07-08-dddd"):
+def test_a_finished_version_loses_its_work_and_one_that_runs_beside_it_keeps_it(tmp_path):
+    week = 7 * 24 * 3600
+    ages = {"2013-06-24-aaaaaaaaaaaa": week + 60, "2013-07-01-bbbbbbbbbbbb": 0, "2013-07-01-cccccccccccc": week - 60}
+    for name, age in ages.items():
         (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (1_700_000_000 - age,) * 2)
     clear_checkpoints(tmp_path, "2013-07-01-bbbbbbbbbbbb")
-    assert [path.name for path in tmp_path.iterdir()] == ["2013-07-08-dddd"]
+    assert [path.name for path in tmp_path.iterdir()] == ["2013-07-01-cccccccccccc"]
