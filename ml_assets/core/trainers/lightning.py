@@ -184,7 +184,13 @@ class LightningTrainer:
         from pytorch_lightning.callbacks import EarlyStopping
 
         from ml_assets.core.trainers.fitting import BestWeights, TabularModule
-        from ml_assets.core.trainers.resuming import EpochSeeds, KeptCheckpoints, go_on_from, refuse_disagreement
+        from ml_assets.core.trainers.resuming import (
+            EpochSeeds,
+            KeptCheckpoints,
+            go_on_from,
+            refuse_disagreement,
+            wait_for_all,
+        )
 
         batch_rows = min(settings.batch_rows, max(_SMALLEST_BATCH, len(train.labels) // _STEPS_PER_EPOCH))
         share = self._launch.rank, self._launch.n_processes
@@ -203,6 +209,7 @@ class LightningTrainer:
         has_stopped = False
         if checkpoints:
             callbacks.append(KeptCheckpoints(checkpoints, best, stopping))
+            wait_for_all(self._launch)
             newest = checkpoints.newest()
             has_stopped = newest is not None and go_on_from(newest, module, best, stopping)
         refuse_disagreement(self._launch, len(module.epochs))

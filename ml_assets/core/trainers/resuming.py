@@ -110,6 +110,14 @@ def go_on_from(
     return progress.wait_count >= stopping.patience
 
 
+def wait_for_all(launch: Launch) -> None:
+    """Wait until every process of a training is here: what the first one writes of a fit before is then complete."""
+    if launch.n_processes > 1:
+        import torch.distributed as dist
+
+        dist.barrier()
+
+
 def refuse_disagreement(launch: Launch, n_epochs: int) -> None:
     """Raise TrainingFailed where the processes of a training would go on from different epochs.
 
