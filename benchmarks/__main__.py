@@ -10,13 +10,13 @@ import sys
 import tempfile
 
 BENCHMARKS = {
-    "model_quality": "October to December 2013, predicted by a model trained on the months before",
+    "model_quality": "every use case on October to December 2013, trained on the months before",
     "point_in_time": "the point-in-time join beside its peers and the cost of reading and writing",
     "records": "feeding a training from disk beside Parquet, WebDataset and HF datasets",
     "training_loader": "one training epoch beside a bare loop",
     "segments": "models trained a minute with one per segment, what they gain and cost",
     "tuning": "what a search costs beside its trainings, by where the study is kept",
-    "running_day": "loading the code location; one more day in a running replay",
+    "running_day": "loading the code location; one more day with one use case, and with all",
 }
 
 
