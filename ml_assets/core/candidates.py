@@ -30,7 +30,7 @@ from ml_assets.core.trainers import Epoch, OnEpoch, versions_of
 from ml_assets.core.trainers.checkpoints import clear_checkpoints
 from ml_assets.core.trainers.launch import ONE_PROCESS, Launch
 from ml_assets.core.trainers.segmented import FittedSegments
-from ml_assets.core.trainers.starts import StartCost, Started, StartName
+from ml_assets.core.trainers.starts import StartCost, Started, StartName, TrackedEpochs
 from ml_assets.core.training_sets import TrainingSet
 from ml_assets.core.trainings import fit_starts, recipe_of
 
@@ -96,21 +96,18 @@ def train_candidate(
         )
         return TrainedCandidate(package=existing, is_reused=True, seconds=perf_counter() - started, history=history)
     run = tracker.start(use_case=use_case.name, run_name=version, parameters=_parameters(recipe))
-    n_logged = 0
+    epochs = TrackedEpochs(run, has_champion=parent is not None)
 
     def report(start: StartName, epoch: int, metrics: Mapping[str, float]) -> None:
-        # A step may not come twice, so the second start's epochs are counted on.
-        nonlocal n_logged
-        n_logged += 1
-        named = {f"{start}_{name}": value for name, value in metrics.items()} if parent else metrics
-        run.log(named, step=n_logged)
-        on_epoch(epoch, named)
+        epochs.add(start, metrics)
+        on_epoch(epoch, epochs.named(start, metrics))
 
     summary: Mapping[str, float] = {}
     try:
         coded, done = fit_starts(
             training_set, use_case, inputs, recipe, parent, report, work_folder, launch, records=records
         )
+        epochs.settle("warm" if done.record and done.record.warm else "cold")
         package = _package(training_set, use_case, inputs, recipe, coded, done, store, launch)
         store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
         clear_checkpoints(work_folder / use_case.name, version)
@@ -120,6 +117,7 @@ def train_candidate(
         attempt.fail(error)
         raise
     finally:
+        epochs.settle("warm")  # of a start that did not end
         run.finish(summary)
     return TrainedCandidate(
         package=package,

@@ -11,6 +11,7 @@ MlAssetsError
 │   ├── TrainingDataMissing     too few labelled days before the as-of date, or labels of one class only
 │   └── ChampionMissing         nobody is in charge on that day
 ├── TrainingFailed          a training ended without a usable model
+├── ProcessesDisagree       the processes of one training are not at the same epoch
 ├── PackageRefused          a model package fails its verification
 ├── AlreadyExists           a conditional create found the name taken
 ├── ArtifactMissing         no artifact has that name
@@ -63,6 +64,10 @@ class ChampionMissing(NotReady):
 
 class TrainingFailed(MlAssetsError):
     """A training ended without a usable model; nothing is saved."""
+
+
+class ProcessesDisagree(MlAssetsError):
+    """The processes of one training are not at the same epoch: none may go on, whatever it trains."""
 
 
 class PackageRefused(MlAssetsError):

@@ -15,7 +15,7 @@ from ml_assets.core.tasks import meaning_of
 from ml_assets.core.trainers import FittedModel, WarmStart, name_of, trainer_named
 from ml_assets.core.trainers.launch import Launch
 from ml_assets.core.trainers.refusals import refuse_unlearnable
-from ml_assets.core.trainers.segmented import SegmentedTrainer
+from ml_assets.core.trainers.segmented import SegmentedTrainer, start_of_parent
 from ml_assets.core.trainers.starts import OnStartEpoch, Started, StartName, fit_both
 from ml_assets.core.training_sets import TrainingSet
 from ml_assets.core.tuned_parameters import tuned_or
@@ -58,10 +58,12 @@ def fit_starts(
 ) -> tuple[CodedSet, Started]:
     """Code the training set, with what the champion knew where it lends its weights, and fit from each start."""
     trainer = trainer_named(use_case.trainer, launch)
-    if use_case.segments:
-        trainer = SegmentedTrainer(trainer, use_case.segments)
     signature = Signature.of(inputs, use_case.output)
     lent, not_lent = lent_by(parent, training_set)
+    if use_case.segments:
+        trainer = SegmentedTrainer(trainer, use_case.segments)
+    else:
+        lent = start_of_parent(lent)
     known = lent.vocabulary if lent else None
     vocabulary = Vocabulary.of(training_set.train, signature, known)
     coded = code_training_set(training_set, signature, vocabulary, folder=records)

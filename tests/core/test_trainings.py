@@ -11,6 +11,7 @@ import pytest
 from ml_assets.core.encoding import UNSEEN_CODE, Vocabulary
 from ml_assets.core.studies import TrialRecord
 from ml_assets.core.trainers import Epoch, FittedModel, WarmStart
+from ml_assets.core.trainers.segments import Segments
 from ml_assets.core.trainers.starts import WarmStartRecord, fit_both
 from ml_assets.core.trainers.warm_start import filled
 from ml_assets.core.tuned_parameters import TunedParameters, save_tuned_parameters
@@ -117,6 +118,46 @@ def test_the_tracker_hears_both_starts_one_after_the_other(champion, train, trai
     }
     assert tracker.summaries[0]["warm_validation_loss"] == record.warm.validation_loss
     assert tracker.summaries[0]["cold_seconds"] > 0
+
+
+def test_where_nothing_is_taken_over_the_tracker_hears_of_a_cold_start_as_the_record_does(
+    champion, train, trained, use_case
+):
+    tracker, told = type(trained[3])(), []
+    wider = replace(use_case, hyperparameters={**use_case.hyperparameters, "layer_sizes": "8", "n_epochs": 3})
+    found = train(use_case=wider, parent=champion, tracker=tracker, on_epoch=lambda epoch, _metrics: told.append(epoch))
+    record = found.package.metrics.warm_start
+    assert (record.chosen, record.warm, told) == ("cold", None, [1, 2, 3])
+    assert [(step, *metrics) for step, metrics in tracker.logged] == [
+        (step, "cold_train_loss", "cold_validation_loss") for step in (1, 2, 3)
+    ]
+    assert [m["cold_validation_loss"] for _, m in tracker.logged] == [e.validation_loss for e in found.history]
+
+
+def test_the_epochs_of_a_start_that_fails_are_tracked_all_the_same(champion, train, trained):
+    tracker = type(trained[3])()
+
+    def fail(epoch: int, _metrics: Mapping[str, float]) -> None:
+        if epoch == 2:
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        train(parent=champion, tracker=tracker, on_epoch=fail)
+    assert [(step, *metrics) for step, metrics in tracker.logged] == [
+        (step, "warm_train_loss", "warm_validation_loss") for step in (1, 2)
+    ]
+    assert tracker.summaries == [{}]
+
+
+def test_a_champion_that_had_segments_lends_the_model_of_all_rows_to_a_use_case_without(train, use_case):
+    segments = Segments(
+        by="origin", minimum_rows=300, minimum_of_each_class=20, minimum_validation_rows=50, confidence=0.5
+    )
+    short = replace(use_case, hyperparameters={**use_case.hyperparameters, "n_epochs": 2})
+    parent = train(use_case=replace(short, segments=segments)).package
+    assert any(outcome.has_own_model for outcome in parent.metrics.segments)
+    record = train(use_case=short, parent=parent).package.metrics.warm_start
+    assert record.warm is not None
 
 
 def test_a_champion_that_has_seen_the_test_days_lends_nothing_and_the_record_says_so(champion, train, trained):

@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping
 from torch import Tensor
 
-from ml_assets.core.errors import TrainingFailed
+from ml_assets.core.errors import ProcessesDisagree
 from ml_assets.core.trainers import Epoch
 from ml_assets.core.trainers.checkpoints import Checkpoint, Checkpoints
 from ml_assets.core.trainers.fitting import BestWeights, TabularModule
@@ -119,7 +119,7 @@ def wait_for_all(launch: Launch) -> None:
 
 
 def refuse_disagreement(launch: Launch, n_epochs: int) -> None:
-    """Raise TrainingFailed where the processes of a training would go on from different epochs.
+    """Raise ProcessesDisagree where the processes of a training would go on from different epochs.
 
     They would wait for each other for ever. Several processes need an open ``process_group``.
     """
@@ -131,7 +131,7 @@ def refuse_disagreement(launch: Launch, n_epochs: int) -> None:
     dist.all_gather(found, torch.tensor(n_epochs))
     epochs = [int(number) for number in found]
     if len(set(epochs)) > 1:
-        raise TrainingFailed(
+        raise ProcessesDisagree(
             f"the processes would go on after the epochs {epochs}, by rank; expected the same everywhere: put "
             "ML_ASSETS_HOME on a disk that all of them share, or remove its folder work/candidates to begin anew"
         )

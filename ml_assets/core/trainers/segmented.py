@@ -9,7 +9,7 @@ import numpy as np
 
 from ml_assets.core.encoding import Coded, Signature, Task, Vocabulary
 from ml_assets.core.errors import InvalidDeclaration, TrainingDataMissing, TrainingFailed
-from ml_assets.core.parity import largest_difference
+from ml_assets.core.parity import answer_scale, largest_difference
 from ml_assets.core.trainers import Epoch, FittedModel, Hyperparameters, Labelled, OnEpoch, Trainer, WarmStart
 from ml_assets.core.trainers.routed_graph import routed
 from ml_assets.core.trainers.segment_choice import compared
@@ -91,10 +91,11 @@ class FittedSegments(FittedModel):
 class SegmentedTrainer(Trainer):
     """Fits the parent with another trainer, and with the same hyperparameters and seed a model per segment.
 
-    A segment's model starts from the weights of that segment's earlier model, else from those of the parent just
-    fitted, where the trainer can start from any. It is kept only where its loss on the segment's validation rows is
-    below the parent's beyond the noise; the test part has no say. The segments are fitted one after the other: seeds
-    and thread counts of the libraries are those of the process, and their fitted models do not travel between two.
+    A segment's model starts from the weights of that segment's earlier model, else (it had none, or they no longer fit)
+    from those of the parent just fitted, where the trainer can start from any. It is kept only where its loss on the
+    segment's validation rows is below the parent's beyond the noise; the test part has no say. The segments are fitted
+    one after the other: seeds and thread counts of the libraries are those of the process, and their fitted models do
+    not travel between two.
     """
 
     def __init__(self, trainer: Trainer, segments: Segments) -> None:
@@ -141,11 +142,14 @@ class SegmentedTrainer(Trainer):
                 work_folder=work_folder,
             )
 
-        parent = fit_on((train, validation), _start_of_parent(warm_start), on_epoch)
+        parent = fit_on((train, validation), start_of_parent(warm_start), on_epoch)
+        # The earlier models were all of the same columns and layers: if the parent's weights do not fit, none do.
+        earlier = warm_start if parent.is_warm_started else None
         start_of_others = WarmStart(weights=parent.weights(), signature=signature, vocabulary=vocabulary)
         own: dict[int, FittedModel] = {}
         outcomes: list[SegmentOutcome] = []
         task = signature.output.task
+        scale = answer_scale(train.labels, task)
         too_few = {
             value: self._too_few(*(part.labels[_is_of(part, column, code)] for part in (train, validation)), task=task)
             for value, code in codes.items()
@@ -157,7 +161,7 @@ class SegmentedTrainer(Trainer):
                 outcomes.append(_left_to_parent(value, rows, too_few[value]))
                 continue
             try:
-                model = fit_on(rows, _start_of(warm_start, _prefix(by, value)) or start_of_others, _tell_nobody)
+                model = fit_on(rows, _start_of(earlier, _prefix(by, value)) or start_of_others, _tell_nobody)
             except (TrainingDataMissing, TrainingFailed) as error:
                 outcomes.append(_left_to_parent(value, rows, f"it could not be learned: {error}"))
                 continue
@@ -165,7 +169,7 @@ class SegmentedTrainer(Trainer):
             outcomes.append(outcome)
             if outcome.has_own_model:
                 # The gate of the whole graph tries a threshold on any rows, and few of them are this segment's.
-                largest_difference(model.to_onnx(), model, [rows[1].inputs])
+                largest_difference(model.to_onnx(), model, [rows[1].inputs], scale=scale)
                 own[code] = model
         return FittedSegments(
             parent=parent,
@@ -214,7 +218,8 @@ def _prefix(by: str, value: str) -> str:
     return f"{_PREFIX}{by}/{quote(value, safe='')}/"
 
 
-def _start_of_parent(warm_start: WarmStart | None) -> WarmStart | None:
+def start_of_parent(warm_start: WarmStart | None) -> WarmStart | None:
+    """Return what the model of all rows can start from: the weights without those of segments, if there are any."""
     if warm_start is None:
         return None
     weights = {name: array for name, array in warm_start.weights.items() if not name.startswith(_PREFIX)}

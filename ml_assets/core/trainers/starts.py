@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from time import perf_counter, process_time
 from typing import Literal
 
+from ml_assets.core.ports import TrackedRun
 from ml_assets.core.trainers import Epoch, FittedModel, WarmStart
 
 StartName = Literal["cold", "warm"]
@@ -95,6 +96,43 @@ def cost_facts(costs: Mapping[StartName, StartCost]) -> Mapping[str, float]:
         for start, cost in costs.items()
         for name, value in (("seconds", cost.seconds), ("cpu_seconds", cost.cpu_seconds))
     }
+
+
+class TrackedEpochs:
+    """The epochs of both starts on their way to the tracker, under the start's name where there is a champion.
+
+    Whether anything was taken over is known when the first start is done: until then its epochs are held back, and if
+    nothing was they are the cold start's.
+    """
+
+    def __init__(self, run: TrackedRun, *, has_champion: bool) -> None:
+        self._run = run
+        self._has_champion = has_champion
+        self._held: list[Mapping[str, float]] = []
+        self._n_logged = 0
+
+    def named(self, start: StartName, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """Return the metrics of an epoch under the names of its start."""
+        return {f"{start}_{name}": value for name, value in metrics.items()} if self._has_champion else metrics
+
+    def add(self, start: StartName, metrics: Mapping[str, float]) -> None:
+        """Log an epoch, or hold it back. A cold epoch after warm ones tells that these were warm."""
+        if start == "warm":
+            self._held.append(metrics)
+            return
+        self.settle("warm")
+        self._log(start, metrics)
+
+    def settle(self, start: StartName) -> None:
+        """Log what is held back as epochs of this start."""
+        held, self._held = self._held, []
+        for metrics in held:
+            self._log(start, metrics)
+
+    def _log(self, start: StartName, metrics: Mapping[str, float]) -> None:
+        # A step may not come twice, so the second start's epochs are counted on.
+        self._n_logged += 1
+        self._run.log(self.named(start, metrics), step=self._n_logged)
 
 
 def fit_both(fit: Fit, *, lent: WarmStart | None, not_lent: str, loss: Callable[[FittedModel], float]) -> Started:

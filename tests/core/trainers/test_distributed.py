@@ -12,10 +12,11 @@ import torch
 
 from ml_assets.backends.environments import Environment
 from ml_assets.core.encoding import Coded, Input, Signature, Vocabulary
-from ml_assets.core.errors import BadInput, InvalidDeclaration
+from ml_assets.core.errors import BadInput, InvalidDeclaration, ProcessesDisagree
 from ml_assets.core.trainers import Labelled, trainer_named
 from ml_assets.core.trainers.launch import Launch, process_group
 from ml_assets.core.trainers.lightning import FittedNetwork, LightningTrainer, loader
+from ml_assets.core.trainers.resuming import refuse_disagreement
 
 SETTINGS = {"layer_sizes": "16", "embedding_size": 4, "n_epochs": 6, "learning_rate": 0.02, "patience": 6}
 SIGNATURE = Signature(
@@ -118,6 +119,18 @@ def test_an_epoch_has_an_order_of_its_own_whatever_was_read_before():
         return torch.cat([numeric[:, 1] for numeric, _, _ in loaded]).tolist()
 
     assert order(3, 0) == order(3, 2) != order(4, 0)
+
+
+def test_processes_that_would_go_on_from_different_epochs_are_refused(monkeypatch: pytest.MonkeyPatch):
+    def tell(found: list[torch.Tensor], own: torch.Tensor) -> None:
+        """Be the other process, which has lost its checkpoint of the second epoch."""
+        for place, number in zip(found, (own, own.clamp(max=1)), strict=True):
+            place.copy_(number)
+
+    monkeypatch.setattr(torch.distributed, "all_gather", tell)
+    with pytest.raises(ProcessesDisagree, match=r"after the epochs \[2, 1\], by rank; expected the same everywhere"):
+        refuse_disagreement(Launch(n_per_node=2), 2)
+    refuse_disagreement(Launch(n_per_node=2), 1)
 
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "RANK": "5"}

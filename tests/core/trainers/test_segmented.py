@@ -1,6 +1,6 @@
 """One model per segment: better where segments differ, the parent exactly everywhere else, one graph for all."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,13 +11,20 @@ import pytest
 from scipy.special import stdtrit
 
 from ml_assets.core.encoding import NULL_CODE, UNSEEN_CODE, Coded, Input, Output, Signature, Vocabulary
-from ml_assets.core.errors import InvalidDeclaration, PackageRefused, TrainingDataMissing, TrainingFailed
+from ml_assets.core.errors import (
+    InvalidDeclaration,
+    PackageRefused,
+    ProcessesDisagree,
+    TrainingDataMissing,
+    TrainingFailed,
+)
 from ml_assets.core.feature_views import LatestView
 from ml_assets.core.package import load_package
-from ml_assets.core.parity import largest_difference
+from ml_assets.core.parity import answer_scale, largest_difference
 from ml_assets.core.portable_model import to_portable
 from ml_assets.core.scoring import score, score_coded, score_portable
 from ml_assets.core.trainers import FittedModel, Labelled, Trainer, WarmStart, trainer_named
+from ml_assets.core.trainers.lightning import FittedNetwork, LightningTrainer
 from ml_assets.core.trainers.routed_graph import routed
 from ml_assets.core.trainers.segmented import FittedSegments, SegmentedTrainer
 from ml_assets.core.trainers.segments import Segments
@@ -185,6 +192,7 @@ class Constant(FittedModel):
 
     probability: float
     column: int = 0
+    is_warm_started: bool = field(default=False, compare=False)
 
     def predict(self, inputs: Coded) -> np.ndarray:
         return np.full(len(inputs), self.probability)
@@ -211,7 +219,7 @@ class Share(Trainer):
         self.calls.append((train, validation, given))
         if self.failure and len(self.calls) == 2:
             raise self.failure
-        return Constant(float(np.float32(train.labels.mean())))
+        return Constant(float(np.float32(train.labels.mean())), is_warm_started=given["warm_start"] is not None)
 
 
 def _shares(n_rows: int, of_a: float, of_b: float) -> Labelled:
@@ -259,6 +267,25 @@ def test_warm_networks_start_from_their_own_segment():
     assert warm.is_warm_started
     assert not cold.is_warm_started
     assert all(model.is_warm_started for model in (*cold.own.values(), *warm.own.values()))
+
+
+def test_networks_whose_earlier_weights_no_longer_fit_start_from_the_parent_just_fitted():
+    class Remembering(LightningTrainer):
+        def fit(self, *rows: Labelled, **given) -> FittedNetwork:
+            models.append(super().fit(*rows, **given))
+            starts.append(given["warm_start"])
+            return models[-1]
+
+    models: list[FittedNetwork] = []
+    starts: list[WarmStart] = []
+    earlier = _fit("lightning")
+    assert set(earlier.own) == {A, B}
+    lent = WarmStart(weights=earlier.weights(), signature=SIGNATURE, vocabulary=VOCABULARY)
+    wider = {**TRAINERS["lightning"][1], "layer_sizes": "16"}
+    _fit(Remembering(), hyperparameters=wider, warm_start=lent)
+    assert [model.is_warm_started for model in models] == [False, True, True]
+    for start in starts[1:]:
+        assert all(np.array_equal(array, start.weights[name]) for name, array in models[0].weights().items())
 
 
 def test_a_model_that_is_not_better_beyond_the_noise_is_dropped():
@@ -314,7 +341,7 @@ def test_a_segment_that_cannot_be_learned_is_left_to_the_parent_with_the_reason(
 
 
 def test_an_error_that_is_not_the_datas_is_raised():
-    for failure in (ValueError("a bug"), InvalidDeclaration("no such setting"), MemoryError()):
+    for failure in (ValueError("a bug"), InvalidDeclaration("x"), ProcessesDisagree("epochs [1, 2]"), MemoryError()):
         with pytest.raises(type(failure)):
             _fit(Share(failure))
 
@@ -341,6 +368,33 @@ def test_a_regression_is_compared_by_squared_error_and_asked_for_no_classes():
     assert a.has_own_model
     assert b.has_own_model
     assert not c.has_own_model
+
+
+def test_the_rounding_of_a_regression_in_the_hundreds_is_no_difference():
+    """60 to 373 minutes, an eighth of one per mile; a storm takes 40 at a and adds 40 at b.
+
+    float32 numbers above 256 lie 3.1e-5 apart, so the rounding alone is up to 1.5e-5.
+    """
+    signature = replace(SIGNATURE, output=Output(task="regression", unit="minutes"))
+
+    def minutes(examples: Labelled, seed: int) -> Labelled:
+        storm, origin = examples.inputs.numeric[:, 0], examples.inputs.categorical[:, 1]
+        numeric = examples.inputs.numeric.copy()
+        numeric[:, 1] = np.random.default_rng(seed).uniform(0, 2500, len(storm))
+        labels = 60.3 + np.where(origin == A, -40.7, 40.7) * storm + numeric[:, 1] / 8
+        return Labelled(inputs=replace(examples.inputs, numeric=numeric), labels=labels.astype(np.float32))
+
+    train, validation = minutes(TRAIN, 1), minutes(VALIDATION, 2)
+    fitted = _fit(
+        train=train, validation=validation, signature=signature, hyperparameters={"estimator": "linear_regression"}
+    )
+    assert set(fitted.own) == {A, B}
+    scale = answer_scale(train.labels, "regression")
+    for code, model in fitted.own.items():
+        of_segment = [_with_origin(validation.inputs, code)]
+        assert largest_difference(model.to_onnx(), model, of_segment, scale=scale) <= 1e-5
+        with pytest.raises(PackageRefused, match="differs from the fitted model by 1"):
+            largest_difference(model.to_onnx(), model, of_segment)
 
 
 def test_a_graph_whose_library_says_otherwise_is_refused():
