@@ -151,7 +151,7 @@ def test_other_code_and_other_libraries_are_named_as_causes_and_are_no_differenc
 
 
 def test_a_model_of_streamed_parts_is_streamed_again_within_the_same_memory(rebuilt, trained, train, tmp_path):
-    # Of the 1,800 training examples of 24 bytes 20 kB hold 833; validation and test, of 400 and 600, are held.
+    # Of the 1,800 training examples of 20 bytes 20 kB hold 1,000; validation and test, of 400 and 600, are held.
     (tmp_path / "work").mkdir()
     folder = RecordsFolder(kept=tmp_path / "kept", work=tmp_path / "work", memory_bytes=20_000)
     store = type(trained[2])(trained[2].files)

@@ -210,7 +210,7 @@ def test_the_training_set_of_the_newest_tuned_parameters_stays(store):
 
 
 @pytest.mark.parametrize(
-    "age, has_ended, stays",
+    ("age", "has_ended", "stays"),
     [
         (LONGEST_ATTEMPT, False, True),
         (LONGEST_ATTEMPT + timedelta(seconds=1), False, False),
