@@ -22,6 +22,7 @@ from ml_assets.core.package import Manifest, ModelPackage, PackageMetrics, Recip
 from ml_assets.core.parity import answer_scale, largest_difference
 from ml_assets.core.portable_parity import verified_portable
 from ml_assets.core.ports import ArtifactStore, Parameter, Tracker
+from ml_assets.core.records import answers
 from ml_assets.core.reference import build_reference
 from ml_assets.core.scoring import score_coded
 from ml_assets.core.spec import UseCase
@@ -192,7 +193,10 @@ def _package(
     difference = largest_difference(model, fitted, [coded.validation.inputs, coded.test.inputs], scale=scale)
     judged = [training_set.validation, training_set.test]
     portable = verified_portable(model, judged, signature=coded.signature, vocabulary=coded.vocabulary, scale=scale)
-    train, validation, test = (score_coded(model, p.inputs) for p in (coded.train, coded.validation, coded.test))
+    train, validation, test = (
+        answers(lambda batch: score_coded(model, batch), part.inputs)
+        for part in (coded.train, coded.validation, coded.test)
+    )
     best = min(fitted.history, key=lambda epoch: epoch.validation_loss, default=None)
     baseline_features = use_case.baseline_features or tuple(feature.name for feature in inputs)
     baselines = meaning.baselines(training_set.train, training_set.test, baseline_features)
@@ -228,6 +232,7 @@ def _package(
         libraries={**versions_of(*_LIBRARIES), **fitted.libraries},
         files={},
         n_processes=launch.n_processes,
+        streaming_bytes=coded.streaming_bytes,
     )
     content = {
         packages.MODEL: model,

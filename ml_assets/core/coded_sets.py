@@ -26,13 +26,23 @@ _N_SETS_KEPT = 8
 
 @dataclass(frozen=True, kw_only=True)
 class CodedSet:
-    """A training set as the model reads it, and the code book it was coded with."""
+    """A training set as the model reads it, and the code book it was coded with.
+
+    Parts that are larger than the memory for them are ``RecordedInputs``. That bounds the coded arrays only: the
+    Arrow tables of the training set they are coded from are in memory, whole, as ``load_training_set`` reads them.
+    """
 
     signature: Signature
     vocabulary: Vocabulary
     train: Labelled
     validation: Labelled
     test: Labelled
+
+    @property
+    def streaming_bytes(self) -> int:
+        """The memory for the arrays of a part, where one is larger; 0 where all are held."""
+        inputs = (part.inputs for part in (self.train, self.validation, self.test))
+        return max((one.memory_bytes for one in inputs if isinstance(one, RecordedInputs)), default=0)
 
 
 @dataclass(frozen=True, kw_only=True)

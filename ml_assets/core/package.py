@@ -73,6 +73,8 @@ class Manifest:
     The weights were fitted on labels up to ``last_train_day`` and chosen by labels up to ``last_validation_day``.
     ``environment_hash`` stands for every installed distribution, ``libraries`` names those that matter most. As many
     as ``n_processes`` trained it together; with another number, training anew gives other bits of the same quality.
+    So it does with another ``streaming_bytes``: the memory for the arrays of a part, where one was larger and was
+    streamed from its file; 0 where all were held in memory.
     """
 
     version: str
@@ -85,6 +87,7 @@ class Manifest:
     environment_hash: str
     files: Mapping[str, PackageFile]
     n_processes: int = 1
+    streaming_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

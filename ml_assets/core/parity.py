@@ -7,6 +7,7 @@ import numpy as np
 
 from ml_assets.core.encoding import NULL_CODE, UNSEEN_CODE, Coded, Task
 from ml_assets.core.errors import PackageRefused
+from ml_assets.core.records import in_batches
 from ml_assets.core.scoring import score_coded
 from ml_assets.core.trainers import FittedModel
 
@@ -41,12 +42,16 @@ def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded]
       of training;
     - some rows with one number null, or one category null or unseen, for each column;
     - rows with one number at each threshold the model has learned, and at the float32 below and above.
+
+    Of a part that is larger than the memory all rows are compared in batches, and "some rows" are of its first batch.
     """
     largest = 0.0
     thresholds = fitted.thresholds
-    beside = ((_odd_rows(part), *_one_column_odd(part)) for part in parts)
-    at_thresholds = (_at_thresholds(part, thresholds) for part in parts)
-    for coded in chain(parts, *beside, *at_thresholds):
+    every_row = (batch for part in parts for batch in in_batches(part))
+    some = [next(in_batches(part)) for part in parts]
+    beside = ((_odd_rows(part), *_one_column_odd(part)) for part in some)
+    at_thresholds = (_at_thresholds(part, thresholds) for part in some)
+    for coded in chain(every_row, *beside, *at_thresholds):
         difference = np.abs(_answers(model, coded) - _expected(fitted, coded)) / scale
         largest = max(largest, float(np.max(difference, initial=0.0)))
         # A comparison that is false for NaN would let one pass.

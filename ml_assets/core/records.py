@@ -1,7 +1,7 @@
 """Reading files of coded examples: mapped into memory, checked block by block, whole or in shuffled batches."""
 
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from ml_assets.core.record_format import STORED_AS, Layout, RecordHeader, damage
 
 # Judgement: quantiles of so many rows are exact to a tenth of a percent of them.
 _MOST_ROWS_LOOKED_AT = 1_000_000
+# Judgement: what a model computes on the way to the answers of so many rows takes less than their own arrays may.
+_MOST_ROWS_ANSWERED = 65_536
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # numbers float32 [n, k], codes int64 [n, m], labels float32 [n]
 _Piece = tuple[int, int, int]  # a block, and the first and last + 1 of its rows
@@ -225,8 +227,12 @@ class RecordFile:
 class RecordedInputs(Coded):
     """What a model reads of the rows of a file whose arrays are larger than the memory for them.
 
-    A trainer that reads batches takes them from ``records``, within ``memory_bytes``. For any other the arrays are
-    decoded, whole, when one is first asked for.
+    A trainer that reads batches takes them from ``records``, within ``memory_bytes``, and ``answers`` asks a model for
+    them so. For any other the arrays are decoded, whole, when one is first asked for, and kept: a trainer of trees, or
+    one of segments, needs the memory for them.
+
+    Only the coded arrays are bounded. A training set's Arrow tables, which the file is written from and baselines,
+    reference and portable graph are judged on, are in memory, whole.
     """
 
     records: RecordFile
@@ -255,6 +261,24 @@ def numbers_to_look_at(inputs: Coded) -> np.ndarray:
         return inputs.numeric
     n_rows = len(inputs) * inputs.memory_bytes // inputs.records.decoded_bytes // 4
     return inputs.records.sampled_numbers(min(_MOST_ROWS_LOOKED_AT, max(1, n_rows)), seed=0)
+
+
+def in_batches(inputs: Coded) -> Iterator[Coded]:
+    """Yield the rows in order: at once, or where they are larger than the memory in batches that together fit it."""
+    if not isinstance(inputs, RecordedInputs):
+        yield inputs
+        return
+    # Half of the memory for the buffer, a quarter for the batch that is drawn from it.
+    n_rows = len(inputs) * inputs.memory_bytes // inputs.records.decoded_bytes // 4
+    for numeric, categorical, _ in inputs.records.batches(
+        batch_rows=max(1, min(_MOST_ROWS_ANSWERED, n_rows)), memory_bytes=inputs.memory_bytes // 2, is_shuffled=False
+    ):
+        yield Coded(numeric=numeric, categorical=categorical)
+
+
+def answers(answer: Callable[[Coded], np.ndarray], inputs: Coded) -> np.ndarray:
+    """Return what a model answers for all rows, float64 [n], holding as much of the inputs as there is memory for."""
+    return np.concatenate([answer(batch) for batch in in_batches(inputs)])
 
 
 def codes_that_occur(inputs: Coded) -> Sequence[np.ndarray]:

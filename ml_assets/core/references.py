@@ -1,19 +1,20 @@
 """What refers to what in the artifact store: the graph that says which packages and training sets must stay.
 
 Only the kinds of files in ``_PATHS`` can ever be removed. Whatever else lies in the store (the ledger, the reports of
-days, tuned parameters, records of experiments, kinds that come later) stays.
+days, tuned parameters, ablations, records of experiments, kinds that come later) stays.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from ml_assets.core import registry
 from ml_assets.core.errors import BadInput
+from ml_assets.core.experiments import ENDED, FOLDER, STARTED
 from ml_assets.core.names import identifier, table_name
 from ml_assets.core.ports import ArtifactStore, StoredFile, Warehouse
 
@@ -29,16 +30,23 @@ _PATHS: Mapping[Kind, re.Pattern[str]] = {
 }
 _MANIFEST = "/manifest.json"
 _POINTERS: tuple[Kind, ...] = ("candidate pointer", "training set pointer")
-_REPORT_OF_A_DAY = re.compile(r"reports/(?P<use_case>\w+)/\d{4}-\d{2}-\d{2}\.html")
+# The report of a day, and the page of an ablation: both name versions, and link to their candidates' reports.
+_PAGE_THAT_STAYS = re.compile(r"reports/(?P<use_case>\w+)/(ablation-)?\d{4}-\d{2}-\d{2}\.html")
+_ABLATION = re.compile(r"ablations/(?P<use_case>\w+)/\d{4}-\d{2}-\d{2}\.json")
+_ATTEMPT = re.compile(rf"{FOLDER}/(?P<use_case>\w+)/[^/]+{re.escape(STARTED)}")
 _TUNED = re.compile(r"tuned/(?P<use_case>\w+)/\d{4}-\d{2}-\d{2}\.json")
 _LEDGER = re.compile(r"ledger/(?P<use_case>\w+)/[^/]+")
 _MONITORING_TABLES = ("monitoring.drift", "monitoring.performance")
 
 # A package or a training set is written within minutes; a day later nobody is going to finish it.
 HALF_WRITTEN_AFTER = timedelta(days=1)
+# Judgement: an attempt that began earlier and has no end was killed, and nobody is going to resume it.
+LONGEST_ATTEMPT = timedelta(days=14)
 
 # Use case -> the versions that rows of the warehouse name.
 Predicted = Mapping[str, frozenset[str]]
+
+_T = TypeVar("_T")
 
 
 class Key(NamedTuple):
@@ -96,8 +104,8 @@ class _Manifest:
 
 
 @dataclass(frozen=True)
-class _Tuned:
-    """What any release has written of tuned parameters."""
+class _OnTrainingSet:
+    """What any release has written of tuned parameters, and of an ablation."""
 
     training_set: str
 
@@ -123,17 +131,20 @@ def references(store: ArtifactStore, *, predicted: Predicted, now: datetime, old
     """Read the store and tell what must stay: what a root refers to, or what something that stays refers to.
 
     The roots are the versions that the ledger can put in charge or that wait for a person, that predictions,
-    monitoring or the report of a day name; the training set of the newest tuned parameters; what the newest pointers
-    name; and everything younger than ``older_than``. From there on: a package refers to its training set, to the parent
-    it started from and to its own report; that report to the versions it names; a young pointer to what it names.
+    monitoring, the report of a day or the page of an ablation name; the training sets of the newest tuned parameters
+    and of every ablation; training set and parent of each training or search that began within ``LONGEST_ATTEMPT`` and
+    has not ended; what the newest pointers name; and everything younger than ``older_than``. From there on: a package
+    refers to its training set, to the parent it started from and to its own report; that report to the versions it
+    names; a young pointer to what it names. Any other pointer stays as long as what it names.
 
-    Raises LedgerBroken for a damaged ledger, BadInput where the manifest of a package that stays cannot be read.
+    Raises LedgerBroken for a damaged ledger, BadInput where the manifest of a package that stays, or one of the records
+    above, cannot be read.
     """
     if older_than < HALF_WRITTEN_AFTER:
         raise BadInput(f"older than {older_than} is too young to be judged; choose at least {HALF_WRITTEN_AFTER}")
     files = store.describe("")
     artifacts = _artifacts(store, files)
-    waiting = [*_roots(store, files, predicted), *_newest_pointers(artifacts)]
+    waiting = [*_roots(store, files, predicted), *_of_unfinished(store, files, now), *_newest_pointers(artifacts)]
     waiting += [key for key, one in artifacts.items() if not one.is_half_written and now - one.modified_at < older_than]
     kept: set[Key] = set()
     while waiting:
@@ -172,17 +183,38 @@ def _roots(store: ArtifactStore, files: Sequence[StoredFile], predicted: Predict
         roots += [Key("package", use_case, v) for v in can_be_in_charge(registry.entries(store, use_case))]
     newest_tuned: dict[str, str] = {}
     for path in (file.path for file in files):
-        if found := _REPORT_OF_A_DAY.fullmatch(path):
+        if found := _PAGE_THAT_STAYS.fullmatch(path):
             roots += _versions_named(store.get(path), found["use_case"])
+        elif found := _ABLATION.fullmatch(path):
+            ablation = _read(store, path, _OnTrainingSet, "no ablation", "run it again")
+            roots.append(Key("training set", found["use_case"], ablation.training_set))
         elif found := _TUNED.fullmatch(path):
             newest_tuned[found["use_case"]] = path  # sorted by date
     for use_case, path in newest_tuned.items():
-        try:
-            tuned = msgspec.json.decode(store.get(path), type=_Tuned)
-        except msgspec.DecodeError as error:
-            raise BadInput(f"{path} holds no tuned parameters ({error}); tune {use_case} again") from error
+        tuned = _read(store, path, _OnTrainingSet, "no tuned parameters", f"tune {use_case} again")
         roots.append(Key("training set", use_case, tuned.training_set))
     return roots
+
+
+def _of_unfinished(store: ArtifactStore, files: Sequence[StoredFile], now: datetime) -> Iterable[Key]:
+    """Yield what the trainings and searches read that have begun, may still run, and have recorded no end."""
+    ended = {file.path.removesuffix(ENDED) for file in files if file.path.endswith(ENDED)}
+    for file in files:
+        found = _ATTEMPT.fullmatch(file.path)
+        if not found or file.path.removesuffix(STARTED) in ended or now - file.modified_at > LONGEST_ATTEMPT:
+            continue
+        # It has the recipe that the manifest of its package will have.
+        recipe = _read(store, file.path, _Manifest, "no attempt that began", "remove it if nothing is trained").recipe
+        yield Key("training set", found["use_case"], recipe.training_set)
+        if recipe.parent_version:
+            yield Key("package", found["use_case"], recipe.parent_version)
+
+
+def _read(store: ArtifactStore, path: str, kind: type[_T], what: str, advice: str) -> _T:
+    try:
+        return msgspec.json.decode(store.get(path), type=kind)
+    except msgspec.DecodeError as error:
+        raise BadInput(f"{path} holds {what} ({error}); {advice}") from error
 
 
 def _newest_pointers(artifacts: Mapping[Key, Artifact]) -> Iterable[Key]:

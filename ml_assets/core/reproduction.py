@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ml_assets.core.candidates import train_candidate
+from ml_assets.core.coded_sets import RecordsFolder
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.package import Manifest, ModelPackage, load_package
 from ml_assets.core.ports import ArtifactStore, JobType, Parameter
@@ -67,7 +68,8 @@ def reproduce(
     """Rebuild the training set and the model of a version in ``scratch``, which is empty; ``store`` is only read.
 
     The training set is frozen again from the examples as they are now, by the recorded declaration, inputs and sample.
-    The model is trained again on the recorded training set with the recorded hyperparameters, seed and parent.
+    The model is trained again on the recorded training set with the recorded hyperparameters, seed, parent and memory
+    for streamed parts, in one process: where the record says several, that is a cause that is named.
     ``code_version`` is that of the code at hand: the record's own is not kept, so other code is a cause that is named.
 
     Raises ArtifactMissing and PackageRefused where the record itself is gone or damaged, InvalidDeclaration where its
@@ -85,6 +87,7 @@ def reproduce(
             *_of_training_sets(frozen, refrozen, code_version),
             *_of_models(package, retrained, frozen),
             _short("code version", recipe.code_version, code_version, is_cause=True),
+            *_of_processes(package.manifest),
             *_of_environments(package.manifest, retrained.manifest),
         ),
         days=differences_by_day(_rows(frozen), _rows(refrozen)) if frozen.fingerprint != refrozen.fingerprint else (),
@@ -131,7 +134,7 @@ def _trained_again(
     scratch: ArtifactStore,
     work_folder: Path,
 ) -> ModelPackage:
-    recipe = package.manifest.recipe
+    recipe, streaming_bytes = package.manifest.recipe, package.manifest.streaming_bytes
     as_recorded = replace(
         use_case,
         trainer=use_case.trainer if name_of(use_case.trainer) == recipe.trainer else recipe.trainer,
@@ -150,6 +153,9 @@ def _trained_again(
         parent=parent,
         on_epoch=lambda _number, _metrics: None,
         work_folder=work_folder,
+        records=RecordsFolder(kept=work_folder / "records", work=work_folder, memory_bytes=streaming_bytes)
+        if streaming_bytes
+        else None,
     ).package
 
 
@@ -172,7 +178,10 @@ def _of_models(package: ModelPackage, retrained: ModelPackage, frozen: TrainingS
         _short(f"model: {name}", *(of[name].sha256 if name in of else "none" for of in (before, after)))
         for name in names
     ]
-    records = [replace(one.manifest, files={}, libraries={}, environment_hash="") for one in (package, retrained)]
+    records = [
+        replace(one.manifest, files={}, libraries={}, environment_hash="", n_processes=1)
+        for one in (package, retrained)
+    ]
     if records[0] != records[1]:
         changed = {name for name, value in vars(records[0]).items() if value != getattr(records[1], name)}
         values = [", ".join(f"{name} {getattr(one, name)}" for name in sorted(changed)) for one in records]
@@ -186,6 +195,19 @@ def _of_models(package: ModelPackage, retrained: ModelPackage, frozen: TrainingS
             Finding(what="model: largest difference of a weight", recorded="0", rebuilt=weights),
         ]
     return findings
+
+
+def _of_processes(manifest: Manifest) -> Sequence[Finding]:
+    """Name it as a cause where several processes trained the model; they cannot be started from here."""
+    n_processes, recipe = manifest.n_processes, manifest.recipe
+    if n_processes == 1:
+        return ()
+    how = (
+        f"1; for the same bits train with as many, in a copy of ML_ASSETS_HOME without this package: torchrun "
+        f"--standalone --nproc_per_node={n_processes} --no-python ml-assets train --use-case {recipe.use_case} "
+        f"--as-of {manifest.as_of}{'' if recipe.parent_version else ' --cold'}"
+    )
+    return (Finding(what="processes", recorded=str(n_processes), rebuilt=how, is_cause=True),)
 
 
 def _largest_of_weights(package: ModelPackage, retrained: ModelPackage) -> str:

@@ -10,6 +10,7 @@ from ml_assets.core.encoding import Signature, Vocabulary
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.package import ModelPackage, Recipe, load_package
 from ml_assets.core.ports import ArtifactStore
+from ml_assets.core.records import answers
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import meaning_of
 from ml_assets.core.trainers import FittedModel, WarmStart, name_of, trainer_named
@@ -83,7 +84,8 @@ def fit_starts(
         )
 
     def validation_loss(fitted: FittedModel) -> float:
-        return meaning_of(use_case.task).loss_of(coded.validation.labels, fitted.predict(coded.validation.inputs))
+        predicted = answers(fitted.predict, coded.validation.inputs)
+        return meaning_of(use_case.task).loss_of(coded.validation.labels, predicted)
 
     return coded, fit_both(fit, lent=lent, not_lent=not_lent, loss=validation_loss)
 

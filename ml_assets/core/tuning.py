@@ -12,6 +12,7 @@ from ml_assets.core.encoding import Signature, Vocabulary
 from ml_assets.core.errors import BadInput, DataMissing, InvalidDeclaration
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.fingerprints import json_hash
+from ml_assets.core.records import answers
 from ml_assets.core.search_spaces import SearchSpace
 from ml_assets.core.spec import UseCase
 from ml_assets.core.studies import SearchSettings, Studies, Study, Trial, TrialRecord
@@ -208,7 +209,7 @@ def _validation_loss(trial: Trial, task: _Task, on_epoch: Callable[[int, Mapping
         on_epoch=on_epoch,
         work_folder=task.work_folder,
     )
-    predictions = fitted.predict(task.validation.inputs)
+    predictions = answers(fitted.predict, task.validation.inputs)
     if not np.isfinite(predictions).all():
         return math.nan
     return meaning_of(task.signature.output.task).loss_of(task.validation.labels, predictions)

@@ -10,8 +10,10 @@ from ml_assets.core import coded_sets
 from ml_assets.core.coded_sets import RecordsFolder, code_training_set
 from ml_assets.core.encoding import Signature, Vocabulary
 from ml_assets.core.records import RecordedInputs, RecordFile
+from ml_assets.core.scoring import score
 from ml_assets.core.trainers import Labelled
-from ml_assets.core.training_sets import PARTS, TrainingSet
+from ml_assets.core.trainers.checkpoints import fit_key
+from ml_assets.core.training_sets import PARTS, TrainingSet, freeze
 
 
 @pytest.fixture
@@ -120,3 +122,51 @@ def test_a_candidate_streamed_from_files_is_as_good(trained, train, folder):
     whole = trained[1].package.metrics.holdout
     assert first.package.metrics.holdout.roc_auc == pytest.approx(whole.roc_auc, abs=0.02)
     assert first.package.metrics.holdout.log_loss == pytest.approx(whole.log_loss, abs=0.03)
+
+
+@pytest.mark.parametrize("trainer", ["lightning", pytest.param("keras", marks=pytest.mark.slow)])
+def test_a_candidate_of_streamed_parts_is_fitted_chosen_compared_and_judged_without_decoding_any(
+    trainer, trained, train, use_case, inputs, examples, folder, monkeypatch
+):
+    if trainer == "keras":
+        pytest.importorskip("keras")
+    store = type(trained[2])()
+    shifted = replace(use_case, split=replace(use_case.split, test_days=5))
+    later = freeze(examples, use_case=shifted, inputs=inputs, as_of=trained[0].as_of, code_version="c1", store=store)
+    monkeypatch.setattr(RecordFile, "coded", lambda _: pytest.fail("a whole part was decoded"))
+    package = train(
+        training_set=later,
+        use_case=replace(use_case, trainer=trainer),
+        store=store,
+        parent=trained[1].package,  # so that both starts are compared by validation
+        records=replace(folder, memory_bytes=100 * 20),
+    ).package
+    assert package.metrics.warm_start is not None
+    assert package.metrics.warm_start.warm is not None
+    assert (package.metrics.n_train, package.metrics.n_validation) == (1900, 400)
+    y, p = later.validation["label"].to_numpy().astype(float), score(package, later.validation)
+    log_loss = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
+    assert package.metrics.validation_loss == pytest.approx(log_loss, abs=1e-6)
+    assert 0 < package.metrics.largest_parity_difference < 1e-5
+
+
+def test_a_fit_of_streamed_rows_is_another_one_within_other_memory(training_set, signature, vocabulary, folder):
+    def key(memory_bytes: int) -> str:
+        coded = code_training_set(
+            training_set, signature, vocabulary, folder=replace(folder, memory_bytes=memory_bytes)
+        )
+        return fit_key(coded.train, coded.validation, None, settings={}, libraries={})
+
+    assert len({key(100 * 20), key(200 * 20), key(10_000 * 20), key(20_000 * 20)}) == 3  # the last two hold all rows
+    assert key(100 * 20) == key(100 * 20)
+
+
+def test_a_coded_set_says_within_which_memory_any_of_its_parts_is_streamed(training_set, signature, vocabulary, folder):
+    # Rows of 20 bytes, two numbers, a code and the label: train has 1,800, test 600, validation 400.
+    for memory_rows, n_streamed in {399: 3, 400: 2, 600: 1, 1800: 0}.items():
+        memory_bytes = memory_rows * 20
+        coded = code_training_set(
+            training_set, signature, vocabulary, folder=replace(folder, memory_bytes=memory_bytes)
+        )
+        assert sum(isinstance(getattr(coded, part).inputs, RecordedInputs) for part in PARTS) == n_streamed
+        assert coded.streaming_bytes == (memory_bytes if n_streamed else 0)

@@ -19,7 +19,7 @@ from ml_assets.core.encoding import Coded, Input, Signature, Vocabulary, encode
 from ml_assets.core.errors import BadInput
 from ml_assets.core.record_format import RecordHeader, aligned, layout_of, packed, sha256_of
 from ml_assets.core.record_writer import write_records
-from ml_assets.core.records import RecordedInputs, RecordFile, numbers_to_look_at
+from ml_assets.core.records import RecordedInputs, RecordFile, answers, numbers_to_look_at
 
 NUMBERS, TEXTS = ("wind_speed_mph", "n_flights", "is_holiday"), ("origin", "carrier")
 
@@ -415,3 +415,19 @@ def test_inputs_larger_than_the_memory_are_arrays_for_who_asks_and_a_sample_for_
     assert np.array_equal(inputs.categorical, numbered.coded().categorical)
     whole = Coded(numeric=np.ones((2, 1), np.float32), categorical=np.ones((2, 0), np.int64))
     assert numbers_to_look_at(whole) is whole.numeric
+
+
+def test_a_model_is_asked_for_its_answers_in_order_and_batch_by_batch_where_memory_is_short(numbered):
+    asked: list[int] = []
+
+    def first_number(inputs: Coded) -> np.ndarray:
+        asked.append(len(inputs))
+        return inputs.numeric[:, 0].astype(np.float64)
+
+    streamed = RecordedInputs(numbered, memory_bytes=4000 * ROW_BYTES)
+    assert np.array_equal(answers(first_number, streamed), np.arange(N_ROWS))
+    assert asked == [1000] * 10  # a quarter of the memory each
+    assert "numeric" not in vars(streamed)
+    asked.clear()
+    assert np.array_equal(answers(first_number, numbered.coded()), np.arange(N_ROWS))
+    assert asked == [N_ROWS]

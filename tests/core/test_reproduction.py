@@ -9,7 +9,9 @@ import pyarrow.compute as pc
 import pytest
 
 from ml_assets.core import candidates
+from ml_assets.core.coded_sets import RecordsFolder
 from ml_assets.core.errors import ArtifactMissing, InvalidDeclaration, PackageRefused
+from ml_assets.core.package import CONTENT_FILES, save_package
 from ml_assets.core.reproduction import Reproduction, reproduce
 from ml_assets.core.trainers import FittedModel, Trainer
 from ml_assets.core.training_sets import freeze
@@ -146,6 +148,41 @@ def test_other_code_and_other_libraries_are_named_as_causes_and_are_no_differenc
     assert differing(found) == {"code version", "training set: code version", "environment", "environment: numpy"}
     assert next(f.rebuilt for f in found.findings if f.what == "environment: numpy") == "9.9"
     assert found.is_identical
+
+
+def test_a_model_of_streamed_parts_is_streamed_again_within_the_same_memory(rebuilt, trained, train, tmp_path):
+    # Of the 1,800 training examples of 20 bytes 20 kB hold 1,000; validation and test, of 400 and 600, are held.
+    (tmp_path / "work").mkdir()
+    folder = RecordsFolder(kept=tmp_path / "kept", work=tmp_path / "work", memory_bytes=20_000)
+    store = type(trained[2])(trained[2].files)
+    for path in store.list("models"):
+        store.delete(path)
+    streamed = train(store=store, records=folder).package
+    assert (streamed.manifest.streaming_bytes, trained[1].package.manifest.streaming_bytes) == (20_000, 0)
+    assert streamed.version == trained[1].package.version
+    assert streamed.weights != trained[1].package.weights
+
+    found = rebuilt(store=store)
+    assert found.is_identical
+    assert differing(found) == set()
+
+
+def test_the_number_of_processes_is_a_cause_that_says_how_to_have_the_same_bits(rebuilt, trained):
+    store, package = type(trained[2])(trained[2].files), trained[1].package
+    folder = f"models/storm_delay/{package.version}"
+    content = {name: store.get(f"{folder}/{name}") for name in CONTENT_FILES}
+    store.delete(f"{folder}/manifest.json")
+    save_package(store, replace(package.manifest, n_processes=2), content)
+
+    found = rebuilt(store=store)
+    assert found.is_identical
+    assert differing(found) == {"processes"}
+    (finding,) = (finding for finding in found.findings if finding.what == "processes")
+    assert (finding.recorded, finding.rebuilt) == (
+        "2",
+        "1; for the same bits train with as many, in a copy of ML_ASSETS_HOME without this package: torchrun "
+        "--standalone --nproc_per_node=2 --no-python ml-assets train --use-case storm_delay --as-of 2013-01-31 --cold",
+    )
 
 
 @dataclass(frozen=True)

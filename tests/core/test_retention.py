@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ml_assets.core import registry
 from ml_assets.core.errors import BadInput, LedgerBroken
 from ml_assets.core.package import CONTENT_FILES
-from ml_assets.core.references import HALF_WRITTEN_AFTER, predicted_versions
+from ml_assets.core.references import HALF_WRITTEN_AFTER, LONGEST_ATTEMPT, predicted_versions
 from ml_assets.core.registry import LedgerEntry, PendingEntry
 from ml_assets.core.retention import prune, unreferenced
 
@@ -94,6 +94,18 @@ def reported_day(store, text: str) -> None:
     store.put(f"reports/{USE_CASE}/2013-08-01.html", f"<p>{text}</p>".encode())
 
 
+def put_attempt(store, *, training_set: int, parent: int | None = None, began_at: datetime, has_ended: bool = False):
+    path = f"experiments/{USE_CASE}/20131231t000000.000000z-0123456789"
+    recipe = {
+        "training_set": fingerprint_of(training_set),
+        "parent_version": None if parent is None else version_of(parent),
+    }
+    store.put(f"{path}.started.json", json.dumps({"kind": "training", "recipe": recipe}).encode())
+    store.modified_at[f"{path}.started.json"] = began_at
+    if has_ended:
+        store.put(f"{path}.ended.json", b"{}")
+
+
 # One package, number 1 on training set 1, and one thing that refers to it. Another, number 2 on 2, has nothing.
 KEPT_BY: dict[str, Callable] = {
     "a promotion": lambda store: write(store, "promote", 1),
@@ -106,6 +118,10 @@ KEPT_BY: dict[str, Callable] = {
     "a candidate that waits": lambda store: write(store, "wait", 1),
     "a candidate that is approved": lambda store: write(store, "approve", 1),
     "the report of a day": lambda store: reported_day(store, f"the champion {version_of(1)}, 0.75"),
+    "the page of an ablation": lambda store: store.put(
+        f"reports/{USE_CASE}/ablation-2013-08-01.html", f'<a href="candidate-{version_of(1)}.html">'.encode()
+    ),
+    "a training from it that runs": lambda store: put_attempt(store, training_set=1, parent=1, began_at=NOW),
     "the newest candidate's pointer": lambda store: put_candidate_pointer(store, date(2013, 7, 2), 1),
     "a child that was promoted": lambda store: [
         put_package(store, 3, training_set=1, parent=1),
@@ -191,6 +207,50 @@ def test_the_training_set_of_the_newest_tuned_parameters_stays(store):
         store.put(f"tuned/{USE_CASE}/2013-07-0{n}.json", json.dumps(tuned).encode())
     assert removed(store) == [("training set", fingerprint_of(1))]
     assert len(store.list("tuned")) == 2
+
+
+@pytest.mark.parametrize(
+    ("age", "has_ended", "stays"),
+    [
+        (LONGEST_ATTEMPT, False, True),
+        (LONGEST_ATTEMPT + timedelta(seconds=1), False, False),
+        (timedelta(hours=1), True, False),
+    ],
+    ids=["it may run still", "it was killed long ago", "it has ended"],
+)
+def test_the_training_set_of_an_attempt_stays_with_its_pointer_while_it_may_run(
+    store, age: timedelta, has_ended: bool, stays: bool
+):
+    for n in (1, 2):  # the pointer to the first is not the newest
+        put_training_set(store, n)
+        put_training_set_pointer(store, date(2013, 7, n), n)
+    put_attempt(store, training_set=1, began_at=NOW - age, has_ended=has_ended)
+    gone = [("training set pointer", "2013-07-01"), ("training set", fingerprint_of(1))]
+    assert removed(store) == ([] if stays else gone)
+
+
+def test_the_training_sets_of_all_ablations_stay(store):
+    for n in (1, 2, 3):
+        put_training_set(store, n)
+    for n in (1, 2):
+        ablation = {"training_set": fingerprint_of(n), "views": []}
+        store.put(f"ablations/{USE_CASE}/2013-07-0{n}.json", json.dumps(ablation).encode())
+    assert removed(store) == [("training set", fingerprint_of(3))]
+
+
+def test_a_damaged_record_of_an_ablation_or_of_an_attempt_that_may_run_stops_everything(store):
+    put_training_set(store, 1)
+    path = f"ablations/{USE_CASE}/2013-07-01.json"
+    store.put(path, b"{")
+    with pytest.raises(BadInput, match=rf"{path} holds no ablation .*; run it again"):
+        removed(store)
+    store.delete(path)
+    put_attempt(store, training_set=1, began_at=NOW)
+    (path,) = store.list("experiments")
+    store.put(path, b"{}")
+    with pytest.raises(BadInput, match=rf"{path} holds no attempt that began"):
+        removed(store)
+    assert training_sets_in(store) == {1}
 
 
 def test_the_newest_training_sets_pointer_keeps_it_and_an_older_one_goes_with_what_it_names(store):

@@ -90,11 +90,15 @@ class Checkpoints(Generic[_Facts]):
 def fit_key(
     train: Labelled, validation: Labelled, warm_start: WarmStart | None, *, settings: object, libraries: object
 ) -> str:
-    """Return 32 hex digits over the rows, what the fit starts from, and its settings (plain data, seed included)."""
+    """Return 32 hex digits over the rows, what the fit starts from, and its settings (plain data, seed included).
+
+    Rows that are streamed come in an order that depends on the memory for them, so that counts, too.
+    """
     arrays: list[np.ndarray] = []
     for part in (train, validation):
         if isinstance(part.inputs, RecordedInputs):
-            arrays.append(np.frombuffer(part.inputs.records.content_hash.encode(), dtype=np.uint8))
+            streamed = f"{part.inputs.records.content_hash} within {part.inputs.memory_bytes}"
+            arrays.append(np.frombuffer(streamed.encode(), dtype=np.uint8))
         else:
             arrays += [part.inputs.numeric, part.inputs.categorical, part.labels]
     weights = sorted(warm_start.weights.items()) if warm_start else []

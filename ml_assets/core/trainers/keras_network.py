@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ml_assets.core.encoding import Coded, Task
+from ml_assets.core.records import answers
 from ml_assets.core.trainers import Labelled
 from ml_assets.core.trainers.network import INPUT_LIMIT
 
@@ -166,10 +167,11 @@ class KerasNetwork:
 
     def loss(self, examples: Labelled) -> float:
         """Return the loss on examples as ``Epoch`` measures it; NaN where a prediction is."""
+        predicted = answers(self.predict, examples.inputs)
         if self._label_scale is not None:
-            return float(np.sqrt(np.mean((self.predict(examples.inputs) - examples.labels) ** 2)))
+            return float(np.sqrt(np.mean((predicted - examples.labels) ** 2)))
         smallest = np.finfo(np.float32).eps
-        probability = np.clip(self.predict(examples.inputs), smallest, 1 - smallest)
+        probability = np.clip(predicted, smallest, 1 - smallest)
         return float(-np.mean(np.log(np.where(examples.labels == 1, probability, 1 - probability))))
 
     def state(self) -> Mapping[str, np.ndarray]:
