@@ -110,6 +110,7 @@ def small_use_case() -> UseCase:
             minimum_roc_auc=0.5,
             maximum_calibration_error=0.3,
             confidence=0.5,
+            against_champion="not_worse",
             may_lose_to_champion_by=1.0,
             slice_may_lose_log_loss=1.0,
             slice_may_lose_roc_auc=1.0,

@@ -46,6 +46,7 @@ USE_CASE = replace(
         minimum_r2=-1.0,
         maximum_bias=1.0,
         confidence=0.5,
+        against_champion="not_worse",
         may_lose_to_champion_by=1.0,
         slice_may_lose_rmse=1.0,
         maximum_one_row_ms=10_000,

@@ -23,6 +23,7 @@ def ablation(
         screen.begin(f"ablation of {known(use_case).name} as of {as_of.date()}")
         config = {"n_train_rows": n_train_rows, "n_seeds": n_seeds}
         found = life.ablate(known(use_case), as_of.date(), config)
+    loss = "log loss" if known(use_case).task == "binary_classification" else "mean squared error"
     table = Table(Column("feature view", no_wrap=True), title=f"{use_case} as of {found.as_of}", title_justify="left")
     for name in ("adds", "importance"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -32,7 +33,7 @@ def ablation(
         table.add_row(gain.view, adds, f"{gain.importance.value:+.4f}", gain.verdict.removeprefix("within the "))
     console.print(table)
     console.print(
-        f"Adds: the validation loss without the view less that with all, {found.full_loss:.4f}, over "
+        f"Adds: the validation loss ({loss}) without the view less that with all, {found.full_loss:.4f}, over "
         f"{found.n_validation:,} decisions; each a mean of {found.n_seeds} trainings on {found.n_train:,} rows."
     )
     report = life.store.address(f"reports/{use_case}/ablation-{found.as_of}.html")

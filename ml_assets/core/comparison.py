@@ -16,7 +16,7 @@ from ml_assets.core.scoring import score
 from ml_assets.core.training_sets import TrainingSet, load_training_set
 
 # What a row is summed up by: the first of these that it has.
-MAIN_METRICS = ("roc_auc", "mae", "rmse", "validation_loss", "log_loss")
+MAIN_METRICS = ("roc_auc", "rmse", "mae", "validation_loss", "log_loss")
 # What the paired bootstrap measures by name, of whichever task.
 _PAIRED = ("roc_auc", "pr_auc", "log_loss", "mae", "rmse", "r2")
 CONFIDENCE = 0.975  # to one side, so 95 % to both

@@ -70,7 +70,7 @@ def beats(
 
 def against_champion(candidate: AnyMetrics, champion: Comparison | None, rule: PromotionRule, output: Output) -> Gate:
     """Return the gate on the loss against the champion's, by the rule of the use case."""
-    name, measure = "not_worse_than_champion", meaning_of(output.task).loss
+    name, measure = "against_champion", meaning_of(output.task).loss
     found: float = getattr(candidate, measure.name)
     if champion is None:
         detail = "no champion is in charge yet"

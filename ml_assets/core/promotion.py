@@ -11,7 +11,7 @@ from ml_assets.core.slices import SliceQuality
 from ml_assets.core.spec import PromotionRule
 from ml_assets.core.tasks import AnyMetrics, meaning_of
 
-_TELLING = ("roc_auc_floor", "r2_floor", "not_worse_than_champion")
+_TELLING = ("roc_auc_floor", "r2_floor", "against_champion")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ GATES: Mapping[Task, Mapping[str, str]] = {
         "beats_base_rate_log_loss": "Log loss below that of predicting the base rate for everyone, beyond the noise.",
         "beats_logistic_roc_auc": "ROC AUC above that of a logistic regression, beyond the noise.",
         "beats_logistic_log_loss": "Log loss below that of a logistic regression, beyond the noise.",
-        "not_worse_than_champion": "Log loss against the champion's on the same holdout, by the use case's rule.",
+        "against_champion": "Log loss against the champion's on the same holdout, by the use case's rule.",
         "no_slice_loses_log_loss": "No slice has a log loss worse than another model's by its floor, beyond the noise.",
         "no_slice_loses_roc_auc": "No slice has a ROC AUC worse than another model's by its floor, beyond the noise.",
         **_EVERY_TASK,
@@ -108,7 +108,7 @@ GATES: Mapping[Task, Mapping[str, str]] = {
         "beats_mean_mae": "MAE below that of predicting the training mean for everyone, beyond the noise.",
         "beats_linear_rmse": "RMSE below that of a linear regression, beyond the noise.",
         "beats_linear_mae": "MAE below that of a linear regression, beyond the noise.",
-        "not_worse_than_champion": "RMSE against the champion's on the same holdout, by the use case's rule.",
+        "against_champion": "RMSE against the champion's on the same holdout, by the use case's rule.",
         "no_slice_loses_rmse": "No slice has an RMSE worse than another model's by its floor, beyond the noise.",
         **_EVERY_TASK,
     },
@@ -124,7 +124,7 @@ def judge(evidence: Evidence, *, cost: ServingCost, rule: PromotionRule) -> Verd
       ``unbiased``.
     - ``beats_...``: better, beyond the noise, than a constant prediction and than a simple model.
     - ``all_examples``: trained and measured on all examples; a quick experiment on a sample never serves.
-    - ``not_worse_than_champion``: the loss against the champion's, by ``rule.against_champion``; passed where nobody
+    - ``against_champion``: the loss against the champion's, by ``rule.against_champion``; passed where nobody
       is in charge yet.
     - ``no_slice_loses_...``: no slice is worse than the champion (or the simple baseline) by more than its floor
       allows, beyond the noise. With many slices one would seem to be by chance: each is held against the confidence

@@ -67,10 +67,9 @@ class PromotionRule:
             0.1 away from that of the months before through the weather alone.
         confidence: one-sided, of every "beyond the noise" (paired bootstrap over days); at 0.5 a difference counts as
             it is. The baselines must be beaten beyond the noise.
-        against_champion: ``not_worse`` refuses a candidate only where it is worse than the champion beyond the noise:
-            of two equal models the fresher one serves, for it knows the last weeks, and a champion that only a clearly
-            better model may replace grows old. ``better`` asks that it beats the champion beyond the noise: for a
-            model whose every change is costly.
+        against_champion: ``better`` asks that a candidate beats the champion beyond the noise. ``not_worse`` refuses it
+            only where it is worse beyond the noise: of two equal models the fresher one serves, where what changes from
+            week to week matters and a champion that only a clearly better model may replace would grow old.
         may_lose_to_champion_by: with ``not_worse``, how much worse counts as equal, beside the noise.
         most_champion_noise: with ``not_worse``, how much of the noise counts at most: on a small holdout anything is
             within the noise, and many small losses in a row would add up.
@@ -93,7 +92,7 @@ class PromotionRule:
     minimum_r2: float = 0.0
     maximum_bias: float = 0.1
     confidence: float = 0.95
-    against_champion: Literal["not_worse", "better"] = "not_worse"
+    against_champion: Literal["better", "not_worse"] = "better"
     may_lose_to_champion_by: float = 0.0
     most_champion_noise: float = 0.01
     slice_minimum_rows: int = 200

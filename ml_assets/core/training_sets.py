@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal, cast
 
@@ -43,6 +43,8 @@ __all__ = [
 ]
 
 Part = Literal["train", "validation", "test"]
+# Judgement: a week without labels is an outage of the source; a model may still be of its season.
+_MOST_DAYS_BEHIND = 7
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
@@ -156,11 +158,13 @@ def freeze(
     """Split these labelled examples by time and write them once under their fingerprint.
 
     The same fingerprint already there is verified and used again; a damaged one is written anew. Raises
-    TrainingDataMissing for too few days, BadInput for an example of the as-of date or later, without a label, or twice.
+    TrainingDataMissing for too few days or none of the last week, BadInput for an example of the as-of date or later,
+    without a label, or twice.
     """
     table = canonical(examples, inputs)
     refuse_bad_examples(table, as_of)
     days = split_days(cast("list[date]", table["partition_on"].unique().to_pylist()), use_case.split)
+    _refuse_old_examples(days.test[-1], as_of, use_case)
     sampled = table if sample_fraction >= 1.0 else table.filter(is_sampled(table["decision_id"], sample_fraction))
     parts: dict[Part, pa.Table] = {
         part: of_days(sampled, part_days)
@@ -201,6 +205,16 @@ def freeze(
     pointer = msgspec.json.encode({"fingerprint": fingerprint})
     store.put(_pointer_path(use_case.name, as_of), pointer)
     return load_training_set(store, use_case.name, fingerprint)
+
+
+def _refuse_old_examples(newest: date, as_of: date, use_case: UseCase) -> None:
+    """Raise TrainingDataMissing where the newest example is so old that nothing is known of the days before as-of."""
+    expected = as_of - timedelta(days=use_case.split.gap_days + 1)
+    if (expected - newest).days > _MOST_DAYS_BEHIND:
+        raise TrainingDataMissing(
+            f"the newest labelled examples of {use_case.name} are of {newest}; a training as of {as_of} expects them "
+            f"up to about {expected}: materialize the examples of the days between, or train as of an earlier date"
+        )
 
 
 def training_set_of(store: ArtifactStore, use_case_name: str, as_of: date) -> str:

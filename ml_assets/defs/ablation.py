@@ -111,7 +111,9 @@ def _ablation(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsD
         path = save_ablation(store, ablation)
         page = f"reports/{use_case.name}/ablation-{as_of}.html"
         links = _candidate_link(store, use_case, ablation)
-        store.put(page, ablation_report(ablation, costs, question=use_case.question, links=links).encode())
+        loss = "log loss" if use_case.task == "binary_classification" else "mean squared error"
+        report = ablation_report(ablation, costs, question=use_case.question, loss=loss, links=links)
+        store.put(page, report.encode())
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(f"{fingerprint[:12]}-{config.n_train_rows}-{config.n_seeds}"),
             metadata={

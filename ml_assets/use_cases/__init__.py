@@ -9,6 +9,7 @@ from types import ModuleType
 from ml_assets import core
 from ml_assets.core.errors import InvalidDeclaration
 from ml_assets.core.spec import UseCase
+from ml_assets.core.trainers import trainer_named
 from ml_assets.core.training_sets import source_hash
 
 # The modules of core that decide what a training set and a model hold; a change to any other retrains nothing.
@@ -47,4 +48,8 @@ def _declared_in(module: ModuleType, name: str) -> UseCase:
     use_case = getattr(module, "USE_CASE", None)
     if not isinstance(use_case, UseCase) or use_case.name != name:
         raise InvalidDeclaration(f"use_cases/{name}.py must hold USE_CASE = UseCase(name={name!r}, ...)")
+    try:
+        trainer_named(use_case.trainer).resolve(use_case.hyperparameters)
+    except InvalidDeclaration as error:
+        raise InvalidDeclaration(f"use_cases/{name}.py: {error}") from error
     return use_case

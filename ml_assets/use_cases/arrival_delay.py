@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from ml_assets.core.spec import Decisions, Label, UseCase
+from ml_assets.core.spec import Decisions, Label, PromotionRule, UseCase
 
 USE_CASE = UseCase(
     name="arrival_delay",
@@ -41,5 +41,7 @@ USE_CASE = UseCase(
         "destination_arrivals_mean_delay_minutes_4h",
         "flight_number_arrivals_late_share_28d",
     ),
+    # Weekly models of one recipe differ by less than the noise of three weeks, and the older knows less of the season.
+    promotion=PromotionRule(against_champion="not_worse"),
     slices=("origin", "carrier", "scheduled_departure_local_hour", "scheduled_weekday", "month"),
 )

@@ -17,7 +17,7 @@ GOOD = Metrics(
 )
 LOGISTIC = replace(GOOD, roc_auc=0.70, pr_auc=0.43, log_loss=0.48)
 BASE_RATE = replace(GOOD, roc_auc=0.5, pr_auc=0.25, log_loss=0.56)
-RULE = PromotionRule(minimum_roc_auc=0.6, maximum_calibration_error=0.05)
+RULE = PromotionRule(minimum_roc_auc=0.6, maximum_calibration_error=0.05, against_champion="not_worse")
 COST = ServingCost(model_bytes=300_000, one_row_ms=0.05, thousand_rows_ms=1.2)
 AS_OF_AT = datetime(2013, 7, 1, 4, tzinfo=UTC)
 LEAKS = LeakCheck(
@@ -74,7 +74,7 @@ def gate(verdict: Verdict, name: str) -> Gate:
 def test_a_candidate_better_than_the_baselines_is_promotable_where_nobody_is_in_charge():
     verdict = judged(evidence())
     assert verdict.is_promotable
-    champion = gate(verdict, "not_worse_than_champion")
+    champion = gate(verdict, "against_champion")
     assert (champion.detail, champion.expected) == ("no champion is in charge yet", None)
     assert verdict.summary == (
         "passed all 16 gates; ROC AUC 0.7200 is at least the floor 0.6000; no champion is in charge yet"
@@ -155,21 +155,21 @@ def test_a_candidate_trained_on_a_sample_may_not_serve():
 def test_against_the_champion_the_rule_of_the_use_case_decides(log_loss: float, rule: PromotionRule, is_passed: bool):
     candidate = replace(GOOD, log_loss=log_loss)
     verdict = judged(evidence(candidate, over(GOOD, candidate)), rule=rule)
-    assert gate(verdict, "not_worse_than_champion").is_passed is is_passed
-    assert failed(verdict) == ([] if is_passed else ["not_worse_than_champion"])
+    assert gate(verdict, "against_champion").is_passed is is_passed
+    assert failed(verdict) == ([] if is_passed else ["against_champion"])
 
 
 def test_a_candidate_worse_than_the_champion_says_by_what():
     verdict = judged(evidence(champion=over(replace(GOOD, log_loss=0.43))))
     assert verdict.reasons == ("log loss 0.4500 should be at most the champion's 0.4300 plus the noise of 0.0100",)
-    assert gate(verdict, "not_worse_than_champion").expected == pytest.approx(0.44, abs=1e-6)
+    assert gate(verdict, "against_champion").expected == pytest.approx(0.44, abs=1e-6)
 
 
 def test_the_same_model_again_is_not_worse_but_not_better_either():
     same = over(GOOD, error=0.0)
     assert judged(evidence(champion=same)).is_promotable
     assert failed(judged(evidence(champion=same), rule=replace(RULE, against_champion="better"))) == [
-        "not_worse_than_champion"
+        "against_champion"
     ]
 
 
@@ -273,7 +273,7 @@ def test_the_evidence_on_a_real_training_is_what_its_package_says(trained, use_c
     assert {part.name for part in found.slices} == {"origin=EWR"}  # the others have fewer than 30 storms
     assert found.leaks.n_labels_too_late == 0
     # Six days of storms are few to be calibrated on.
-    assert failed(judged(found, rule=PromotionRule(maximum_calibration_error=0.15))) == []
+    assert failed(judged(found, rule=PromotionRule(maximum_calibration_error=0.15, against_champion="not_worse"))) == []
 
 
 def test_a_candidate_is_not_judged_on_days_of_another_training_set(trained, use_case: UseCase):

@@ -36,6 +36,7 @@ LEAKS = LeakCheck(
 )
 # t(20 degrees, 95 %) is 1.725: a margin of 0.1 minutes takes this error.
 ERROR = 0.1 / 1.7247
+NOT_WORSE = PromotionRule(against_champion="not_worse")
 
 
 def estimate(value: float, error: float = ERROR) -> Estimate:
@@ -51,7 +52,7 @@ def judged(
     candidate: RegressionMetrics = GOOD,
     champion: RegressionMetrics | None = None,
     *,
-    rule: PromotionRule = PromotionRule(),  # noqa: B008 # frozen
+    rule: PromotionRule = NOT_WORSE,
     **changes: object,
 ) -> Verdict:
     evidence = Evidence(
@@ -123,11 +124,11 @@ def test_a_gate_says_what_was_found_and_expected_in_the_unit_of_the_label():
 @pytest.mark.parametrize(
     ("rmse", "rule", "is_passed"),
     [
-        (12.09, PromotionRule(), True),
-        (12.11, PromotionRule(), False),
-        (12.35, PromotionRule(may_lose_to_champion_by=0.02), False),
-        (12.33, PromotionRule(may_lose_to_champion_by=0.02), True),
-        (12.07, PromotionRule(most_champion_noise=0.005), False),
+        (12.09, NOT_WORSE, True),
+        (12.11, NOT_WORSE, False),
+        (12.35, replace(NOT_WORSE, may_lose_to_champion_by=0.02), False),
+        (12.33, replace(NOT_WORSE, may_lose_to_champion_by=0.02), True),
+        (12.07, replace(NOT_WORSE, most_champion_noise=0.005), False),
         (11.91, PromotionRule(against_champion="better"), False),
         (11.89, PromotionRule(against_champion="better"), True),
     ],
@@ -136,15 +137,15 @@ def test_what_a_candidate_may_lose_to_the_champion_is_a_share_of_its_rmse(
     rmse: float, rule: PromotionRule, is_passed: bool
 ):
     verdict = judged(replace(GOOD, rmse=rmse), champion=GOOD, rule=rule)
-    assert gate(verdict, "not_worse_than_champion").is_passed is is_passed
+    assert gate(verdict, "against_champion").is_passed is is_passed
 
 
 def test_a_candidate_worse_than_the_champion_says_by_what():
-    verdict = judged(champion=replace(GOOD, rmse=11.0), rule=PromotionRule(may_lose_to_champion_by=0.05))
+    verdict = judged(champion=replace(GOOD, rmse=11.0), rule=replace(NOT_WORSE, may_lose_to_champion_by=0.05))
     assert verdict.reasons == (
         "RMSE 12 minutes should be at most the champion's 11 minutes plus 0.55 plus the noise of 0.1 minutes",
     )
-    assert gate(verdict, "not_worse_than_champion").expected == pytest.approx(11.65, abs=1e-4)
+    assert gate(verdict, "against_champion").expected == pytest.approx(11.65, abs=1e-4)
 
 
 def test_a_slice_may_lose_a_share_of_the_other_models_rmse_beside_the_noise():

@@ -208,3 +208,11 @@ def test_rows_are_sorted_by_day_and_decision(trained):
     keys = list(zip(train["partition_on"].to_pylist(), train["decision_id"].to_pylist(), strict=True))
     assert keys == sorted(keys)
     assert pc.call_function("all", [train["label"].is_valid()]).as_py()
+
+
+def test_examples_that_end_more_than_a_week_before_the_as_of_date_are_refused(examples, fingerprint_of):
+    assert fingerprint_of(examples, as_of=date(2013, 2, 7))
+    with pytest.raises(
+        TrainingDataMissing, match=r"newest labelled examples .* are of 2013-01-30; .* as of 2014-07-08"
+    ):
+        fingerprint_of(examples, as_of=date(2014, 7, 8))

@@ -36,6 +36,13 @@ def test_a_file_that_declares_no_use_case_is_refused(tmp_path, monkeypatch, sour
         use_cases.load_use_cases()
 
 
+def test_a_hyperparameter_out_of_range_is_refused_as_the_file_is_read(monkeypatch):
+    wrong = replace(air_time.USE_CASE, hyperparameters={"estimator": "lightgbm", "learning_rate": -3.0})
+    monkeypatch.setattr(air_time, "USE_CASE", wrong)
+    with pytest.raises(InvalidDeclaration, match=r"use_cases/air_time\.py: .*learning_rate"):
+        use_cases.load_use_cases()
+
+
 def test_an_arrival_delay_is_predicted_two_hours_ahead_from_views_that_are_all_declared(declared):
     assert USE_CASE.decisions.lead_time == timedelta(hours=2)
     names = {feature.name for feature in USE_CASE.inputs(declared)}

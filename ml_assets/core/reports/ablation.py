@@ -10,11 +10,11 @@ from ml_assets.core.view_costs import ViewCost
 
 
 def ablation_report(
-    ablation: Ablation, costs: Sequence[ViewCost], *, question: str, links: Mapping[str, str] | None = None
+    ablation: Ablation, costs: Sequence[ViewCost], *, question: str, loss: str, links: Mapping[str, str] | None = None
 ) -> str:
     """Write the report as one self-contained HTML page; the same input gives the same bytes.
 
-    Raises BadInput for a link that is no address.
+    ``loss`` is what people call the loss of the task. Raises BadInput for a link that is no address.
     """
     by_view = {cost.view: cost for cost in costs}
     return render(
@@ -22,6 +22,7 @@ def ablation_report(
         use_case=ablation.use_case,
         question=question,
         ablation=ablation,
+        loss=loss,
         chart=draw(
             "Gain of each view",
             insight_charts.view_gains(ablation.views),

@@ -52,7 +52,7 @@ def dependence(curve: PartialDependence, *, prediction: str) -> Spec:
 
     known = [point for point in curve.points if isinstance(point.value, float)]
     null = [point for point in curve.points if point.value is None]
-    axis = alt.Axis(format=".0%" if _is_share(curve) else "", tickCount=5)
+    axis = alt.Axis(format=".0%" if _is_share(curve) else "~r", tickCount=5)
     y_title = prediction.capitalize()
     y = alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=False), axis=axis)
     title = curve.feature.unit or curve.feature.name
@@ -116,7 +116,7 @@ def _dots(
     import altair as alt
 
     chart = alt.Chart(alt.NamedData("rows")).encode(y=_names(rows, is_labelled=not is_named_above))
-    axis, scale = alt.Axis(tickCount=5, format=".0%" if is_share else ""), alt.Scale(zero=False)
+    axis, scale = alt.Axis(tickCount=5, format=".0%" if is_share else "~r"), alt.Scale(zero=False)
     lower = 6 if is_named_above else 0
     layers: list[alt.Chart] = [
         chart.mark_rule(color=QUIET, strokeWidth=3, yOffset=lower).encode(

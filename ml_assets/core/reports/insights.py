@@ -18,13 +18,14 @@ _MOST_BARS = 15
 class InsightSections:
     """What ``insights.html`` shows: charts of the importances and curves, and their tables in full.
 
-    ``metric`` is what people call the metric beside the loss; empty for a task without one.
+    ``loss`` and ``metric`` are what people call the loss and the metric beside it; empty for a task without one.
     """
 
     importance_charts: Sequence[Chart]
     views: Sequence[tuple[str, str, str]]
     features: Sequence[tuple[str, str, str]]
     curves: Sequence[Chart]
+    loss: str
     metric: str
     n_rows: int
     n_repeats: int
@@ -57,6 +58,7 @@ def insight_sections(insights: Insights, *, confidence: float) -> InsightSection
             draw(curve.feature.name, insight_charts.dependence(curve, prediction=prediction), _curve_caption(curve))
             for curve in insights.curves
         ],
+        loss="log loss" if is_probability else f"mean squared error, {output.unit or 'unit'} squared",
         metric="ROC AUC" if is_probability else "",
         n_rows=found.n_rows,
         n_repeats=found.n_repeats,

@@ -129,7 +129,7 @@ def part(column: str, value: str, roc_auc: float) -> SliceQuality:
 
 
 def test_the_page_says_what_each_view_adds_beside_the_noise_and_what_it_costs():
-    text = Text(ablation_report(ABLATION, COSTS, question="Late?")).text
+    text = Text(ablation_report(ABLATION, COSTS, question="Late?", loss="log loss")).text
     rows = text[text.index("Seconds") :]
     weather, schedule = rows[: rows.index("schedule")], rows[rows.index("schedule") :]
     for figure in ("+0.0200 ± 0.0100", "helps", "25 %", "30 min, 2.75 h", "of 3 d", "feat_weather", "0.125", "56"):
@@ -142,15 +142,19 @@ def test_the_page_says_what_each_view_adds_beside_the_noise_and_what_it_costs():
 
 
 def test_no_name_can_run_as_a_script_and_no_link_either():
-    page = ablation_report(ABLATION, COSTS, question=SCRIPT, links={"the candidate": "./candidate-1.html"})
+    page = ablation_report(
+        ABLATION, COSTS, question=SCRIPT, loss="log loss", links={"the candidate": "./candidate-1.html"}
+    )
     assert "script" not in Text(page).elements
     assert 'href="./candidate-1.html"' in page
     with pytest.raises(BadInput, match="leads to"):
-        ablation_report(ABLATION, COSTS, question="", links={"x": "javascript:alert(1)"})
+        ablation_report(ABLATION, COSTS, question="", loss="log loss", links={"x": "javascript:alert(1)"})
 
 
 def test_the_same_input_gives_the_same_page():
-    assert ablation_report(ABLATION, COSTS, question="") == ablation_report(ABLATION, COSTS, question="")
+    assert ablation_report(ABLATION, COSTS, question="", loss="log loss") == ablation_report(
+        ABLATION, COSTS, question="", loss="log loss"
+    )
 
 
 def test_the_sections_show_the_largest_importances_and_keep_all_in_figures():

@@ -49,7 +49,7 @@ def _candidate() -> str:
     y, p = flights["label"].to_numpy(), flights["prediction"].to_numpy()
     resamples = DayResamples.of(flights["partition_on"].to_numpy(), seed=1)
     mean, linear = np.full(len(y), y.mean()), p + 20
-    rule = PromotionRule()
+    rule = PromotionRule(against_champion="not_worse")
     evidence = Evidence(
         candidate=evaluate_regression(y, p),
         baselines={

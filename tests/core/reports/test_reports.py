@@ -181,7 +181,7 @@ def candidate(**changes: object) -> str:
         "evidence": found,
         "champion": "2013-06-24-77aa01bc23de",
         "confidence": 0.95,
-        "verdict": judge(found, cost=COST, rule=PromotionRule()),
+        "verdict": judge(found, cost=COST, rule=PromotionRule(against_champion="not_worse")),
         "calibration": calibration_curve(labels, predictions),
         "epochs": [(1, 0.52, 0.50), (2, 0.50, 0.48), (3, 0.49, 0.49)],
         "facts": {"Training rows": "121 043"},
@@ -330,7 +330,7 @@ def test_a_refused_candidate_says_why_and_a_good_one_that_it_may_serve():
     assert "May not serve" in refused
     assert "Log loss 0.4500 should be at most the champion's 0.4400 plus the noise of 0.0002." in refused
     found = evidence(None)
-    verdict = judge(found, cost=COST, rule=PromotionRule())
+    verdict = judge(found, cost=COST, rule=PromotionRule(against_champion="not_worse"))
     accepted = Page(candidate(evidence=found, verdict=verdict, champion="", epochs=[], calibration=[]))
     assert "It passed all 16 gates." in accepted.text
     assert "figure" not in accepted.elements
