@@ -231,8 +231,8 @@ class RecordedInputs(Coded):
     them so. For any other the arrays are decoded, whole, when one is first asked for, and kept: a trainer of trees, or
     one of segments, needs the memory for them.
 
-    Only the coded arrays are bounded. A training set's Arrow tables, which the file is written from and baselines,
-    reference and portable graph are judged on, are in memory, whole.
+    A training set's Arrow tables, which the file is written from and baselines, reference and portable graph are judged
+    on, are in memory, whole; the gate of the portable graph codes those of validation and test once more, whole.
     """
 
     records: RecordFile

@@ -12,6 +12,7 @@ import pytest
 
 from ml_assets.backends.optuna_studies import OptunaStudies, OptunaStudy
 from ml_assets.core import tuning
+from ml_assets.core.coded_sets import RecordsFolder
 from ml_assets.core.errors import BadInput, DataMissing, InvalidDeclaration
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.search_spaces import Choice, FloatRange, IntRange
@@ -113,6 +114,17 @@ def test_no_trial_is_given_the_test_part(trained, search, constant_case, trainer
     search(constant_case, 3, training_set=without_test)
     counts = trained[0].counts
     assert trainer.n_rows == [(counts["train"], counts["validation"])] * 3
+
+
+def test_a_trial_of_streamed_rows_is_judged_batch_by_batch(search, constant_case, tmp_path, monkeypatch):
+    asked: list[int] = []
+    predict = Constant.predict
+    monkeypatch.setattr(Constant, "predict", lambda self, inputs: (asked.append(len(inputs)), predict(self, inputs))[1])
+    # Of the 400 validation examples of 20 bytes the memory holds 200, and a quarter of it 50.
+    folder = RecordsFolder(kept=tmp_path / "kept", work=tmp_path, memory_bytes=200 * 20)
+    streamed = search(constant_case, 1, records=folder).tuned
+    assert asked == [50] * 8
+    assert streamed.loss == pytest.approx(math.log(2))  # the default says 0.5 to everything
 
 
 def test_the_search_ends_with_the_time_or_the_number_of_trials_whichever_comes_first(search, constant_case):
