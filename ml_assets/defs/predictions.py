@@ -1,7 +1,7 @@
 """Stage predictions: the champion of the day scores the day's decisions, in batches through ONNX Runtime."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import groupby
 
 import dagster as dg
@@ -41,6 +41,8 @@ def _predictions(use_case: UseCase) -> dg.AssetsDefinition:
             ),
         ],
         partitions_def=DAILY,
+        # Nothing is made of a day that was decided before the first champion took charge: what follows is skipped.
+        output_required=False,
         backfill_policy=ONE_RUN,
         freshness_policy=DAILY_FRESHNESS,
         pool="warehouse",
@@ -58,9 +60,19 @@ def _predictions(use_case: UseCase) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         warehouse: dg.ResourceParam[Warehouse],
         store: dg.ResourceParam[ArtifactStore],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         days = days_of(context)
         examples = _of_days(warehouse, use_case.examples_table, days)
+        too_early = days_before_the_first_champion(examples, use_case=use_case, store=store)
+        if too_early:
+            words = (
+                f"{', '.join(map(str, too_early))}: decided before the first champion of {use_case.name} took charge"
+            )
+            context.log.warning(words)
+            examples = examples.filter(pc.invert(pc.field("partition_on").isin(pa.array(too_early, pa.date32()))))
+            if not examples.num_rows:
+                yield dg.AssetCheckResult(check_name="every_decision_scored", passed=True, description=words)
+                return
         parts = [
             prediction_rows(
                 rows, scores, model_version=version, run_id=context.run.run_id, predicted_at=datetime.now(UTC)
@@ -80,12 +92,22 @@ def _predictions(use_case: UseCase) -> dg.AssetsDefinition:
                     "model_version": of_day["model_version"][0].as_py(),
                 }
             context.add_asset_metadata(facts, partition_key=day.isoformat())
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata={"n_rows": rows.num_rows, "n_confirmed": _n_of_other_runs(rows, context.run.run_id)},
             check_results=[_every_decision_scored(examples, _of_days(warehouse, table, days))],
         )
 
     return _score
+
+
+def days_before_the_first_champion(examples: pa.Table, *, use_case: UseCase, store: ArtifactStore) -> list[date]:
+    """Return the local days that have a champion by now, and had none yet when their decisions were taken."""
+    ledger = registry.entries(store, use_case.name)
+    return [
+        day
+        for day, decided_on in _decided_on(examples)
+        if registry.in_charge(ledger, day) and not registry.in_charge(ledger, decided_on)
+    ]
 
 
 def score_days(
@@ -97,15 +119,19 @@ def score_days(
     the champion of the day itself has been trained on what came true since.
     """
     ledger = registry.entries(store, use_case.name)
-    firsts = examples.group_by("partition_on").aggregate([("decided_at", "min")]).sort_by("partition_on").to_pylist()
     champions = [
-        (row["partition_on"], registry.required(ledger, use_case.name, today(row["decided_at_min"])).version)
-        for row in firsts
+        (day, registry.required(ledger, use_case.name, decided_on).version) for day, decided_on in _decided_on(examples)
     ]
     for version, stretch in groupby(champions, key=lambda pair: pair[1]):
         dates = [day for day, _ in stretch]
         rows = examples.filter(pc.field("partition_on").isin(pa.array(dates, pa.date32())))
         yield version, rows, score(load_package(store, use_case.name, version), rows)
+
+
+def _decided_on(examples: pa.Table) -> list[tuple[date, date]]:
+    """Return each local day with the local day on which the first of its decisions is taken, in order."""
+    firsts = examples.group_by("partition_on").aggregate([("decided_at", "min")]).sort_by("partition_on").to_pylist()
+    return [(row["partition_on"], today(row["decided_at_min"])) for row in firsts]
 
 
 def _of_days(warehouse: Warehouse, table: str, days: DayRange) -> pa.Table:
