@@ -27,8 +27,8 @@ USE_CASE = UseCase(
         "origin_carrier_outcomes",
     ),
     trainer="sklearn",
-    # A judgement: small trees of large leaves, against rare positives that come in storms. Of the months June to August,
-    # each predicted from those before, trees of 31 leaves ranked a little better (ROC AUC 0.801 against 0.794).
+    # A judgement: small trees of large leaves, against rare positives that come in storms. In the months June to
+    # August, each predicted from those before, 31 leaves ranked a little better (ROC AUC 0.801 against 0.794).
     hyperparameters={
         "estimator": "lightgbm",
         "num_leaves": 15,
@@ -48,8 +48,8 @@ USE_CASE = UseCase(
     promotion=PromotionRule(
         minimum_roc_auc=0.65,
         # A judgement: four weeks hold a handful of storms, and the noise over days is as large as what trees gain on
-        # this baseline, which knows the day before. At 0.95 the gates against it refused the model of July 2013; whoever
-        # asks for that certainty is served by nobody here.
+        # this baseline, which knows the day before. At 0.95 the gates against it refused the model of July 2013, and
+        # whoever asks for that certainty is served by nobody.
         confidence=0.8,
         # A judgement: the share of cancellations is 0.016 in one month and 0.050 in another, by the weather alone.
         maximum_calibration_error=0.03,
