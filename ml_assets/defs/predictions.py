@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of, today
 from ml_assets.core import registry
+from ml_assets.core.errors import PackageRefused
 from ml_assets.core.package import load_package
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.scoring import PREDICTIONS_SCHEMA, keep_confirmed, prediction_rows, score
@@ -120,12 +121,21 @@ def score_days(
     """
     ledger = registry.entries(store, use_case.name)
     champions = [
-        (day, registry.required(ledger, use_case.name, decided_on).version) for day, decided_on in _decided_on(examples)
+        (day, registry.required(ledger, use_case.name, decided_on)) for day, decided_on in _decided_on(examples)
     ]
-    for version, stretch in groupby(champions, key=lambda pair: pair[1]):
+    for (version, package_hash), stretch in groupby(
+        champions, key=lambda pair: (pair[1].version, pair[1].package_hash)
+    ):
         dates = [day for day, _ in stretch]
         rows = examples.filter(pc.field("partition_on").isin(pa.array(dates, pa.date32())))
-        yield version, rows, score(load_package(store, use_case.name, version), rows)
+        package = load_package(store, use_case.name, version)
+        # The files have the hashes that the manifest names; that it is the manifest is for the ledger to say.
+        if package.package_hash != package_hash:
+            raise PackageRefused(
+                f"manifest.json of {use_case.name} {version} has the hash {package.package_hash[:12]}, and the ledger "
+                f"put {package_hash[:12]} in charge; restore the package from a backup, or roll back"
+            )
+        yield version, rows, score(package, rows)
 
 
 def _decided_on(examples: pa.Table) -> list[tuple[date, date]]:
