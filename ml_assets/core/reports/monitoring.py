@@ -84,6 +84,7 @@ def monitoring_report(
         columns=quality.columns,
         drift_shown=shown,
         drift_rest=rest,
+        no_label_reasons=_reasons_that_occur(_unlabelled(performance)[-N_DAYS_JUDGED:]),
         unlabelled=[
             {**row, "figures": [quality.cell(cast("float | None", row[name])) for name in quality.columns]}
             for row in reversed(_unlabelled(performance)[-N_DAYS_JUDGED:])
@@ -166,9 +167,9 @@ def _prediction_charts(
                 "Each bin holds a tenth of the training rows: bars beyond the grey ones mean more of such predictions.",
             )
         )
-    if performance.num_rows:
-        parts = {"cancelled": "n_cancelled", "diverted": "n_diverted", "not landed or other": "n_other"}
-        rows = _unlabelled(performance)
+    rows = _unlabelled(performance)
+    parts = _reasons_that_occur(rows)
+    if parts:
         drawn.append(
             draw(
                 "Decisions without an outcome",
@@ -188,6 +189,15 @@ def _unlabelled(performance: pa.Table) -> Sequence[Row]:
     rows = cast("list[dict[str, int]]", performance.to_pylist())
     counted = ("n_cancelled", "n_diverted")
     return [{**row, "n_other": row["n_unlabelled"] - sum(row[name] for name in counted)} for row in rows]
+
+
+def _reasons_that_occur(rows: Sequence[Row]) -> Mapping[str, str]:
+    """Return the columns of the reasons for which any decision has no label, by what people call them.
+
+    Whether a flight was cancelled is the label itself of one use case, and no reason there.
+    """
+    known = {"cancelled": "n_cancelled", "diverted": "n_diverted", "not landed or other": "n_other"}
+    return {words: column for words, column in known.items() if any(row[column] for row in rows)}
 
 
 def _champion_facts(champion: LedgerEntry, quality: DailyQuality, reference: Reference) -> Mapping[str, str]:

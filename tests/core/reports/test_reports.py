@@ -208,6 +208,20 @@ def test_two_drifted_days_put_the_alarm_on_top(month: Month):
     assert page.text.index("Needs attention") < page.text.index("Quality over the days")
 
 
+def test_only_the_reasons_for_having_no_label_that_occur_are_shown(month: Month):
+    text = Page(month.report()).text
+    assert "Cancelled" in text
+    assert "Diverted" not in text  # 6 of each day's 300 flights were cancelled, none was diverted
+    whole = month.performance
+    for name in ("n_cancelled", "n_unlabelled"):
+        position = whole.column_names.index(name)
+        whole = whole.set_column(position, whole.schema.field(name), pa.array([0] * whole.num_rows, pa.int64()))
+    text = Page(month.report(performance=whole)).text
+    assert "Cancelled" not in text
+    assert "Decisions without an outcome" not in text
+    assert "With outcome" in text
+
+
 def test_drifted_features_come_first_in_the_table():
     text = Page(Month(new_carrier="ZZ").report()).text
     assert text.index("carrier drifted") < text.index("wind_speed_mph")
