@@ -200,7 +200,7 @@ def prediction_shares(
 ) -> Spec:
     """Draw the share of the day's predictions in each training bin beside the share of the training rows in it.
 
-    ``is_share`` names the bins with two decimals, otherwise with four digits.
+    ``is_share`` names the bins with two decimals or as many as they take, otherwise with four digits.
     """
     import altair as alt
 
@@ -339,10 +339,12 @@ def calibration_of_histogram(histogram: ScoreHistogram, n_bins: int = 10) -> tup
 
 
 def _short(bins: Bins, index: int) -> str:
+    """Name a bin of probabilities, with as many decimals as tell every bin from the next: one name is one bar."""
     if index in (0, len(bins.edges)) or index == len(bins.shares) - 1:
         return bins.label(index)
+    n_decimals = next((n for n in range(2, 9) if len({f"{e:.{n}f}" for e in bins.edges}) == len(bins.edges)), 9)
     low, high = bins.edges[index - 1], bins.edges[index]
-    return f"{low:.2f}\N{EN DASH}{high:.2f}"
+    return f"{low:.{n_decimals}f}\N{EN DASH}{high:.{n_decimals}f}"
 
 
 def styled(chart: "alt.Chart | alt.LayerChart | alt.FacetChart", **datasets: Rows) -> Spec:

@@ -18,7 +18,7 @@ from ml_assets.core.paired_bootstrap import Comparison, Estimate
 from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance, pool_histograms
 from ml_assets.core.promotion import Evidence, ServingCost, judge
 from ml_assets.core.registry import LedgerEntry
-from ml_assets.core.reports import candidate_report, chart_svg, monitoring_report
+from ml_assets.core.reports import candidate_report, chart_svg, charts, monitoring_report
 from ml_assets.core.reports.charts import (
     calibration,
     calibration_of_histogram,
@@ -380,6 +380,16 @@ def test_a_candidate_is_shown_beside_each_model_and_by_slice_with_intervals():
 def test_charts_become_png_for_the_metadata_of_assets(month: Month):
     png = chart_png(prediction_shares(month.reference.prediction, month.predictions))
     assert png.startswith(b"\x89PNG\r\n")
+
+
+def test_every_bin_of_rare_probabilities_has_a_bar_of_its_own():
+    predictions = np.linspace(0.001, 0.03, 500)
+    rows = pa.table({"partition_on": pa.array([date(2013, 6, 1)] * 500)})
+    bins = build_reference(rows, [], predictions).prediction
+    drawn = charts.prediction_shares(bins, predictions)["datasets"]["rows"]
+    of_training = [row for row in drawn if row["rows"] == "training"]
+    assert len({row["bin"] for row in of_training}) == len(of_training) == 10
+    assert all(row["share"] == pytest.approx(0.1) for row in of_training)
 
 
 def test_a_missing_value_leaves_a_gap_in_a_line():
