@@ -182,8 +182,13 @@ def list_versions(store: ArtifactStore, use_case_name: str) -> Sequence[str]:
     return sorted(path.split("/")[-2] for path in paths if path.endswith(f"/{MANIFEST}"))
 
 
-def load_package(store: ArtifactStore, use_case_name: str, version: str) -> ModelPackage:
+def load_package(
+    store: ArtifactStore, use_case_name: str, version: str, *, expected_hash: str | None = None
+) -> ModelPackage:
     """Read a package. Every file is checked against the manifest before any of them is parsed.
+
+    That it is the manifest itself is for the ledger to say: with ``expected_hash``, the ``package_hash`` of the entry
+    that put it in charge, any other is refused before it is parsed.
 
     Raises ArtifactMissing where there is no such version, PackageRefused for one with a changed, missing, unlisted or
     oversized file, a manifest of another model, or an ONNX graph that reaches outside its own bytes.
@@ -194,6 +199,12 @@ def load_package(store: ArtifactStore, use_case_name: str, version: str) -> Mode
             f"{use_case_name} has no model {version}; there are {list_versions(store, use_case_name)}"
         )
     document = _within(store, f"{folder}/{MANIFEST}", _LARGEST_MANIFEST_BYTES)
+    found = hashlib.sha256(document).hexdigest()
+    if expected_hash is not None and found != expected_hash:
+        raise PackageRefused(
+            f"{folder}/{MANIFEST} has the hash {found[:12]}, and the ledger put {expected_hash[:12]} in charge; "
+            "restore the package from a backup, or roll back"
+        )
     manifest = _manifest(document, use_case_name, version)
     present = {path.removeprefix(f"{folder}/") for path in store.list(folder)} - {MANIFEST}
     if present != set(manifest.files) or present != set(CONTENT_FILES):
@@ -210,7 +221,7 @@ def load_package(store: ArtifactStore, use_case_name: str, version: str) -> Mode
     metrics_kind = PackageMetrics[RegressionMetrics] if is_regression else PackageMetrics[Metrics]
     return ModelPackage(
         manifest=manifest,
-        package_hash=hashlib.sha256(document).hexdigest(),
+        package_hash=found,
         signature=signature,
         vocabulary=_parsed(content[VOCABULARY], Vocabulary, f"{folder}/{VOCABULARY}"),
         reference=_parsed(content[REFERENCE], Reference, f"{folder}/{REFERENCE}"),

@@ -111,4 +111,6 @@ def lent_by(parent: ModelPackage | None, training_set: TrainingSet) -> tuple[War
 def champion_before(store: ArtifactStore, use_case_name: str, as_of: date) -> ModelPackage | None:
     """Return who was in charge on the day before: a re-run must not find its own candidate there."""
     entry = registry.champion_on(store, use_case_name, as_of - timedelta(days=1))
-    return load_package(store, use_case_name, entry.version) if entry else None
+    if entry is None:
+        return None
+    return load_package(store, use_case_name, entry.version, expected_hash=entry.package_hash)

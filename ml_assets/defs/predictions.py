@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of, today
 from ml_assets.core import registry
-from ml_assets.core.errors import PackageRefused
 from ml_assets.core.package import load_package
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.scoring import PREDICTIONS_SCHEMA, keep_confirmed, prediction_rows, score
@@ -128,13 +127,7 @@ def score_days(
     ):
         dates = [day for day, _ in stretch]
         rows = examples.filter(pc.field("partition_on").isin(pa.array(dates, pa.date32())))
-        package = load_package(store, use_case.name, version)
-        # The files have the hashes that the manifest names; that it is the manifest is for the ledger to say.
-        if package.package_hash != package_hash:
-            raise PackageRefused(
-                f"manifest.json of {use_case.name} {version} has the hash {package.package_hash[:12]}, and the ledger "
-                f"put {package_hash[:12]} in charge; restore the package from a backup, or roll back"
-            )
+        package = load_package(store, use_case.name, version, expected_hash=package_hash)
         yield version, rows, score(package, rows)
 
 

@@ -76,6 +76,16 @@ def test_one_flipped_bit_in_any_file_is_refused_or_changes_the_package_hash(save
     assert found != trained[1].package.package_hash
 
 
+def test_a_manifest_that_reads_well_and_is_not_the_one_put_in_charge_is_refused(saved, trained):
+    store, version, folder = saved
+    in_charge = trained[1].package.package_hash
+    assert load_package(store, USE_CASE, version, expected_hash=in_charge) == trained[1].package
+    _replace(store, folder, "vocabulary.json", store.files[f"{folder}/vocabulary.json"])  # the same, set otherwise
+    assert load_package(store, USE_CASE, version).package_hash != in_charge
+    with pytest.raises(PackageRefused, match=f"manifest.json has the hash .* put {in_charge[:12]} in charge"):
+        load_package(store, USE_CASE, version, expected_hash=in_charge)
+
+
 @pytest.mark.parametrize("name", CONTENT_FILES)
 def test_a_missing_file_is_refused(saved, name):
     store, version, folder = saved
