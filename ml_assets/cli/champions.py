@@ -5,6 +5,7 @@ from getpass import getuser
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.table import Column, Table
 
 from ml_assets.backends.environments import Environment
@@ -21,16 +22,15 @@ def history(use_case: UseCaseName = "arrival_delay") -> None:
     """Print the promotion ledger: who was in charge from which day, who was refused, and why."""
     with failures_in_words():
         store = store_of_environment()
-        table = Table("no.", "action", Column("version", no_wrap=True), Column("from", no_wrap=True))
-        for name in ("recorded", "by", "reason"):
-            table.add_column(name)
+        whole = (Column(name, no_wrap=True) for name in ("no.", "action", "version", "in charge from"))
+        table = Table(*whole, "why, and by whom", box=box.SIMPLE_HEAD)
         for entry in registry.entries(store, known(use_case).name):
             # What a person decides of one package shows which.
             package = f"\npackage {entry.package_hash[:12]}" if entry.action in ("wait", "approve", "reject") else ""
             table.add_row(
                 *(str(entry.sequence), entry.action, entry.version + package, str(entry.effective_from)),
-                *(f"{entry.recorded_at:%Y-%m-%d %H:%M}", entry.recorded_by),
-                f"passed all {len(entry.gates)} gates" if entry.action == "promote" else entry.reason,
+                (f"passed all {len(entry.gates)} gates" if entry.action == "promote" else entry.reason)
+                + f"\n{entry.recorded_by}, {entry.recorded_at:%Y-%m-%d %H:%M} UTC",
             )
     console.print(table)
 
