@@ -102,7 +102,8 @@ def _drift_in_words(drift: pa.Table, n_days: int) -> str:
     rows = drift.select(["feature", "kind", "is_drifted"]).to_pylist()
     features = [row for row in rows if row["kind"] != "prediction"]
     drifted = Counter(row["feature"] for row in features if row["is_drifted"])
-    often = f", most often {drifted.most_common(1)[0][0]}" if drifted else ""
+    # Of equals the first by name: the rows of a day come in no order.
+    often = f", most often {min(drifted, key=lambda name: (-drifted[name], name))}" if drifted else ""
     n_prediction_days = sum(row["is_drifted"] for row in rows if row["kind"] == "prediction")
     return (
         f"{drifted.total()} of {len(features):,} feature-days beyond their limits ({len(drifted)} features{often}),\n"
