@@ -13,6 +13,7 @@ from ml_assets.backends.dbt_in_process import DbtInProcess
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
 from ml_assets.core.column_lineage import ColumnLineage
+from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import DayRange, Warehouse
 from ml_assets.resources import dbt_of
 
@@ -92,10 +93,10 @@ def _rows_by_day(warehouse: Warehouse, tables: list[str], days: DayRange) -> dic
     """Return the rows each table has on each day, with one query for all tables."""
     if not tables:
         return {}
-    first, last = ("$first_day", "$last_day") if warehouse.dialect == "duckdb" else ("@first_day", "@last_day")
+    of_days = Sql(dialect=warehouse.dialect).of_days()
     sql = " union all ".join(
         f"select '{table}' as table_name, partition_on, count(*) as n_rows from {table} "  # noqa: S608 - the tables of the manifest
-        f"where partition_on between {first} and {last} group by partition_on"
+        f"where {of_days} group by partition_on"
         for table in tables
     )
     counts: dict[str, dict[date, int]] = {table: {} for table in tables}
