@@ -95,7 +95,8 @@ def read(job: "QueryJob", rows: "RowIterator", connect_storage: "Callable[[], Bi
 
     if connect_storage is not None and (rows.total_rows or 0) > _ROWS_BY_REST:
         try:
-            with connect_storage() as storage:
+            storage = connect_storage()
+            with storage:
                 return _plain(_by_storage(job, storage))
         except (GoogleAPIError, GoogleAuthError) as error:
             _log.warning("the Storage API of BigQuery cannot be used, the rows come by REST: %s", error)

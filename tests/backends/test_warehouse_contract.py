@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from ml_assets.backends.bigquery_warehouse import BigQueryWarehouse
 from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
 from ml_assets.core.errors import DataMissing, InvalidName, SchemaChanged
 from ml_assets.core.ports import DayRange, Parameter, Warehouse
@@ -17,11 +18,15 @@ SCHEMA = pa.schema(
 )
 
 
-@pytest.fixture(params=["duckdb", "in memory"])
+@pytest.fixture(params=["duckdb", "in memory", "bigquery"])
 def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
     """One warehouse of each technology, empty."""
-    path = tmp_path / "home" / "warehouse.duckdb"
-    return {"duckdb": lambda: DuckDBWarehouse(path), "in memory": lambda: DuckDBWarehouse(None)}[request.param]()
+    if request.param == "bigquery":
+        from dagster_gcp import BigQueryResource
+
+        server = request.getfixturevalue("bigquery")
+        return BigQueryWarehouse(BigQueryResource(project=server.project, location="US").get_client, location="US")
+    return DuckDBWarehouse(tmp_path / "home" / "warehouse.duckdb" if request.param == "duckdb" else None)
 
 
 def one(day: date) -> DayRange:
