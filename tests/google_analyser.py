@@ -5,7 +5,7 @@ then a statement takes 20 to 200 ms.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 # What the analyser does not know: statements that have no columns or tables to be wrong about.

@@ -114,7 +114,10 @@ def _by_storage(job: "QueryJob", storage: "BigQueryReadClient") -> pa.Table:
         retry=None,
         timeout=_STORAGE_ANSWERS_WITHIN_SECONDS,
     )
-    return storage.read_rows(session.streams[0].name).to_arrow(session)
+    schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+    answers = storage.read_rows(session.streams[0].name)
+    parts = (pa.py_buffer(answer.arrow_record_batch.serialized_record_batch) for answer in answers)
+    return pa.Table.from_batches([pa.ipc.read_record_batch(part, schema) for part in parts], schema)
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -40,7 +40,9 @@ class Unreliable:
         self._http.server_close()
         self._thread.join()
 
-    def answer(self, method: str, path: str, headers: dict[str, str], content: bytes) -> http.client.HTTPResponse | None:
+    def answer(
+        self, method: str, path: str, headers: dict[str, str], content: bytes
+    ) -> http.client.HTTPResponse | None:
         """Return the server's answer with its body read, or None where the connection is to be cut."""
         with self._lock:
             is_cut = self._until_cut == 1
