@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -183,7 +182,7 @@ def test_a_transaction_that_another_one_aborted_is_tried_again(warehouse: BigQue
     warehouse.replace_days({"raw.seen": seen(2, 3)}, DAY)
     assert numbers_in(warehouse) == [2, 3]
     bigquery.fail_next(10_000, status=400, reason="invalidQuery", message=aborted, in_job=True)
-    with pytest.raises(WarehouseBusy, match="kept refusing a write beside another one to the table within 0.2 s"):
+    with pytest.raises(WarehouseBusy, match=r"kept refusing a write beside another one to the table within 0.2 s"):
         warehouse_on(bigquery, deadline=timedelta(seconds=0.2)).replace_days({"raw.seen": seen()}, DAY)
 
 
@@ -217,9 +216,7 @@ def test_a_query_above_the_cap_reads_nothing_and_says_what_it_would_have_read(
     warehouse: BigQueryWarehouse, bigquery: BigQueryServer
 ):
     capped = warehouse_on(bigquery, maximum_bytes_billed=2**20)
-    with pytest.raises(
-        QuotaExhausted, match=r"would read 10.0 MiB \(0.0001 USD\).*cap is 1.0 MiB.*fewer days, or raise"
-    ):
+    with pytest.raises(QuotaExhausted, match=r"read 10.0 MiB \(0.0001 USD\).*cap is 1.0 MiB.*fewer days, or raise"):
         numbers_in(capped)
     assert sent(bigquery, JOBS) == 1
 
@@ -242,9 +239,9 @@ def test_a_token_that_cannot_be_renewed_is_one_clear_error(warehouse: BigQueryWa
 
 def test_a_process_without_credentials_is_told_so(bigquery: BigQueryServer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/no/such/key.json")
-    with pytest.raises(AccessRefused, match="no/such/key.json"):
+    with pytest.raises(AccessRefused, match="such/key"):
         warehouse_on(bigquery).query("SELECT 1")
-    with pytest.raises(AccessRefused, match="no/such/key.json"), warehouse_on(bigquery).session():
+    with pytest.raises(AccessRefused, match="such/key"), warehouse_on(bigquery).session():
         pass
 
 
@@ -362,7 +359,7 @@ def test_what_a_write_deletes_is_chosen_by_constant_days(warehouse: BigQueryWare
 
 def test_a_type_that_would_not_come_back_as_it_was_is_refused(warehouse: BigQueryWarehouse, bigquery: BigQueryServer):
     rows = seen(1).append_column("tags", pa.array([None], pa.list_(pa.string())))
-    with pytest.raises(SchemaChanged, match="column tags is list<.*store a list or a structure as JSON text"):
+    with pytest.raises(SchemaChanged, match=r"column tags is list<.*store a list or a structure as JSON text"):
         warehouse.replace_days({"raw.tagged": rows}, DAY)
     assert bigquery.requests == []
 
@@ -379,12 +376,12 @@ def test_results_of_many_pages_come_whole_and_in_order(bigquery: BigQueryServer)
 
 
 @pytest.fixture
-def many(bigquery: BigQueryServer) -> Iterator[list[int]]:
+def many(bigquery: BigQueryServer) -> list[int]:
     """So many rows in raw.seen that they are read by the Storage API, where there is one."""
     numbers = list(range(25_000))
     warehouse_on(bigquery).replace_days({"raw.seen": seen(*numbers)}, DAY)
     bigquery.requests.clear()
-    yield numbers
+    return numbers
 
 
 def test_many_rows_come_by_the_storage_api_and_are_those_of_rest(bigquery: BigQueryServer, many: list[int]):

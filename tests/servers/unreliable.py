@@ -6,6 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+_Answer = tuple[int, list[tuple[str, str]], bytes]
+
 
 class Unreliable:
     """Passes HTTP requests on to ``address``, and cuts the connection of one of them; a context manager.
@@ -43,7 +45,7 @@ class Unreliable:
     def answer(
         self, method: str, path: str, headers: dict[str, str], content: bytes
     ) -> http.client.HTTPResponse | None:
-        """Return the server's answer with its body read, or None where the connection is to be cut."""
+        """Return the server's status, headers and body, or None where the connection is to be cut."""
         with self._lock:
             is_cut = self._until_cut == 1
             self._until_cut = max(0, self._until_cut - 1)
@@ -53,9 +55,9 @@ class Unreliable:
         connection = http.client.HTTPConnection(self._target)
         connection.request(method, path, body=content, headers=headers)
         found = connection.getresponse()
-        found.content = found.read()  # type: ignore[attr-defined]
+        answer = (found.status, found.getheaders(), found.read())
         connection.close()
-        return None if is_cut else found
+        return None if is_cut else answer
 
 
 class _Server(ThreadingHTTPServer):
@@ -82,13 +84,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         if found is None:
             return
-        self.send_response(found.status)
-        for key, value in found.getheaders():
+        status, received, body = found
+        self.send_response(status)
+        for key, value in received:
             if key.lower() in ("content-type", "location", "range"):
                 self.send_header(key, value)
-        self.send_header("Content-Length", str(len(found.content)))  # type: ignore[attr-defined]
+        self.send_header("Content-Length", str(len(body)))
         self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(found.content)  # type: ignore[attr-defined]
+        self.wfile.write(body)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - the names http.server calls
