@@ -120,6 +120,14 @@ def small_use_case() -> UseCase:
     )
 
 
+def live(life: Life) -> None:
+    """Land two weeks, train twice, serve three days."""
+    life.land(date(2013, 1, 1), date(2013, 1, 14))
+    assert life.train(date(2013, 1, 12))
+    assert life.train(date(2013, 1, 14))
+    life.serve(date(2013, 1, 12), date(2013, 1, 14))
+
+
 @contextmanager
 def environment_of(home: Path) -> Iterator[None]:
     """Let this process live in a home, without an experiment tracker."""
@@ -161,10 +169,7 @@ def _shared_life(tmp_path_factory: pytest.TempPathFactory) -> tuple[Life, Home]:
     with environment_of(home.path):
         lifecycle, use_case = small_life(events.append)
         life = Life(lifecycle=lifecycle, use_case=use_case, home=home, events=events)
-        life.land(date(2013, 1, 1), date(2013, 1, 14))
-        assert life.train(date(2013, 1, 12))
-        assert life.train(date(2013, 1, 14))
-        life.serve(date(2013, 1, 12), date(2013, 1, 14))
+        live(life)
     return life, home.copy_to(folder / "as_built")
 
 
