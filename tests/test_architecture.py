@@ -58,6 +58,8 @@ PAIRS_OF_BACKENDS = {
     ("optuna_studies", "optuna_journal"),
     *(("bigquery_warehouse", f"bigquery_{part}") for part in ("jobs", "errors", "rows", "sql")),
     ("bigquery_jobs", "bigquery_errors"),
+    ("object_store", "object_store_connection"),
+    ("object_store", "object_store_errors"),
 }
 
 _LOAD_AND_LIST = """
