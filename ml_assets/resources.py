@@ -36,12 +36,13 @@ def warehouse_of(environment: Environment) -> Warehouse:
         # Without credentials of its own it finds them as every Google client does: a file, or the machine's identity.
         return BigQueryResource(project=environment.project, location=environment.location).get_client()
 
-    return BigQueryWarehouse(connect)
+    return BigQueryWarehouse(connect, location=environment.location)
 
 
 def store_of(environment: Environment) -> ArtifactStore:
     """Return the artifacts of this environment: a folder, or a bucket of S3 or GCS."""
-    return ObjectArtifactStore(environment.artifacts_url)
+    endpoints = {"s3": environment.endpoints.s3, "gs": environment.endpoints.gcs}
+    return ObjectArtifactStore(environment.artifacts_url, endpoint=endpoints.get(environment.objects))
 
 
 def tracker_of(environment: Environment) -> Tracker:
