@@ -57,7 +57,8 @@ def warehouse_of(environment: Environment) -> Warehouse:
 
 def store_of(environment: Environment) -> ArtifactStore:
     """Return the artifacts of this environment: a folder, or a bucket of S3 or GCS."""
-    return ObjectArtifactStore(environment.artifacts_url)
+    endpoints = {"s3": environment.endpoints.s3, "gs": environment.endpoints.gcs}
+    return ObjectArtifactStore(environment.artifacts_url, endpoint=endpoints.get(environment.objects))
 
 
 def tracker_of(environment: Environment) -> Tracker:

@@ -28,6 +28,7 @@ from ml_assets.use_cases import arrival_delay
 from tests.servers.s3 import KEYS
 
 if TYPE_CHECKING:
+    from tests.cloud import Cloud
     from tests.servers.gcs import GcsServer
 
 _DATA = ("warehouse.duckdb", "artifacts", "work", "studies")
@@ -194,6 +195,15 @@ def life(_shared_life: tuple[Life, Home]) -> Iterator[Life]:
     life.events.clear()
     with environment_of(life.home.path):
         yield life
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Cloud"]:
+    """The same life in the staging environment, on servers of its own; to be read, not written."""
+    from tests.cloud import staging
+
+    with staging(tmp_path_factory.mktemp("cloud")) as found:
+        yield found
 
 
 def pytest_unconfigure() -> None:
