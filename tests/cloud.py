@@ -15,8 +15,6 @@ from tests.servers.bigquery import BigQueryServer
 from tests.servers.s3 import s3_server
 
 PROJECT, BUCKET = "acme-ml-staging", "acme-ml-staging-artifacts"
-# Outside Google's own, so that google-auth does not ask Google in the background where this account may be used.
-UNIVERSE = "tests.invalid"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +58,6 @@ def staging(folder: Path) -> Iterator[Cloud]:
             "ML_ASSETS_OBJECTS": "s3",
             "BIGQUERY_EMULATOR_HOST": bigquery.address,
             "GOOGLE_APPLICATION_CREDENTIALS": str(_service_account(folder / "google.json", bigquery, found)),
-            "GOOGLE_CLOUD_UNIVERSE_DOMAIN": UNIVERSE,
             "AWS_ENDPOINT_URL": s3,
             "AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST",
             "AWS_SECRET_ACCESS_KEY": found["aws"],
@@ -93,7 +90,6 @@ def _service_account(path: Path, server: BigQueryServer, found: dict[str, str]) 
     account = {
         **server.service_account(key.decode()),
         "private_key_id": found["google"],
-        "universe_domain": UNIVERSE,
     }
     found["google_key"] = key.decode().splitlines()[5]
     path.parent.mkdir(parents=True, exist_ok=True)
