@@ -20,10 +20,11 @@ PROJECT, BUCKET = "acme-ml-staging", "acme-ml-staging-artifacts"
 
 @dataclass(frozen=True, kw_only=True)
 class Cloud:
-    """A life lived in staging, the variables it was given, and the secrets among them, by what they open."""
+    """A life lived in staging; ``secrets`` are what it was given to open things with, by what they open."""
 
     life: Life
-    variables: Mapping[str, str]
+    folder: Path
+    bigquery: BigQueryServer
     secrets: Mapping[str, str]
 
     def tables(self) -> dict[str, pa.Table]:
@@ -60,7 +61,7 @@ def staging(folder: Path) -> Iterator[Cloud]:
             "BIGQUERY_EMULATOR_HOST": bigquery.address,
             "GOOGLE_APPLICATION_CREDENTIALS": str(_service_account(folder / "google.json", bigquery, found)),
             "AWS_ENDPOINT_URL": s3,
-            "AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST",
+            "AWS_ACCESS_KEY_ID": "test-key-id",
             "AWS_SECRET_ACCESS_KEY": found["aws"],
             "AWS_DEFAULT_REGION": "us-east-1",
             "WANDB_API_KEY": found["wandb"],
@@ -70,7 +71,9 @@ def staging(folder: Path) -> Iterator[Cloud]:
         (folder / "dagster").mkdir(parents=True)
         (folder / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
         # google-auth asks Google itself, in the background, in which places the account may be used.
-        patch.setattr(CredentialsWithRegionalAccessBoundary, "_maybe_start_regional_access_boundary_refresh", _no_request)
+        patch.setattr(
+            CredentialsWithRegionalAccessBoundary, "_maybe_start_regional_access_boundary_refresh", _no_request
+        )
         events = []
         with environment_of(folder / "home"):
             # W&B writes its files here, with the key in its environment, and sends nothing.
@@ -79,7 +82,7 @@ def staging(folder: Path) -> Iterator[Cloud]:
             lifecycle, use_case = small_life(events.append)
             life = Life(lifecycle=lifecycle, use_case=use_case, home=Home(path=folder / "home"), events=events)
             live(life)
-            yield Cloud(life=life, variables=variables, secrets=found)
+            yield Cloud(life=life, folder=folder, bigquery=bigquery, secrets=found)
 
 
 def _no_request(*_: object) -> None:
