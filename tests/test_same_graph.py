@@ -56,8 +56,8 @@ def comparable(rows: pa.Table, *, without: list[str]) -> pa.Table:
 
 def differences(one: pa.Table, other: pa.Table) -> Iterator[str]:
     """Say how two tables differ: columns, types, how many rows, and of each column the first value that does."""
-    if one.schema.names != other.schema.names or one.schema.types != other.schema.types:
-        yield f"{dict(zip(one.schema.names, one.schema.types, strict=True))} {dict(zip(other.schema.names, other.schema.types, strict=True))}"
+    if one.schema != other.schema:
+        yield f"the columns are {one.schema} and {other.schema}"
     elif one.num_rows != other.num_rows:
         yield f"{one.num_rows} rows, {other.num_rows} rows"
     else:
