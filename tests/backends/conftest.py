@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google.auth.credentials import CredentialsWithRegionalAccessBoundary
 
 from tests.servers.bigquery import BigQueryServer
 
@@ -29,4 +30,8 @@ def bigquery(private_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         path.write_text(json.dumps(server.service_account(private_key)))
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", server.address)
+        # google-auth asks Google itself, in the background, in which places the account may be used.
+        monkeypatch.setattr(
+            CredentialsWithRegionalAccessBoundary, "_maybe_start_regional_access_boundary_refresh", lambda *_: None
+        )
         yield server
