@@ -16,6 +16,7 @@ from ml_assets.calendar import refuse_unknown_partitions, today
 from ml_assets.core import registry
 from ml_assets.core.ablation_records import Ablation, load_ablation
 from ml_assets.core.errors import BadInput, ChampionMissing, MlAssetsError
+from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.spec import UseCase
@@ -147,10 +148,9 @@ class Lifecycle:
 
     def first_day_in_charge(self, use_case: UseCase, days: DayRange) -> date | None:
         """Return the first of these days whose decisions were all taken with somebody in charge, or None."""
-        mark = "$" if self.warehouse.dialect == "duckdb" else "@"
         sql = f"""
             select partition_on, min(decided_at) as decided_at from {use_case.examples_table}
-            where partition_on between {mark}first_day and {mark}last_day group by partition_on order by partition_on
+            where {Sql(dialect=self.warehouse.dialect).of_days()} group by partition_on order by partition_on
         """  # noqa: S608 - validated names
         ledger = registry.entries(self.store, use_case.name)
         decided = self.warehouse.query(sql, {"first_day": days.first, "last_day": days.last}).to_pylist()
@@ -207,25 +207,35 @@ class Lifecycle:
             )
 
     def _facts(self, use_case: UseCase, day: date) -> dict[str, object]:
-        sql = """
+        mark = Sql(dialect=self.warehouse.dialect).parameter
+        sql = f"""
             select p.n_decisions as n_predictions, p.roc_auc, p.rmse, coalesce(r.decision, '') as decision
             from monitoring.performance p left join monitoring.retraining_decisions r using (use_case, partition_on)
-            where use_case = $use_case and partition_on = $day
-        """
+            where use_case = {mark("use_case")} and partition_on = {mark("day")}
+        """  # noqa: S608 - constants
         rows = self.warehouse.query(sql, {"use_case": use_case.name, "day": day}).to_pylist()
         return rows[0] if rows else {"n_predictions": 0, "roc_auc": None, "rmse": None, "decision": ""}
 
 
 def instance_of(environment: Environment) -> dg.DagsterInstance:
-    """Return the Dagster instance of this environment, set up from deploy/local/dagster.yaml on first use."""
+    """Return the Dagster instance of this environment: in local set up from deploy/local/dagster.yaml on first use.
+
+    Elsewhere the folder ``DAGSTER_HOME`` has the settings; raise BadInput where it has none.
+    """
     home = environment.dagster_home
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"the state cannot be kept in {environment.home}: {error}; set ML_ASSETS_HOME") from error
-    settings = Path(__file__).parents[1] / "deploy" / "local" / "dagster.yaml"
-    if not (home / "dagster.yaml").exists():
-        shutil.copy(settings, home / "dagster.yaml")
+    if environment.name == "local":
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"the state cannot be kept in {environment.home}: {error}; set ML_ASSETS_HOME") from error
+        settings = Path(__file__).parents[1] / "deploy" / "local" / "dagster.yaml"
+        if not (home / "dagster.yaml").exists():
+            shutil.copy(settings, home / "dagster.yaml")
+    elif not (home / "dagster.yaml").is_file():
+        raise BadInput(
+            f"{home} has no dagster.yaml, which says where {environment.name} keeps its runs; set DAGSTER_HOME to the "
+            "folder that has it"
+        )
     return dg.DagsterInstance.from_config(str(home))
 
 

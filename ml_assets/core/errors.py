@@ -15,10 +15,15 @@ MlAssetsError
 ├── PackageRefused          a model package fails its verification
 ├── AlreadyExists           a conditional create found the name taken
 ├── ArtifactMissing         no artifact has that name
+├── StoreError              the artifact store could not do what it was asked
+│   ├── StoreRefused            it says no: the bucket, the credentials, the rights or the settings are wrong
+│   └── StoreUnavailable        it did not answer, or had no room for the request, for as long as was waited
 └── WarehouseError          the warehouse could not do what it was asked
-    ├── WarehouseBusy           another process holds the database
+    ├── WarehouseBusy           another writer is at it, or the warehouse does not answer in time
     ├── SchemaChanged           the rows to write do not fit the table that is there
-    └── StorageFull             the disk has no room for the write
+    ├── StorageFull             the disk has no room for the write
+    ├── AccessRefused           the credentials are missing, expired, or not allowed to do this
+    └── QuotaExhausted          a limit on cost or on use is reached; trying again at once does not help
 """
 
 
@@ -82,12 +87,24 @@ class ArtifactMissing(MlAssetsError):
     """No artifact has that name."""
 
 
+class StoreError(MlAssetsError):
+    """The artifact store could not do what it was asked."""
+
+
+class StoreRefused(StoreError):
+    """The store says no, and will until a person changes the bucket, the credentials, the rights or the settings."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer, or had no room for the request, for as long as was waited; try again later."""
+
+
 class WarehouseError(MlAssetsError):
     """The warehouse could not do what it was asked."""
 
 
 class WarehouseBusy(WarehouseError):
-    """Another process holds the database; try again when it is done."""
+    """Another writer is at it, or the warehouse does not answer; try again when it is done."""
 
 
 class SchemaChanged(WarehouseError):
@@ -96,3 +113,11 @@ class SchemaChanged(WarehouseError):
 
 class StorageFull(WarehouseError):
     """The disk has no room for the write; nothing was changed."""
+
+
+class AccessRefused(WarehouseError):
+    """The credentials are missing, expired, or not allowed to do this."""
+
+
+class QuotaExhausted(WarehouseError):
+    """A limit on cost or on use is reached: this project's own cap, or a quota of the provider; nothing was changed."""

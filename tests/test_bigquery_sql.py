@@ -1,0 +1,181 @@
+"""Every statement that the life sends to BigQuery, before Google's own analyser."""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from ml_assets.backends import bigquery_sql
+from ml_assets.backends.bigquery_rows import sql_type_of
+from ml_assets.backends.environments import Environment
+from ml_assets.cli.summary import summarise
+from ml_assets.core.feature_views import FeatureView
+from ml_assets.core.labelled_examples import examples_sql
+from ml_assets.core.point_in_time import examples_query
+from ml_assets.core.ports import DayRange
+from ml_assets.core.references import predicted_versions
+from ml_assets.core.spec import UseCase
+from ml_assets.core.view_costs import newest_rows_query, view_costs
+from ml_assets.resources import feature_views_of
+from ml_assets.use_cases import load_use_cases
+from tests.cloud import PROJECT, Cloud
+from tests.google_analyser import GoogleAnalyser
+
+pytestmark = pytest.mark.slow
+
+PACKAGE = Path(__file__).parents[1] / "ml_assets"
+LANDED = DayRange(first=date(2013, 1, 1), last=date(2013, 1, 14))
+SERVED = DayRange(first=date(2013, 1, 12), last=date(2013, 1, 14))
+
+# Where the code asks the warehouse something, and what a statement looks like that only this place sends.
+ASKED_BY = {
+    "cli/artifacts.py:read_examples": r"SELECT decision_id, .*\blabel_known_at < @as_of_at",  # as defs/training_sets.py
+    "cli/summary.py:_landed": r"select \(select count\(\*\) from raw\.flights ",
+    "cli/summary.py:_monitored": r"select \* from monitoring\.drift where use_case = @use_case and partition_on",
+    "core/references.py:_versions_in": r"SELECT DISTINCT use_case, model_version FROM monitoring\.",
+    "core/view_costs.py:_weigh": r"SELECT COUNT\(\*\) AS n_rows FROM `features`",
+    "core/view_costs.py:ages": r"_v0\.`known_at` AS `known_at`",
+    "defs/examples.py:_counts": r"with decisions as \( select partition_on, count\(\*\) as n_decisions",
+    "defs/examples.py:_join": r"CREATE TABLE `examples`\.`loaded_arrival_delay_",
+    "defs/features/airport_network.py:feat_airport_network": r"select origin, dest, known_at from features\.feat_arr",
+    "defs/features/dbt_models.py:_rows_by_day": r"select 'features\.feat_arrivals' as table_name",
+    "defs/monitoring.py:_check": r"select 'raw/flights' as name, max\(partition_on\) as newest",
+    "defs/monitoring.py:_recent": r"select \* from monitoring\.performance where use_case = @use_case",
+    "defs/monitoring.py:_scored": r"select e\.\*, p\.prediction, p\.model_version",
+    "defs/predictions.py:_of_days": r"select \* from predictions\.arrival_delay where",
+    "defs/training_sets.py:_freeze": r"SELECT decision_id, .*\blabel_known_at < @as_of_at",
+    "lifecycle.py:_facts": r"select p\.n_decisions as n_predictions",
+    "lifecycle.py:first_day_in_charge": r"min\(decided_at\) as decided_at from examples\.arrival_delay",
+}
+# The statements of the warehouse itself and of dbt.
+SENT_BY_THEMSELVES = {
+    "the rows of a day": r"BEGIN TRANSACTION; DELETE FROM `raw`\.`flights` WHERE .* COMMIT TRANSACTION;",
+    "the rows of a use case": r"DELETE FROM `monitoring`\.`drift` WHERE .* AND use_case = @use_case;",
+    "how many rows are of the days": r"SELECT COUNT\(\*\) AS n_rows, COUNTIF",
+    "a table of dbt": r"create or replace table `acme-ml-staging`\.`features`\.`feat_arrivals`",
+    "a view of dbt": r"create or replace view `acme-ml-staging`\.`staging`\.`stg_flights`",
+    "a test of dbt": r"having count\(\*\) > 1",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    sql: str
+    parameters: Mapping[str, str]
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.sql.split())
+
+    @property
+    def form(self) -> str:
+        """The statement with one day and one made-up name in the place of all: what there is to analyse once."""
+        named = re.sub(r"_[0-9a-f]{12}\b|__dbt_tmp_?\w*", "_0", self.words)
+        return re.sub(r"'\d{4}-\d{2}-\d{2}'", "'2013-01-01'", named)
+
+
+@pytest.fixture(scope="module")
+def sent(cloud: Cloud) -> list[Sent]:
+    """What was sent while the life went on, and when a person looks at it afterwards; in order."""
+    from google.cloud.bigquery import Client, QueryJob
+
+    life = cloud.life
+    summarise(life.lifecycle, life.use_case, LANDED, SERVED, outcome="promoted")
+    assert life.lifecycle.first_day_in_charge(life.use_case, LANDED) == date(2013, 1, 12)
+    assert life.lifecycle._facts(life.use_case, SERVED.last)["n_predictions"]
+    assert predicted_versions(life.lifecycle.warehouse, [life.use_case.name])[life.use_case.name]
+    views = life.use_case.views(feature_views_of(Environment.current()))
+    examples = life.query("select * from examples.arrival_delay where partition_on = @day", day=SERVED.first)
+    view_costs(
+        life.lifecycle.warehouse, views, use_case=life.use_case, days=SERVED, examples=examples, seconds_per_day={}
+    )
+    with Client(project=PROJECT) as client:
+        jobs = [job for job in client.list_jobs() if isinstance(job, QueryJob) and not job.error_result]
+    return [Sent(sql=job.query, parameters={p.name: p.type_ for p in job.query_parameters}) for job in reversed(jobs)]
+
+
+@pytest.fixture(scope="module")
+def analyser(cloud: Cloud) -> GoogleAnalyser:
+    """The analyser, with every table and view as it is in the end, and those that rows were loaded into."""
+    from google.cloud.bigquery import Client, LoadJob
+
+    with Client(project=PROJECT) as client:
+        loads = [job for job in client.list_jobs() if isinstance(job, LoadJob)]
+        tables = {
+            f"{job.destination.dataset_id}.{job.destination.table_id}": {of.name: sql_type_of(of) for of in job.schema}
+            for job in loads
+        }
+        for dataset in client.list_datasets():
+            for listed in client.list_tables(dataset.dataset_id):
+                table = client.get_table(listed.reference)
+                name = f"{dataset.dataset_id}.{table.table_id}"
+                tables[name] = {field.name: sql_type_of(field) for field in table.schema}
+    return GoogleAnalyser(PROJECT, tables)
+
+
+def test_google_accepts_every_statement_of_the_life(analyser: GoogleAnalyser, sent: list[Sent]):
+    refused, first_of_form = list[str](), dict[str, Sent]()
+    for statement in sent:
+        first_of_form.setdefault(statement.form, statement)
+    for statement in first_of_form.values():
+        try:
+            analyser.analyse(statement.sql, statement.parameters)
+        except Exception as error:
+            refused.append(f"{error}\n{statement.sql}")
+    assert not refused, "\n\n".join(refused)
+
+
+def test_every_place_that_asks_the_warehouse_was_heard(sent: list[Sent]):
+    statements = {of.words for of in sent}
+    assert set(asking()) == set(ASKED_BY)
+    for place, pattern in (ASKED_BY | SENT_BY_THEMSELVES).items():
+        assert any(re.search(pattern, sql) for sql in statements), place
+
+
+def asking() -> Iterator[str]:
+    """Every function of the package that asks a warehouse for the rows of a query, or has it write them."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        inside: dict[ast.Call, str] = {}
+        # Functions come before those inside them, so that the innermost name is the one that stays.
+        for function in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)):
+            inside |= {call: function.name for call in ast.walk(function) if isinstance(call, ast.Call) and _asks(call)}
+        yield from sorted({f"{path.relative_to(PACKAGE).as_posix()}:{name}" for name in inside.values()})
+
+
+def _asks(call: ast.Call) -> bool:
+    function = call.func
+    is_named = isinstance(function, ast.Attribute) and function.attr in ("query", "replace_days_with_query")
+    return is_named and ast.unparse(function.value).endswith("warehouse")
+
+
+@pytest.mark.parametrize("use_case", load_use_cases(), ids=lambda use_case: use_case.name)
+def test_google_accepts_what_is_asked_for_every_use_case(analyser: GoogleAnalyser, use_case: UseCase):
+    declared: Mapping[str, FeatureView] = feature_views_of(Environment.current())
+    days = {"first_day": "DATE", "last_day": "DATE"}
+    views = use_case.views(declared)
+    joined = examples_query(use_case, views, dialect="bigquery")
+    assert analyser.analyse(bigquery_sql.create_as(use_case.examples_table, joined), days) == 1
+    labelled = examples_sql(use_case, use_case.inputs(declared), "bigquery")
+    analyser.analyse(labelled, {"first_day": "DATE", "until_day": "DATE", "as_of_at": "TIMESTAMP"})
+    for view in views:
+        analyser.analyse(newest_rows_query(use_case, view, dialect="bigquery"), days)
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("SELECT origin FROM raw.flights WHERE flight = @use_case", "No matching signature"),
+        ("SELECT max_by(origin, dest) FROM raw.flights", "Function not found: max_by"),
+        ("SELECT gate FROM raw.flights", "Unrecognized name: gate"),
+        ("BEGIN TRANSACTION; DELETE FROM raw.flights; COMMIT TRANSACTION;", "must have a WHERE clause"),
+        ("INSERT INTO raw.flights (origin) SELECT flight FROM raw.flights", "which has type STRING"),
+        ("CREATE TABLE raw.x AS SELECT 1 AS n, 2 AS n", "columns with duplicate name n"),
+    ],
+)
+def test_google_refuses_what_is_wrong(analyser: GoogleAnalyser, sql: str, message: str):
+    with pytest.raises(Exception, match=message):
+        analyser.analyse(sql, {"use_case": "STRING"})
