@@ -1,6 +1,6 @@
 """The ports of the library: what it needs from a warehouse, an artifact store, a source and a tracker."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import pyarrow as pa
 
 from ml_assets.core.contracts import Contract
+from ml_assets.core.day_files import ListedFile
 from ml_assets.core.days import DayRange
 
 Dialect = Literal["duckdb", "bigquery"]
@@ -121,6 +122,31 @@ class Source(Protocol):
 
     def note(self, days: DayRange) -> str:
         """Say in one line where the rows of these days come from (for the asset's metadata)."""
+        ...
+
+
+class FileStore(Protocol):
+    """A folder in S3, GCS, HDFS or on a disk, in which others leave files; it is read and never written.
+
+    Every operation raises SourceMissing, SourceDenied or, where trying again may help, SourceUnavailable.
+    """
+
+    def list(self, *, after: str = "", before: str | None = None) -> Iterator[ListedFile]:
+        """Yield the files at any depth whose paths lie between these two, both excluded, sorted by path.
+
+        Pages are asked for as they are needed, from ``after`` on: stopping early is cheap.
+        """
+        ...
+
+    def open(self, file: ListedFile) -> Iterator[bytes]:
+        """Yield the content of a file piece by piece, exactly as it was when it was listed.
+
+        Raises FileChanged where it is another one now, at the latest after the last piece.
+        """
+        ...
+
+    def address(self, path: str = "") -> str:
+        """Return the URL of a file, or of the folder itself."""
         ...
 
 
