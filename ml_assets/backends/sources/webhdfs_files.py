@@ -22,7 +22,7 @@ class WebHdfsFileStore:
     """The FileStore port on ``webhdfs://host:port/folder``; the version of a file is its id, length and time.
 
     ``connect`` makes the session, once, when the store is first asked. ``user`` is who asks, where the cluster believes
-    it; on a cluster with Kerberos the session must carry a delegation token among its parameters.
+    it; a cluster with Kerberos needs a session that proves it.
     """
 
     def __init__(self, host: str, folder: str, *, connect: "Callable[[], Session]", user: str | None = None) -> None:
@@ -80,8 +80,8 @@ class WebHdfsFileStore:
             return response.json()
         except ValueError as error:
             raise SourceError(
-                f"{response.url} answers no JSON but {response.headers.get('Content-Type')}; is this the address of "
-                "WebHDFS, port 9870 of the name node or 14000 of HttpFS?"
+                f"{self.address(path)}: the answer is no JSON but {response.headers.get('Content-Type')}; is this the "
+                "address of WebHDFS, port 9870 of the name node or 14000 of HttpFS?"
             ) from error
 
     def _asked(self, operation: str, path: str, **parameters: str) -> "Response":
