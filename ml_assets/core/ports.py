@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import pyarrow as pa
 
@@ -15,6 +15,8 @@ from ml_assets.core.days import DayRange
 Dialect = Literal["duckdb", "bigquery"]
 Parameter = str | int | float | bool | date | datetime | None
 JobType = Literal["training", "tuning", "promotion"]
+# A table at once, or a stream of its batches for one that is larger than memory. A reader can be read once.
+Rows: TypeAlias = pa.Table | pa.RecordBatchReader
 
 
 class Warehouse(Protocol):
@@ -37,8 +39,11 @@ class Warehouse(Protocol):
         """Return column name -> SQL type of a table, or None where there is no such table."""
         ...
 
-    def replace_days(self, writes: Mapping[str, pa.Table], days: DayRange, *, use_case: str | None = None) -> None:
+    def replace_days(self, writes: Mapping[str, Rows], days: DayRange, *, use_case: str | None = None) -> None:
         """Replace the days in every named table with these rows, all in one transaction.
+
+        The batches of a reader are written as they come, never all held in memory; where one cannot be had, its error
+        is raised and nothing is changed.
 
         Where several use cases share the tables, only the rows whose ``use_case`` column says this one are replaced,
         and a column that such a table does not have yet is added to it, null in the rows it has.
@@ -147,6 +152,15 @@ class FileStore(Protocol):
 
     def address(self, path: str = "") -> str:
         """Return the URL of a file, or of the folder itself."""
+        ...
+
+
+@runtime_checkable
+class BatchSource(Source, Protocol):
+    """A source that also hands a table over in parts, so that one larger than memory can land."""
+
+    def batches(self, table: str, days: DayRange | None = None) -> Iterator[pa.Table]:
+        """Yield the rows that ``read`` returns, in the same order, as tables of a size that fits in memory."""
         ...
 
 
