@@ -15,6 +15,9 @@ _UNFINISHED_FOLDERS = ("_temporary",)
 _UNFINISHED_ENDINGS = (".tmp", ".temp", ".part", ".partial", ".filepart", ".inprogress", ".crdownload", "._copying_")
 _VERSION = re.compile(r"(?P<fingerprint>[0-9a-f]{16}) of (?P<n_files>\d+) files, the newest of (?P<newest>\S+)")
 
+# The metadata that a materialization names the state of the files under that it has read.
+LANDED_FILES = "landed_files"
+
 Kind = Literal["data", "unfinished", "hidden"]
 
 

@@ -130,6 +130,27 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchSource(Source, Protocol):
+    """A source that also hands a table over in parts, so that one larger than memory can land."""
+
+    def batches(self, table: str, days: DayRange | None = None) -> Iterator[pa.Table]:
+        """Yield the rows that ``read`` returns, in the same order, as tables of a size that fits in memory."""
+        ...
+
+
+@runtime_checkable
+class VersionedSource(Source, Protocol):
+    """A source that can tell whether a day has changed without reading it."""
+
+    def versions(self, table: str, days: DayRange | None = None) -> Mapping[date | None, str]:
+        """Return which state each day with data is in now; of an unpartitioned table under None.
+
+        Asked before ``read``, it is never newer than what is read: a day that changes between the two differs later.
+        """
+        ...
+
+
 class FileStore(Protocol):
     """A folder in S3, GCS, HDFS or on a disk, in which others leave files; it is read and never written.
 
@@ -152,15 +173,6 @@ class FileStore(Protocol):
 
     def address(self, path: str = "") -> str:
         """Return the URL of a file, or of the folder itself."""
-        ...
-
-
-@runtime_checkable
-class BatchSource(Source, Protocol):
-    """A source that also hands a table over in parts, so that one larger than memory can land."""
-
-    def batches(self, table: str, days: DayRange | None = None) -> Iterator[pa.Table]:
-        """Yield the rows that ``read`` returns, in the same order, as tables of a size that fits in memory."""
         ...
 
 

@@ -2,18 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 
 import pyarrow as pa
 
 from ml_assets.core.contracts import Contract
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import BadInput
-from ml_assets.core.ports import BatchSource, Source
+from ml_assets.core.ports import BatchSource, Source, VersionedSource
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoutedSource:
-    """The BatchSource port; ``routes`` are the tables that do not come from ``otherwise``, each with its own source."""
+    """The ports of a source; ``routes`` are the tables that do not come from ``otherwise``, each with its own source."""
 
     routes: Mapping[str, Source]
     otherwise: Source
@@ -40,6 +41,11 @@ class RoutedSource:
             yield from source.batches(table, days)
         else:
             yield source.read(table, days)
+
+    def versions(self, table: str, days: DayRange | None = None) -> Mapping[date | None, str]:
+        """Return which state each day with data is in now; nothing where the table's own source cannot tell."""
+        source = self.source_of(table)
+        return source.versions(table, days) if isinstance(source, VersionedSource) else {}
 
     def note(self, days: DayRange) -> str:
         """Say in one line where the rows of these days come from."""
