@@ -21,6 +21,9 @@ MlAssetsError
 │   ├── SourceUnavailable       it did not answer, or asked to be left alone for a while
 │   ├── HalfWritten             a file is still being written, or ends too early
 │   └── FileChanged             a file was replaced or removed between listing and reading
+├── StoreError              the artifact store could not do what it was asked
+│   ├── StoreRefused            it says no: the bucket, the credentials, the rights or the settings are wrong
+│   └── StoreUnavailable        it did not answer, or had no room for the request, for as long as was waited
 └── WarehouseError          the warehouse could not do what it was asked
     ├── WarehouseBusy           another process holds the database
     ├── SchemaChanged           the rows to write do not fit the table that is there
@@ -110,6 +113,18 @@ class HalfWritten(SourceError):
 
 class FileChanged(SourceError):
     """A file was replaced or removed between listing and reading; reading again takes the newer one."""
+
+
+class StoreError(MlAssetsError):
+    """The artifact store could not do what it was asked."""
+
+
+class StoreRefused(StoreError):
+    """The store says no, and will until a person changes the bucket, the credentials, the rights or the settings."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer, or had no room for the request, for as long as was waited; try again later."""
 
 
 class WarehouseError(MlAssetsError):
