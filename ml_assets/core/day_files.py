@@ -79,6 +79,11 @@ class DayFiles:
     hidden: tuple[ListedFile, ...]
 
     @property
+    def name(self) -> str:
+        """The day as text, ``whole`` for a table without days."""
+        return str(self.day or "whole")
+
+    @property
     def version(self) -> FilesVersion:
         """Which state of the data files this is."""
         told = hashlib.sha256()

@@ -49,16 +49,22 @@ def next_attempt(subject: str, version: str, runs: Sequence[PastRun]) -> Attempt
     return Attempt(subject=subject, version=version, number=n_ended + 1) if n_ended < MOST_ATTEMPTS else None
 
 
+def is_over(subject: str, version: str, runs: Sequence[PastRun]) -> bool:
+    """Tell whether nothing more will be asked for: a run of this version succeeded, or too many failed."""
+    states = [run.state for run in runs if (run.subject, run.version) == (subject, version)]
+    return "succeeded" in states or states.count("failed") >= MOST_ATTEMPTS
+
+
 @dataclass(frozen=True, kw_only=True)
 class Due:
     """What a look at the files came to.
 
-    ``settled`` are the days to land. ``unsettled`` are the days that were not like this at the last look, with their
-    state: writers may be at work, the next look decides. ``remarks`` are sentences for whoever reads the log.
+    ``settled`` are the days to land. ``differing`` are all whose files differ from what landed, with the fingerprint of
+    the files: for the next look. ``remarks`` are sentences for whoever reads the log.
     """
 
     settled: tuple[DayFiles, ...]
-    unsettled: Mapping[str, str]
+    differing: Mapping[str, str]
     remarks: tuple[str, ...]
 
 
@@ -71,11 +77,10 @@ def due(
     that only lost files are left as they are: where a life-cycle rule removes old files, their rows must stay.
     """
     settled: list[DayFiles] = []
-    unsettled: dict[str, str] = {}
+    differing: dict[str, str] = {}
     remarks: list[str] = []
     for files in found:
-        day, version = str(files.day), files.version
-        last = landed.get(day)
+        day, version, last = files.name, files.version, landed.get(files.name)
         if not files.data or (last and last.fingerprint == version.fingerprint):
             continue
         if last and version.only_lost_files_since(last):
@@ -84,8 +89,8 @@ def due(
             remarks.append(f"{day} waits: {files.unfinished[0].path} is still being written")
         elif marker and not files.has_marker(marker):
             remarks.append(f"{day} waits for its {marker}")
-        elif seen.get(day) != version.fingerprint:
-            unsettled[day] = version.fingerprint
         else:
-            settled.append(files)
-    return Due(settled=tuple(settled), unsettled=unsettled, remarks=tuple(remarks))
+            differing[day] = version.fingerprint
+            if seen.get(day) == version.fingerprint:
+                settled.append(files)
+    return Due(settled=tuple(settled), differing=differing, remarks=tuple(remarks))

@@ -14,7 +14,7 @@ from ml_assets.core.ports import BatchSource, Source, VersionedSource
 
 @dataclass(frozen=True, kw_only=True)
 class RoutedSource:
-    """The ports of a source; ``routes`` are the tables that do not come from ``otherwise``, each with its own source."""
+    """The ports of a source; ``routes`` are the tables that do not come from ``otherwise``, each with its source."""
 
     routes: Mapping[str, Source]
     otherwise: Source

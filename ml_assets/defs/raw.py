@@ -10,7 +10,8 @@ from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
 from ml_assets.core import contracts
 from ml_assets.core.contracts import Checked, Contract
-from ml_assets.core.ports import DayRange, Source, Warehouse
+from ml_assets.core.day_files import LANDED_FILES
+from ml_assets.core.ports import DayRange, Source, VersionedSource, Warehouse
 from ml_assets.resources import source_of
 
 OWNERS = ["team:data-engineering"]
@@ -47,13 +48,15 @@ def _daily_table(contract: Contract) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, source: dg.ResourceParam[Source], warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.MaterializeResult:
         days = days_of(context)
+        versions = source.versions(contract.table, days) if isinstance(source, VersionedSource) else {}
         checked = contracts.check(source.read(contract.table, days), contract, days=days)
         warehouse.replace_days(
             {f"raw.{contract.table}": checked.accepted, f"raw.{contract.table}_quarantine": checked.quarantined}, days
         )
         counts = _rows_by_day(checked, days)
         for day, n_rows in counts.items():
-            context.add_asset_metadata({"dagster/partition_row_count": n_rows}, partition_key=day.isoformat())
+            facts = {LANDED_FILES: versions[day]} if day in versions else {}
+            context.add_asset_metadata({"dagster/partition_row_count": n_rows, **facts}, partition_key=day.isoformat())
         return dg.MaterializeResult(
             metadata={
                 "n_rows": checked.accepted.num_rows,
@@ -81,9 +84,11 @@ def _reference_table(contract: Contract) -> dg.AssetsDefinition:
         metadata=_schema(contract),
     )
     def _land(source: dg.ResourceParam[Source], warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
+        versions = source.versions(contract.table) if isinstance(source, VersionedSource) else {}
         checked = contracts.check(source.read(contract.table), contract, days=None)
         warehouse.replace_table({f"raw.{contract.table}": checked.accepted})
-        return dg.MaterializeResult(metadata={"dagster/row_count": checked.accepted.num_rows})
+        facts = {LANDED_FILES: versions[None]} if None in versions else {}
+        return dg.MaterializeResult(metadata={"dagster/row_count": checked.accepted.num_rows, **facts})
 
     return _land
 

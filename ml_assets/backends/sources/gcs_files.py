@@ -108,7 +108,7 @@ class GcsFileStore:
         except auth.TransportError as error:
             raise SourceUnavailable(f"{what}: {error}") from error
         except auth.GoogleAuthError as error:
-            raise SourceDenied(f"{what}: {error}; renew the credentials of Google") from error
+            raise SourceDenied(f"{what}: {str(error).rstrip('.')}; renew the credentials of Google") from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             raise SourceUnavailable(f"{what}: {error}") from error
 

@@ -32,7 +32,7 @@ class S3FileStore:
     """The FileStore port on ``s3://bucket/folder``; the version of a file is its ETag.
 
     ``connect`` makes the client, once, when the store is first asked. The client should not try again by itself
-    (``max_attempts=1``): whoever reads the store does, up to a deadline.
+    (``max_attempts=0``): whoever reads the store does, up to a deadline.
     """
 
     def __init__(self, bucket: str, folder: str, *, connect: Callable[[], S3Client]) -> None:
