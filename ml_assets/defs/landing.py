@@ -13,7 +13,7 @@ from ml_assets.backends.sources.files import FilesSource
 from ml_assets.calendar import DAILY, FIRST_DAY
 from ml_assets.core.contracts import Contract
 from ml_assets.core.day_files import LANDED_FILES, DayFiles, FilesVersion
-from ml_assets.core.landing import Attempt, PastRun, RunState, due, is_over, next_attempt
+from ml_assets.core.landing_due import Attempt, PastRun, RunState, due, is_over, next_attempt
 from ml_assets.core.ports import Source
 from ml_assets.core.routed_source import RoutedSource
 from ml_assets.resources import source_of

@@ -13,7 +13,6 @@ _GONE = {"NoSuchKey", "PreconditionFailed", "404", "412"}
 _WAIT = {"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "429"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "401", "403"}
-_ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 
 
 class S3Client(Protocol):
@@ -108,8 +107,6 @@ class S3FileStore:
             return SourceMissing(
                 f"{what}: there is no bucket {self._bucket!r}; create it, or correct ML_ASSETS_SOURCES"
             )
-        if code in _ELSEWHERE:
-            return SourceMissing(f"{said}; the bucket lies in another region: set AWS_DEFAULT_REGION to it")
         if code in _EXPIRED:
             return SourceDenied(f"{said}; the token has expired: renew the credentials of AWS")
         if code in _DENIED:

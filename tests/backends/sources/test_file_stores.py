@@ -124,7 +124,6 @@ S3_REFUSALS = {
     "InvalidAccessKeyId": (403, SourceDenied, "check the AWS credentials"),
     "SignatureDoesNotMatch": (403, SourceDenied, "check the AWS credentials"),
     "AccessDenied": (403, SourceDenied, "allow to list and read"),
-    "IllegalLocationConstraintException": (400, SourceMissing, "lies in another region"),
     "InvalidObjectState": (403, SourceError, ""),
 }
 
@@ -150,6 +149,7 @@ def test_no_credentials_at_all_are_said_to_be_missing(s3: str, monkeypatch: pyte
         paths(s3_store(s3, "bucket"))
 
 
+@pytest.mark.parametrize("place", ["gcs"], indirect=True)
 @pytest.mark.parametrize(
     ("status", "hint"),
     [(401, "cannot be refreshed; renew the credentials"), (403, "no access.*check GOOGLE_APPLICATION_CREDENTIALS")],
