@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import pyarrow as pa
 
 from ml_assets.core.contracts import Contract
+from ml_assets.core.day_files import ListedFile
 from ml_assets.core.days import DayRange
 
 Dialect = Literal["duckdb", "bigquery"]
@@ -135,6 +136,43 @@ class BatchSource(Source, Protocol):
 
     def batches(self, table: str, days: DayRange | None = None) -> Iterator[pa.Table]:
         """Yield the rows that ``read`` returns, in the same order, as tables of a size that fits in memory."""
+        ...
+
+
+@runtime_checkable
+class VersionedSource(Source, Protocol):
+    """A source that can tell whether a day has changed without reading it."""
+
+    def versions(self, table: str, days: DayRange | None = None) -> Mapping[date | None, str]:
+        """Return which state each day with data is in now; of an unpartitioned table under None.
+
+        Asked before ``read``, it is never newer than what is read: a day that changes between the two differs later.
+        """
+        ...
+
+
+class FileStore(Protocol):
+    """A folder in S3, GCS, HDFS or on a disk, in which others leave files; it is read and never written.
+
+    Every operation raises SourceMissing, SourceDenied or, where trying again may help, SourceUnavailable.
+    """
+
+    def list(self, *, after: str = "", before: str | None = None) -> Iterator[ListedFile]:
+        """Yield the files at any depth whose paths lie between these two, both excluded, sorted by path.
+
+        Pages are asked for as they are needed, from ``after`` on: stopping early is cheap.
+        """
+        ...
+
+    def open(self, file: ListedFile) -> Iterator[bytes]:
+        """Yield the content of a file piece by piece, exactly as it was when it was listed.
+
+        Raises FileChanged where it is another one now, at the latest after the last piece.
+        """
+        ...
+
+    def address(self, path: str = "") -> str:
+        """Return the URL of a file, or of the folder itself."""
         ...
 
 

@@ -11,8 +11,9 @@ from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
 from ml_assets.core.contract_checks import Checked, check
 from ml_assets.core.contracts import Contract
+from ml_assets.core.day_files import LANDED_FILES
 from ml_assets.core.landing import landing
-from ml_assets.core.ports import Rows, Source, Warehouse
+from ml_assets.core.ports import Rows, Source, VersionedSource, Warehouse
 from ml_assets.resources import source_of
 
 OWNERS = ["team:data-engineering"]
@@ -54,6 +55,7 @@ def daily_table(contract: Contract, work_folder: Path) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, source: dg.ResourceParam[Source], warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.MaterializeResult:
         days = days_of(context)
+        versions = source.versions(contract.table, days) if isinstance(source, VersionedSource) else {}
         with landing(source, contract, days, work_folder=work_folder) as checked:
             writes = {
                 f"raw.{contract.table}": checked.accepted,
@@ -61,7 +63,8 @@ def daily_table(contract: Contract, work_folder: Path) -> dg.AssetsDefinition:
             }
             warehouse.replace_days(writes, days)
         for day, n_rows in checked.n_by_day.items():
-            context.add_asset_metadata({"dagster/partition_row_count": n_rows}, partition_key=day.isoformat())
+            facts = {LANDED_FILES: versions[day]} if day in versions else {}
+            context.add_asset_metadata({"dagster/partition_row_count": n_rows, **facts}, partition_key=day.isoformat())
         return dg.MaterializeResult(
             metadata={
                 "n_rows": sum(checked.n_by_day.values()),
@@ -90,9 +93,11 @@ def reference_table(contract: Contract) -> dg.AssetsDefinition:
         metadata=_schema(contract),
     )
     def _land(source: dg.ResourceParam[Source], warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
+        versions = source.versions(contract.table) if isinstance(source, VersionedSource) else {}
         checked = check(source.read(contract.table), contract, days=None)
         warehouse.replace_table({f"raw.{contract.table}": checked.accepted})
-        return dg.MaterializeResult(metadata={"dagster/row_count": checked.accepted.num_rows})
+        facts = {LANDED_FILES: versions[None]} if None in versions else {}
+        return dg.MaterializeResult(metadata={"dagster/row_count": checked.accepted.num_rows, **facts})
 
     return _land
 
