@@ -16,6 +16,7 @@ BENCHMARKS = {
     "training_loader": "one training epoch beside a bare loop",
     "segments": "models trained a minute with one per segment, what they gain and cost",
     "tuning": "what a search costs beside its trainings, by where the study is kept",
+    "landing": "ten million rows of a raw table, beside pandas and plain pyarrow",
     "running_day": "loading the code location; one more day with one use case, and with all",
 }
 

@@ -1,9 +1,11 @@
 """The one place where local and cloud are swapped: which backend fulfils which port in this environment."""
 
 from contextlib import AbstractContextManager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ml_assets.backends.dbt_in_process import DbtInProcess
 from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
@@ -11,19 +13,93 @@ from ml_assets.backends.environments import Environment
 from ml_assets.backends.log_alerter import LogAlerter
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.backends.optuna_studies import OptunaStudies
+from ml_assets.backends.sources.files import FilesSource
+from ml_assets.backends.sources.gcs_files import GcsFileStore
+from ml_assets.backends.sources.local_files import LocalFileStore
 from ml_assets.backends.sources.nycflights13 import NycFlights13Source
+from ml_assets.backends.sources.s3_files import S3FileStore
+from ml_assets.backends.sources.webhdfs_files import WebHdfsFileStore
 from ml_assets.backends.wandb_tracker import WandbTracker
+from ml_assets.core.contracts import Contract
+from ml_assets.core.errors import BadInput
 from ml_assets.core.feature_views import FeatureView, load_feature_views
-from ml_assets.core.ports import ArtifactStore, Source, Tracker, Warehouse
+from ml_assets.core.ports import ArtifactStore, FileStore, Source, Tracker, Warehouse
+from ml_assets.core.routed_source import RoutedSource
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
     from google.cloud.bigquery_storage import BigQueryReadClient
+    from google.cloud.storage import Client as StorageClient
+    from requests import Session
+
+    from ml_assets.backends.sources.s3_files import S3Client
 
 
 def source_of(environment: Environment) -> Source:
-    """Return the source of the raw tables: replace it here to point the graph at tables of your own."""
-    return NycFlights13Source(is_replaying=environment.is_replaying)
+    """Return the source of the raw tables: replace it here to point the graph at tables of your own.
+
+    The packaged flights, but for the tables for which ``ML_ASSETS_SOURCES`` names another place.
+    """
+    packaged = NycFlights13Source(is_replaying=environment.is_replaying)
+    unknown = sorted(set(environment.sources) - set(packaged.contracts))
+    if unknown:
+        raise BadInput(
+            f"ML_ASSETS_SOURCES names {', '.join(unknown)}; there are contracts of {', '.join(packaged.contracts)}"
+        )
+    routes = {
+        table: _routed(urlsplit(url), packaged.contracts[table], environment)
+        for table, url in environment.sources.items()
+    }
+    return RoutedSource(routes=routes, otherwise=packaged) if routes else packaged
+
+
+def _routed(url: SplitResult, contract: Contract, environment: Environment) -> Source:
+    """Return the source of one table; one line here for each scheme of ``ML_ASSETS_SOURCES``."""
+    match url.scheme:
+        case "file":
+            return _files(LocalFileStore(Path(unquote(url.path))), url, contract)
+        case "s3":
+            return _files(S3FileStore(url.netloc, unquote(url.path), connect=_s3), url, contract)
+        case "gs":
+            return _files(
+                GcsFileStore(url.netloc, unquote(url.path), connect=partial(_gcs, environment)), url, contract
+            )
+        case "webhdfs":
+            user, _, host = url.netloc.rpartition("@")
+            return _files(WebHdfsFileStore(host, unquote(url.path), connect=_http, user=user or None), url, contract)
+        case _:
+            raise BadInput(
+                f"ML_ASSETS_SOURCES: {contract.table} is in {url.geturl()}; there is no source for {url.scheme}"
+            )
+
+
+def _files(store: FileStore, url: SplitResult, contract: Contract) -> FilesSource:
+    """Return a table in files; ``?marker=_SUCCESS`` and ``?null=NA`` at the end of its URL say how they are written."""
+    options = dict(parse_qsl(url.query, keep_blank_values=True))
+    unknown = sorted(set(options) - {"marker", "null"})
+    if unknown or url.fragment:
+        raise BadInput(f"ML_ASSETS_SOURCES: {url.geturl()} ends in what means nothing; expected ?marker= or ?null=")
+    nulls = ("", options["null"]) if options.get("null") else ("",)
+    return FilesSource(store=store, contract=contract, nulls=nulls, marker=options.get("marker") or None)
+
+
+def _s3() -> "S3Client":
+    from dagster_aws.s3 import S3Resource
+
+    # No second attempt: the source itself tries again, up to a deadline. Keys and region come from AWS's own variables.
+    return S3Resource(max_attempts=0).get_client()
+
+
+def _gcs(environment: Environment) -> "StorageClient":
+    from dagster_gcp import GCSResource
+
+    return GCSResource(project=environment.project or None).get_client()
+
+
+def _http() -> "Session":
+    from requests import Session
+
+    return Session()
 
 
 def warehouse_of(environment: Environment) -> Warehouse:

@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, cast
@@ -16,8 +16,8 @@ from ml_assets.core.contracts import PARTITION
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import WarehouseError
 from ml_assets.core.names import table_name
-from ml_assets.core.ports import Dialect, Parameter
-from ml_assets.core.writes import refuse_other_columns, refuse_other_days, typed_columns
+from ml_assets.core.ports import Dialect, Parameter, Rows
+from ml_assets.core.writes import at_hand, refuse_other_columns, refuse_other_days, typed_columns
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client, Dataset, SchemaField
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _MAXIMUM_BYTES_BILLED = 200 * 2**30
 _DEADLINE = timedelta(minutes=15)
 _FIRST_PAUSE = timedelta(seconds=0.5)
+# Judgement: a load job takes a second or two whatever its size, and a table may be loaded 1,500 times a day.
+_PART_BYTES = 128 * 2**20
 # New tables are clustered by those of these columns they have: what rows are asked for by, beside their day.
 _CLUSTERED_BY = ("use_case", "origin", "decision_id")
 
@@ -109,8 +111,11 @@ class BigQueryWarehouse:
         with self._client() as client:
             return self._columns(client, table)
 
-    def replace_days(self, writes: Mapping[str, pa.Table], days: DayRange, *, use_case: str | None = None) -> None:
+    def replace_days(self, writes: Mapping[str, Rows], days: DayRange, *, use_case: str | None = None) -> None:
         """Replace the days in every named table with these rows, all in one transaction.
+
+        The batches of a reader are loaded as they come, some hundred megabytes at once; where one cannot be had, its
+        error is raised and nothing is changed.
 
         Where several use cases share the tables, only the rows whose ``use_case`` column says this one are replaced,
         and a column that such a table does not have yet is added to it, null in the rows it has.
@@ -119,16 +124,17 @@ class BigQueryWarehouse:
         Raises SchemaChanged where the columns differ from the table's, ValueError for a row outside the days.
         """
         for table, rows in writes.items():
-            refuse_other_days(table_name(table), rows, days)
+            refuse_other_days(table_name(table), at_hand(rows), days)
         with self._client() as client, ExitStack() as loaded:
             incoming = {table: bigquery_rows.sql_types(table, rows.schema) for table, rows in writes.items()}
             columns = self._fit(client, incoming, may_grow=use_case is not None)
             statements: list[str] = []
             for table, rows in writes.items():
-                of_rows = {name: columns[table][name] for name in rows.column_names}
+                of_rows = {name: columns[table][name] for name in rows.schema.names}
                 statements.append(bigquery_sql.delete(table, days, use_case))
-                if rows.num_rows:
-                    place = loaded.enter_context(self._loaded(client, table, rows, of_rows))
+                if isinstance(rows, pa.RecordBatchReader) or rows.num_rows:
+                    parts = _parts(table, rows, days)
+                    place = loaded.enter_context(self._loaded(client, table, parts, of_rows))
                     statements.append(bigquery_sql.insert(table, place, of_rows))
             self._jobs.query(client, bigquery_sql.transaction(statements), {"use_case": use_case} if use_case else None)
 
@@ -269,7 +275,9 @@ class BigQueryWarehouse:
             client.delete_table(place, not_found_ok=True, retry=self._jobs.retry)
 
     @contextmanager
-    def _loaded(self, client: "Client", table: str, rows: pa.Table, columns: Mapping[str, str]) -> Generator[str]:
+    def _loaded(
+        self, client: "Client", table: str, parts: Iterator[pa.Table], columns: Mapping[str, str]
+    ) -> Generator[str]:
         """Load rows into a table of their own, and give its name."""
         from google.cloud.bigquery import Table
 
@@ -277,7 +285,8 @@ class BigQueryWarehouse:
             created = Table(f"{client.project}.{place}", schema=_schema(columns))
             created.expires = datetime.now(UTC) + bigquery_sql.LOADED_ROWS_EXPIRE_AFTER
             client.create_table(created, exists_ok=True, retry=self._jobs.retry)
-            self._load(client, place, rows, columns, disposition="WRITE_EMPTY")
+            for rows in parts:
+                self._load(client, place, rows, columns, disposition="WRITE_APPEND")
             yield place
 
     def _load(
@@ -289,6 +298,27 @@ class BigQueryWarehouse:
             source_format=SourceFormat.PARQUET, schema=_schema(columns), write_disposition=disposition
         )
         self._jobs.load(client, table, bigquery_rows.as_parquet(rows, columns), config)
+
+
+def _parts(table: str, rows: Rows, days: DayRange) -> Iterator[pa.Table]:
+    """Yield a table, or the batches of a reader in parts that are worth a job; refuse the rows of other days."""
+    if isinstance(rows, pa.Table):
+        yield rows
+        return
+    kept: list[pa.RecordBatch] = []
+    for batch in rows:
+        kept.append(batch)
+        if sum(part.nbytes for part in kept) >= _PART_BYTES:
+            yield _checked(table, kept, days)
+            kept = []
+    if kept:
+        yield _checked(table, kept, days)
+
+
+def _checked(table: str, batches: Sequence[pa.RecordBatch], days: DayRange) -> pa.Table:
+    rows = pa.Table.from_batches(batches)
+    refuse_other_days(table, rows, days)
+    return rows
 
 
 def _schema(columns: Mapping[str, str]) -> "list[SchemaField]":

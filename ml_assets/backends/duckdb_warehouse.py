@@ -3,7 +3,7 @@
 import re
 import shutil
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from pathlib import Path
@@ -17,13 +17,15 @@ from ml_assets.core.contracts import PARTITION
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import DataMissing, StorageFull, WarehouseBusy
 from ml_assets.core.names import table_name
-from ml_assets.core.ports import Dialect, Parameter
-from ml_assets.core.writes import refuse_other_columns, refuse_other_days, typed_columns
+from ml_assets.core.ports import Dialect, Parameter, Rows
+from ml_assets.core.writes import at_hand, refuse_other_columns, refuse_other_days, typed_columns
 
 # Judgement: a backfill of another stage waits this long before it gives up; a day's write takes well under a second.
 _LOCK_PATIENCE = timedelta(seconds=30)
 # Judgement: room for the write-ahead log and one checkpoint beside the rows themselves.
 _SPARE_BYTES = 64 * 2**20
+# Judgement: what DuckDB keeps of a stream in memory before it writes to its file; more did not make it faster.
+_STREAMING_MEMORY = "512MB"
 _DISK_IS_FULL = re.compile(r"No space left on device|File too large|quota exceeded|max_temp_directory_size", re.I)
 
 
@@ -89,8 +91,11 @@ class DuckDBWarehouse:
         with self._connection() as connection:
             return _columns(connection, table)
 
-    def replace_days(self, writes: Mapping[str, pa.Table], days: DayRange, *, use_case: str | None = None) -> None:
+    def replace_days(self, writes: Mapping[str, Rows], days: DayRange, *, use_case: str | None = None) -> None:
         """Replace the days in every named table with these rows, all in one transaction.
+
+        The batches of a reader are written as they come, never all held in memory; where one cannot be had, its error
+        is raised and nothing is changed.
 
         Where several use cases share the tables, only the rows whose ``use_case`` column says this one are replaced,
         and a column that such a table does not have yet is added to it, null in the rows it has.
@@ -99,11 +104,12 @@ class DuckDBWarehouse:
         Raises SchemaChanged where the columns differ from the table's, ValueError for a row outside the days.
         """
         for table, rows in writes.items():
-            refuse_other_days(table_name(table), rows, days)
+            refuse_other_days(table_name(table), at_hand(rows), days)
         self._refuse_without_room(writes)
-        with self._transaction() as connection:
+        is_streaming = any(isinstance(rows, pa.RecordBatchReader) for rows in writes.values())
+        with self._transaction(is_streaming=is_streaming) as connection:
             for table, rows in writes.items():
-                with _incoming(connection, rows):
+                with _incoming(connection, rows, lambda batch, table=table: refuse_other_days(table, batch, days)):
                     columns = _columns_of_query(connection, "SELECT * FROM incoming", {})
                     self._fit(connection, table, columns, may_grow=use_case is not None)
                     self._delete(connection, table, days, use_case)
@@ -153,8 +159,8 @@ class DuckDBWarehouse:
                 yield connection
 
     @contextmanager
-    def _transaction(self) -> Generator[duckdb.DuckDBPyConnection]:
-        with self._connection() as connection:
+    def _transaction(self, *, is_streaming: bool = False) -> Generator[duckdb.DuckDBPyConnection]:
+        with self._connection() as connection, _memory(connection, _STREAMING_MEMORY if is_streaming else None):
             connection.begin()
             try:
                 yield connection
@@ -199,19 +205,23 @@ class DuckDBWarehouse:
             wait=wait_random_exponential(multiplier=0.02, max=0.5),
         )
         try:
-            return retrying(duckdb.connect, path)
+            connection = retrying(duckdb.connect, path)
         except RetryError as error:
             reason = _first_line(cast("BaseException", error.last_attempt.exception()))
             raise WarehouseBusy(
                 f"{path} is held by another process, and still was after "
                 f"{self._lock_patience.total_seconds():g} s: {reason}. Wait for that process or end it"
             ) from error
+        # What spills while a query runs shares the disk with the warehouse, the artifacts and Dagster's own state.
+        spill = max(self._free_bytes(path.parent) // 2, 2**20)
+        connection.execute(f"SET max_temp_directory_size='{spill // 2**20}MiB'")
+        return connection
 
-    def _refuse_without_room(self, writes: Mapping[str, pa.Table]) -> None:
+    def _refuse_without_room(self, writes: Mapping[str, Rows]) -> None:
         if self._path is None:
             return
         folder = next(parent for parent in self._path.absolute().parents if parent.exists())
-        needed = _SPARE_BYTES + 2 * sum(rows.nbytes for rows in writes.values())
+        needed = _SPARE_BYTES + 2 * sum(at_hand(rows).nbytes for rows in writes.values())
         free = self._free_bytes(folder)
         if free < needed:
             raise StorageFull(
@@ -316,10 +326,49 @@ def _columns_of_query(
 
 
 @contextmanager
-def _incoming(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> Generator[None]:
-    connection.register("incoming", rows)
+def _incoming(
+    connection: duckdb.DuckDBPyConnection, rows: Rows, refuse: Callable[[pa.Table], None] = lambda _batch: None
+) -> Generator[None]:
+    """Let SQL read the rows as ``incoming``; ``refuse`` sees each batch of a reader before it is handed out."""
+    failures: list[Exception] = []
+
+    def batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in reader:
+                refuse(pa.Table.from_batches([batch]))
+                yield batch
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    is_stream = isinstance(rows, pa.RecordBatchReader)
+    connection.register(
+        "incoming", pa.RecordBatchReader.from_batches(rows.schema, batches(rows)) if is_stream else rows
+    )
     try:
         yield
+    except duckdb.Error as error:
+        # DuckDB tells of an error in the stream as one of its own, with the traceback in its text.
+        if failures:
+            raise failures[0] from error
+        raise
     finally:
         with suppress(duckdb.Error):
             connection.unregister("incoming")
+
+
+@contextmanager
+def _memory(connection: duckdb.DuckDBPyConnection, limit: str | None) -> Generator[None]:
+    """Bound what DuckDB keeps in memory, until it has moved what was committed to its place: that takes most."""
+    if limit is None:
+        yield
+        return
+    connection.execute(f"SET memory_limit='{limit}'")
+    try:
+        yield
+    finally:
+        # It is refused while another thread writes, and then left to the last one that closes the file.
+        with suppress(duckdb.Error):
+            connection.execute("CHECKPOINT")
+        with suppress(duckdb.Error):
+            connection.execute("RESET memory_limit")

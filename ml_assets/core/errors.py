@@ -15,6 +15,12 @@ MlAssetsError
 ├── PackageRefused          a model package fails its verification
 ├── AlreadyExists           a conditional create found the name taken
 ├── ArtifactMissing         no artifact has that name
+├── SourceError             a source of raw tables could not hand over its rows; nothing was written
+│   ├── SourceMissing           there is no such bucket, folder, table or host
+│   ├── SourceDenied            credentials are missing, wrong or expired, or do not allow it
+│   ├── SourceUnavailable       it did not answer, or asked to be left alone for a while
+│   ├── HalfWritten             a file is still being written, or ends too early
+│   └── FileChanged             a file was replaced or removed between listing and reading
 ├── StoreError              the artifact store could not do what it was asked
 │   ├── StoreRefused            it says no: the bucket, the credentials, the rights or the settings are wrong
 │   └── StoreUnavailable        it did not answer, or had no room for the request, for as long as was waited
@@ -85,6 +91,30 @@ class AlreadyExists(MlAssetsError):
 
 class ArtifactMissing(MlAssetsError):
     """No artifact has that name."""
+
+
+class SourceError(MlAssetsError):
+    """A source of raw tables could not hand over its rows; nothing was written."""
+
+
+class SourceMissing(SourceError):
+    """There is no such bucket, folder, table or host."""
+
+
+class SourceDenied(SourceError):
+    """Credentials are missing, wrong or expired, or they do not allow what was asked."""
+
+
+class SourceUnavailable(SourceError):
+    """The source did not answer in time, or asked to be left alone for a while; trying again may help."""
+
+
+class HalfWritten(SourceError):
+    """A file is still being written, or ends too early."""
+
+
+class FileChanged(SourceError):
+    """A file was replaced or removed between listing and reading; reading again takes the newer one."""
 
 
 class StoreError(MlAssetsError):

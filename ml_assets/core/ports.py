@@ -1,19 +1,22 @@
 """The ports of the library: what it needs from a warehouse, an artifact store, a source and a tracker."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import pyarrow as pa
 
 from ml_assets.core.contracts import Contract
+from ml_assets.core.day_files import ListedFile
 from ml_assets.core.days import DayRange
 
 Dialect = Literal["duckdb", "bigquery"]
 Parameter = str | int | float | bool | date | datetime | None
 JobType = Literal["training", "tuning", "promotion"]
+# A table at once, or a stream of its batches for one that is larger than memory. A reader can be read once.
+Rows: TypeAlias = pa.Table | pa.RecordBatchReader
 
 
 class Warehouse(Protocol):
@@ -36,8 +39,11 @@ class Warehouse(Protocol):
         """Return column name -> SQL type of a table, or None where there is no such table."""
         ...
 
-    def replace_days(self, writes: Mapping[str, pa.Table], days: DayRange, *, use_case: str | None = None) -> None:
+    def replace_days(self, writes: Mapping[str, Rows], days: DayRange, *, use_case: str | None = None) -> None:
         """Replace the days in every named table with these rows, all in one transaction.
+
+        The batches of a reader are written as they come, never all held in memory; where one cannot be had, its error
+        is raised and nothing is changed.
 
         Where several use cases share the tables, only the rows whose ``use_case`` column says this one are replaced,
         and a column that such a table does not have yet is added to it, null in the rows it has.
@@ -121,6 +127,52 @@ class Source(Protocol):
 
     def note(self, days: DayRange) -> str:
         """Say in one line where the rows of these days come from (for the asset's metadata)."""
+        ...
+
+
+@runtime_checkable
+class BatchSource(Source, Protocol):
+    """A source that also hands a table over in parts, so that one larger than memory can land."""
+
+    def batches(self, table: str, days: DayRange | None = None) -> Iterator[pa.Table]:
+        """Yield the rows that ``read`` returns, in the same order, as tables of a size that fits in memory."""
+        ...
+
+
+@runtime_checkable
+class VersionedSource(Source, Protocol):
+    """A source that can tell whether a day has changed without reading it."""
+
+    def versions(self, table: str, days: DayRange | None = None) -> Mapping[date | None, str]:
+        """Return which state each day with data is in now; of an unpartitioned table under None.
+
+        Asked before ``read``, it is never newer than what is read: a day that changes between the two differs later.
+        """
+        ...
+
+
+class FileStore(Protocol):
+    """A folder in S3, GCS, HDFS or on a disk, in which others leave files; it is read and never written.
+
+    Every operation raises SourceMissing, SourceDenied or, where trying again may help, SourceUnavailable.
+    """
+
+    def list(self, *, after: str = "", before: str | None = None) -> Iterator[ListedFile]:
+        """Yield the files at any depth whose paths lie between these two, both excluded, sorted by path.
+
+        Pages are asked for as they are needed, from ``after`` on: stopping early is cheap.
+        """
+        ...
+
+    def open(self, file: ListedFile) -> Iterator[bytes]:
+        """Yield the content of a file piece by piece, exactly as it was when it was listed.
+
+        Raises FileChanged where it is another one now, at the latest after the last piece.
+        """
+        ...
+
+    def address(self, path: str = "") -> str:
+        """Return the URL of a file, or of the folder itself."""
         ...
 
 

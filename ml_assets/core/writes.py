@@ -10,6 +10,12 @@ import pyarrow.compute as pc
 from ml_assets.core.contracts import PARTITION
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import SchemaChanged
+from ml_assets.core.ports import Rows
+
+
+def at_hand(rows: Rows) -> pa.Table:
+    """Return the rows that can be looked at without reading a stream: a table's, and none of a reader's."""
+    return rows.schema.empty_table() if isinstance(rows, pa.RecordBatchReader) else rows
 
 
 def refuse_other_days(table: str, rows: pa.Table, days: DayRange) -> None:

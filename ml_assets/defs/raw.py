@@ -1,16 +1,19 @@
 """Stage raw: the source's tables land, day by day; rows that break their contract are set aside with the reason."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import date
-from typing import cast
+from pathlib import Path
 
 import dagster as dg
 
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
-from ml_assets.core import contracts
-from ml_assets.core.contracts import Checked, Contract
-from ml_assets.core.ports import DayRange, Source, Warehouse
+from ml_assets.core.contract_checks import Checked, check
+from ml_assets.core.contracts import Contract
+from ml_assets.core.day_files import LANDED_FILES
+from ml_assets.core.landing import landing
+from ml_assets.core.ports import Rows, Source, VersionedSource, Warehouse
 from ml_assets.resources import source_of
 
 OWNERS = ["team:data-engineering"]
@@ -19,11 +22,16 @@ OWNERS = ["team:data-engineering"]
 @dg.definitions
 def defs() -> dg.Definitions:
     """One asset per table of the source."""
-    tables = source_of(Environment.current()).contracts.values()
-    return dg.Definitions(assets=[_daily_table(t) if t.is_partitioned else _reference_table(t) for t in tables])
+    environment = Environment.current()
+    assets = [
+        daily_table(contract, environment.work_folder) if contract.is_partitioned else reference_table(contract)
+        for contract in source_of(environment).contracts.values()
+    ]
+    return dg.Definitions(assets=assets)
 
 
-def _daily_table(contract: Contract) -> dg.AssetsDefinition:
+def daily_table(contract: Contract, work_folder: Path) -> dg.AssetsDefinition:
+    """Return the asset that lands a table day by day; what does not fit in memory passes through the work folder."""
     key = ["raw", contract.table]
 
     @dg.asset(
@@ -35,7 +43,7 @@ def _daily_table(contract: Contract) -> dg.AssetsDefinition:
         freshness_policy=DAILY_FRESHNESS,
         pool="warehouse",
         owners=OWNERS,
-        kinds={Environment.current().warehouse, "arrow"},
+        kinds={"duckdb", "arrow"},
         tags={"cadence": "daily"},
         metadata=_schema(contract),
         check_specs=[
@@ -47,26 +55,30 @@ def _daily_table(contract: Contract) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, source: dg.ResourceParam[Source], warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.MaterializeResult:
         days = days_of(context)
-        checked = contracts.check(source.read(contract.table, days), contract, days=days)
-        warehouse.replace_days(
-            {f"raw.{contract.table}": checked.accepted, f"raw.{contract.table}_quarantine": checked.quarantined}, days
-        )
-        counts = _rows_by_day(checked, days)
-        for day, n_rows in counts.items():
-            context.add_asset_metadata({"dagster/partition_row_count": n_rows}, partition_key=day.isoformat())
+        versions = source.versions(contract.table, days) if isinstance(source, VersionedSource) else {}
+        with landing(source, contract, days, work_folder=work_folder) as checked:
+            writes = {
+                f"raw.{contract.table}": checked.accepted,
+                f"raw.{contract.table}_quarantine": checked.quarantined,
+            }
+            warehouse.replace_days(writes, days)
+        for day, n_rows in checked.n_by_day.items():
+            facts = {LANDED_FILES: versions[day]} if day in versions else {}
+            context.add_asset_metadata({"dagster/partition_row_count": n_rows, **facts}, partition_key=day.isoformat())
         return dg.MaterializeResult(
             metadata={
-                "n_rows": checked.accepted.num_rows,
-                "n_quarantined": checked.quarantined.num_rows,
+                "n_rows": sum(checked.n_by_day.values()),
+                "n_quarantined": sum(checked.n_by_reason.values()),
                 "source": source.note(days),
             },
-            check_results=[_has_rows(counts), _contract_kept(checked)],
+            check_results=[_has_rows(checked.n_by_day), _contract_kept(checked)],
         )
 
     return _land
 
 
-def _reference_table(contract: Contract) -> dg.AssetsDefinition:
+def reference_table(contract: Contract) -> dg.AssetsDefinition:
+    """Return the asset that lands a table without days, whole."""
     key = ["raw", contract.table]
 
     @dg.asset(
@@ -76,14 +88,16 @@ def _reference_table(contract: Contract) -> dg.AssetsDefinition:
         backfill_policy=ONE_RUN,  # it has no days, but a range run asks it of every asset
         pool="warehouse",
         owners=OWNERS,
-        kinds={Environment.current().warehouse, "arrow"},
+        kinds={"duckdb", "arrow"},
         tags={"cadence": "reference"},
         metadata=_schema(contract),
     )
     def _land(source: dg.ResourceParam[Source], warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
-        checked = contracts.check(source.read(contract.table), contract, days=None)
+        versions = source.versions(contract.table) if isinstance(source, VersionedSource) else {}
+        checked = check(source.read(contract.table), contract, days=None)
         warehouse.replace_table({f"raw.{contract.table}": checked.accepted})
-        return dg.MaterializeResult(metadata={"dagster/row_count": checked.accepted.num_rows})
+        facts = {LANDED_FILES: versions[None]} if None in versions else {}
+        return dg.MaterializeResult(metadata={"dagster/row_count": checked.accepted.num_rows, **facts})
 
     return _land
 
@@ -101,13 +115,8 @@ def _schema(contract: Contract) -> dict[str, object]:
     return {"dagster/column_schema": dg.TableSchema(columns=columns), "dagster/table_name": f"raw.{contract.table}"}
 
 
-def _rows_by_day(checked: Checked, days: DayRange) -> dict[date, int]:
-    found = Counter(cast("list[date]", checked.accepted.column("partition_on").to_pylist()))
-    return {day: found[day] for day in days.dates}
-
-
-def _has_rows(counts: dict[date, int]) -> dg.AssetCheckResult:
-    empty = [day.isoformat() for day, n_rows in counts.items() if n_rows == 0]
+def _has_rows(n_by_day: Mapping[date, int]) -> dg.AssetCheckResult:
+    empty = [day.isoformat() for day, n_rows in n_by_day.items() if n_rows == 0]
     return dg.AssetCheckResult(
         check_name="has_rows",
         passed=not empty,
@@ -116,14 +125,14 @@ def _has_rows(counts: dict[date, int]) -> dg.AssetCheckResult:
     )
 
 
-def _contract_kept(checked: Checked) -> dg.AssetCheckResult:
-    reasons = Counter(cast("list[str]", checked.quarantined.column("reason").to_pylist()))
+def _contract_kept(checked: Checked[Rows]) -> dg.AssetCheckResult:
+    reasons = Counter(checked.n_by_reason)
     return dg.AssetCheckResult(
         check_name="contract_kept",
         passed=not reasons and not checked.warnings,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={
-            "n_quarantined": checked.quarantined.num_rows,
+            "n_quarantined": reasons.total(),
             "reasons": "; ".join(f"{reason}: {n}" for reason, n in reasons.most_common(10)),
             "warnings": "; ".join(checked.warnings),
             "ignored_columns": ", ".join(checked.ignored_columns),

@@ -230,6 +230,11 @@ def test_a_disk_that_fills_up_during_the_write_leaves_the_old_day(path: Path):
     assert numbers_in(DuckDBWarehouse(path)) == [1]
 
 
+def test_what_spills_takes_at_most_half_of_the_free_disk(tmp_path: Path):
+    warehouse = DuckDBWarehouse(tmp_path / "warehouse.duckdb", free_bytes=lambda _: 3 * 2**30)
+    assert warehouse.query("SELECT current_setting('max_temp_directory_size') AS n")["n"].to_pylist() == ["1.5 GiB"]
+
+
 def test_asking_for_columns_creates_no_database(tmp_path: Path):
     assert DuckDBWarehouse(tmp_path / "none.duckdb").columns("raw.seen") is None
     assert list(tmp_path.iterdir()) == []

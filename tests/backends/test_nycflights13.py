@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pytest
 
 from ml_assets.backends.sources.nycflights13 import NycFlights13Source
-from ml_assets.core.contracts import check
+from ml_assets.core.contract_checks import check
 from ml_assets.core.errors import BadInput
 from ml_assets.core.ports import DayRange, Source
 

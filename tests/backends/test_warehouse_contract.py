@@ -1,6 +1,6 @@
 """What every warehouse must do, whatever its technology: each fixture of ``make_warehouse`` passes the same tests."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 
 from ml_assets.backends.bigquery_warehouse import BigQueryWarehouse
 from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
-from ml_assets.core.errors import DataMissing, InvalidName, SchemaChanged
+from ml_assets.core.errors import ContractBroken, DataMissing, InvalidName, SchemaChanged
 from ml_assets.core.ports import DayRange, Parameter, Warehouse
 
 MONDAY, TUESDAY, WEDNESDAY = date(2013, 7, 1), date(2013, 7, 2), date(2013, 7, 3)
@@ -156,6 +156,50 @@ def test_several_tables_are_written_together_or_not_at_all(warehouse: Warehouse)
         warehouse.replace_days({"raw.seen": rows((MONDAY, "C", 3)), "raw.bad": broken}, one(MONDAY))
     assert stored(warehouse, "raw.seen").equals(rows((MONDAY, "A", 1)))
     assert stored(warehouse, "raw.bad").equals(rows((MONDAY, "B", 2)))
+
+
+def stream(*batches: pa.Table) -> pa.RecordBatchReader:
+    return pa.RecordBatchReader.from_batches(SCHEMA, (batch for table in batches for batch in table.to_batches()))
+
+
+def test_a_stream_replaces_days_as_a_table_does(warehouse: Warehouse):
+    days = DayRange(first=MONDAY, last=TUESDAY)
+    warehouse.replace_days({"raw.seen": rows((MONDAY, "OLD", 1), (TUESDAY, "OLD", 2))}, days)
+    batches = rows((TUESDAY, "A", 3), (MONDAY, "B", 4)), rows(), rows((TUESDAY, "C", 5))
+    warehouse.replace_days({"raw.seen": stream(*batches), "raw.bad": rows((MONDAY, "D", 6))}, days)
+    assert stored(warehouse).equals(rows((MONDAY, "B", 4), (TUESDAY, "A", 3), (TUESDAY, "C", 5)))
+    assert stored(warehouse, "raw.bad").equals(rows((MONDAY, "D", 6)))
+    warehouse.replace_days({"raw.seen": stream()}, days)
+    assert stored(warehouse).equals(rows())
+
+
+def test_an_empty_stream_creates_the_table_with_its_types(warehouse: Warehouse):
+    warehouse.replace_days({"raw.seen": stream()}, one(MONDAY))
+    assert stored(warehouse).schema.types == SCHEMA.types
+
+
+def test_a_stream_that_breaks_off_changes_nothing_and_raises_its_own_error(warehouse: Warehouse):
+    def broken() -> Iterator[pa.RecordBatch]:
+        yield from rows((MONDAY, "B", 2)).to_batches()
+        raise ContractBroken("the second half never came")
+
+    before = {"raw.seen": rows((MONDAY, "A", 1)), "raw.bad": rows()}
+    warehouse.replace_days(before, one(MONDAY))
+    with pytest.raises(ContractBroken, match="the second half never came"):
+        warehouse.replace_days(
+            {"raw.bad": rows((MONDAY, "C", 3)), "raw.seen": pa.RecordBatchReader.from_batches(SCHEMA, broken())},
+            one(MONDAY),
+        )
+    assert {table: stored(warehouse, table) for table in before} == before
+
+
+def test_a_stream_with_a_row_of_another_day_changes_nothing(warehouse: Warehouse):
+    warehouse.replace_days({"raw.seen": rows((MONDAY, "A", 1))}, one(MONDAY))
+    with pytest.raises(ValueError, match=r"raw\.seen: rows of 2013-07-02..2013-07-02"):
+        warehouse.replace_days({"raw.seen": stream(rows((MONDAY, "B", 2)), rows((TUESDAY, "B", 2)))}, one(MONDAY))
+    with pytest.raises(ValueError, match="no DATE column 'partition_on'"):
+        warehouse.replace_days({"raw.seen": pa.table({"n": [1]}).to_reader()}, one(MONDAY))
+    assert stored(warehouse).equals(rows((MONDAY, "A", 1)))
 
 
 def test_a_query_replaces_days_inside_the_warehouse(warehouse: Warehouse):

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ml_assets.core.contracts import QUARANTINE_SCHEMA, Checked, Column, Contract, check
+from ml_assets.core.contract_checks import Checked, check
+from ml_assets.core.contracts import QUARANTINE_SCHEMA, Column, Contract
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import ContractBroken
 
