@@ -305,20 +305,15 @@ def _parts(table: str, rows: Rows, days: DayRange) -> Iterator[pa.Table]:
     if isinstance(rows, pa.Table):
         yield rows
         return
-    kept: list[pa.RecordBatch] = []
+    kept: list[pa.Table] = []
     for batch in rows:
-        kept.append(batch)
+        kept.append(pa.Table.from_batches([batch]))
+        refuse_other_days(table, kept[-1], days)
         if sum(part.nbytes for part in kept) >= _PART_BYTES:
-            yield _checked(table, kept, days)
+            yield pa.concat_tables(kept)
             kept = []
     if kept:
-        yield _checked(table, kept, days)
-
-
-def _checked(table: str, batches: Sequence[pa.RecordBatch], days: DayRange) -> pa.Table:
-    rows = pa.Table.from_batches(batches)
-    refuse_other_days(table, rows, days)
-    return rows
+        yield pa.concat_tables(kept)
 
 
 def _schema(columns: Mapping[str, str]) -> "list[SchemaField]":
