@@ -21,7 +21,8 @@ with warnings.catch_warnings():
 _OTHER_FUNCTIONS = {"error", "ieee_divide", "bit_and", "bit_or", "bit_xor", "session_user", "array_is_distinct"}
 _MACROS = """
 CREATE MACRO bq_div(a, b) AS CASE WHEN b = 0 THEN error('division by zero: ' || a || ' / ' || b) ELSE a / b END;
-CREATE MACRO bq_idiv(a, b) AS CASE WHEN b = 0 THEN error('division by zero: DIV(' || a || ', 0)') ELSE (a - a % b) // b END;
+CREATE MACRO bq_idiv(a, b) AS
+  CASE WHEN b = 0 THEN error('division by zero: DIV(' || a || ', 0)') ELSE (a - a % b) // b END;
 CREATE MACRO bq_mod(a, b) AS CASE WHEN b = 0 THEN error('division by zero: MOD(' || a || ', 0)') ELSE a % b END;
 CREATE MACRO bq_json(x) AS coalesce(CAST(to_json(x) AS VARCHAR), 'null');
 CREATE MACRO ieee_divide(a, b) AS CAST(a AS DOUBLE) / CAST(b AS DOUBLE);
