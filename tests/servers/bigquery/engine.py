@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlglot import exp
 
-from tests.servers import bigquery_sql as sql
-from tests.servers.bigquery_information_schema import information_schema
-from tests.servers.bigquery_sql import ApiError, Field, invalid, literal, quoted
+from tests.servers.bigquery import sql, types
+from tests.servers.bigquery.information_schema import information_schema
+from tests.servers.bigquery.types import ApiError, Field, invalid, literal, quoted
 
 TableId = tuple[str, str]
 _MEGABYTE = 2**20
@@ -165,7 +165,7 @@ class Engine:
         """Patch a table's resource; a schema may gain columns and lose REQUIRED, nothing else."""
         found = self.table(table)
         if "schema" in change and found["type"] == "TABLE":
-            new = [sql.normalized(of) for of in change["schema"]["fields"]]
+            new = [types.normalized(of) for of in change["schema"]["fields"]]
             self.change_columns(self.database, table, new)
         for key, value in change.items():
             if key == "view":
@@ -271,7 +271,7 @@ class Engine:
                 if of["mode"] == "REQUIRED":
                     raise ApiError(400, "invalid", f"{described} Cannot add required fields: {of['name']}")
                 cursor.execute(f"ALTER TABLE {_name(table)} ADD COLUMN {_column_definition(of)}")
-            elif sql.duckdb_type(was) != sql.duckdb_type(of):
+            elif types.duckdb_type(was) != types.duckdb_type(of):
                 text = f"{described} Field {of['name']} has changed type from {was['type']} to {of['type']}"
                 raise ApiError(400, "invalid", text)
             elif was["mode"] == "REQUIRED" and of["mode"] == "NULLABLE":
@@ -361,7 +361,7 @@ class Engine:
                 text = f"{described} Field {of['name']} has changed mode from REQUIRED to NULLABLE"
                 raise ApiError(400, "invalid", text)
             new.append({**was, "type": of["type"], "mode": of["mode"] if relaxed else was["mode"]})
-            if sql.duckdb_type(of).removesuffix("[]") != sql.duckdb_type(was).removesuffix("[]"):
+            if types.duckdb_type(of).removesuffix("[]") != types.duckdb_type(was).removesuffix("[]"):
                 text = f"{described} Field {of['name']} has changed type from {was['type']} to {of['type']}"
                 raise ApiError(400, "invalid", text)
         if new + added != list(old.values()):
@@ -390,7 +390,7 @@ class Engine:
         target = how["destinationTable"]
         table = (target["datasetId"], target["tableId"])
         self.dataset(table[0], job["jobReference"].get("location"))
-        declared = [sql.normalized(of) for of in (how.get("schema") or {}).get("fields", ())]
+        declared = [types.normalized(of) for of in (how.get("schema") or {}).get("fields", ())]
         if not declared and how["sourceFormat"] != "PARQUET" and not how.get("autodetect"):
             known = self.tables.get((table[0], table[1].partition("$")[0]))
             if known is None:
@@ -410,7 +410,7 @@ class Engine:
                 if declared:
                     fields = _matched(fields, declared)
                 columns = (
-                    f"CAST({quoted(of['name'])} AS {sql.duckdb_type(of)}) AS {quoted(of['name'])}" for of in fields
+                    f"CAST({quoted(of['name'])} AS {types.duckdb_type(of)}) AS {quoted(of['name'])}" for of in fields
                 )
                 how = {"writeDisposition": "WRITE_APPEND", **how}
                 return self.write(session.cursor, table, f"SELECT {', '.join(columns)} FROM incoming", fields, **how)
@@ -426,7 +426,7 @@ class Engine:
             with known_errors():
                 how = {"sourceFormat": "NEWLINE_DELIMITED_JSON"}
                 session.cursor.register("incoming", _file_rows(session.cursor, lines, how, fields))
-                columns = ", ".join(f"CAST({quoted(of['name'])} AS {sql.duckdb_type(of)})" for of in fields)
+                columns = ", ".join(f"CAST({quoted(of['name'])} AS {types.duckdb_type(of)})" for of in fields)
                 session.cursor.execute(f"INSERT INTO {_name(table)} SELECT {columns} FROM incoming")
                 self._touch(table)
         finally:
@@ -449,7 +449,7 @@ class Engine:
             return []
         names = [f"c{number}" for number in range(len(fields))]
         values = [
-            f"json_object('v', {sql.wire_value(n, of, micros=micros)})" for n, of in zip(names, fields, strict=True)
+            f"json_object('v', {types.wire_value(n, of, micros=micros)})" for n, of in zip(names, fields, strict=True)
         ]
         with self.database.cursor() as cursor:
             cursor.register("rows_to_send", rows.rename_columns(names))
@@ -465,15 +465,15 @@ class Engine:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             text = f"Duplicate column names in the result are not supported. Found duplicate(s): {', '.join(twice)}"
             raise invalid(text)
-        return [sql.field_of_duckdb(*column) for column in zip(relation.columns, relation.types, strict=True)]
+        return [types.field_of_duckdb(*column) for column in zip(relation.columns, relation.types, strict=True)]
 
     def typed(self, cursor: duckdb.DuckDBPyConnection, query: str) -> tuple[list[Field], str]:
         """Return the fields of a SELECT, and the SELECT with its columns in exactly the types of BigQuery."""
         fields = self._fields(cursor, query)
-        types = cursor.sql(query).types
-        if all(str(kind) == sql.duckdb_type(of) for kind, of in zip(types, fields, strict=True)):
+        found = cursor.sql(query).types
+        if all(str(kind) == types.duckdb_type(of) for kind, of in zip(found, fields, strict=True)):
             return fields, query
-        columns = (f"CAST({quoted(of['name'])} AS {sql.duckdb_type(of)}) AS {quoted(of['name'])}" for of in fields)
+        columns = (f"CAST({quoted(of['name'])} AS {types.duckdb_type(of)}) AS {quoted(of['name'])}" for of in fields)
         return fields, f"SELECT {', '.join(columns)} FROM ({query})"
 
     def _column_bytes(self, table: TableId) -> dict[str, int]:
@@ -552,7 +552,7 @@ def _name(table: TableId) -> str:
 
 
 def _column_definition(of: Field) -> str:
-    return f"{quoted(of['name'])} {sql.duckdb_type(of)}{' NOT NULL' if of['mode'] == 'REQUIRED' else ''}"
+    return f"{quoted(of['name'])} {types.duckdb_type(of)}{' NOT NULL' if of['mode'] == 'REQUIRED' else ''}"
 
 
 def _kept(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -597,6 +597,10 @@ def known_errors() -> Iterator[None]:
         raise invalid(text) from error
     except duckdb.InvalidInputException as error:  # also what ERROR() raises
         raise invalid(str(error).removeprefix("Invalid Input Error: ")) from error
+    except duckdb.BinderException as error:
+        column = re.search(r'Referenced column "(\w+)" not found', str(error))
+        text = f"Unrecognized name: {column[1]}" if column else str(error)
+        raise invalid(text) from error
     except duckdb.Error as error:
         raise invalid(str(error).split("\n\nLINE")[0]) from error
 
@@ -615,17 +619,17 @@ def _file_rows(
             text = "a list without parquetOptions.enableListInference becomes a RECORD in BigQuery; set it"
             raise ApiError(400, "invalid", text)
         return rows
-    columns = ", ".join(f"{literal(of['name'])}: {literal(sql.duckdb_type(of))}" for of in declared)
+    columns = ", ".join(f"{literal(of['name'])}: {literal(types.duckdb_type(of))}" for of in declared)
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
         if how["sourceFormat"] == "NEWLINE_DELIMITED_JSON":
-            types = f", columns = {{{columns}}}" if declared else ""
-            reader = f"read_json({literal(file.name)}, format = 'newline_delimited'{types})"
+            typed = f", columns = {{{columns}}}" if declared else ""
+            reader = f"read_json({literal(file.name)}, format = 'newline_delimited'{typed})"
         elif how["sourceFormat"] == "CSV":
             skip, delimiter = int(how.get("skipLeadingRows", 0)), how.get("fieldDelimiter", ",")
-            types = f", columns = {{{columns}}}, header = false, skip = {skip}, auto_detect = false" if declared else ""
-            reader = f"read_csv({literal(file.name)}, delim = {literal(delimiter)}{types})"
+            typed = f", columns = {{{columns}}}, header = false, skip = {skip}, auto_detect = false" if declared else ""
+            reader = f"read_csv({literal(file.name)}, delim = {literal(delimiter)}{typed})"
         else:
             raise ApiError(400, "invalid", f"this test server reads no {how['sourceFormat']}")
         return cursor.sql(f"SELECT * FROM {reader}").to_arrow_table()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.servers.bigquery_sql import Field, invalid, sql_type
+from tests.servers.bigquery.types import Field, invalid, sql_type
 
 _TEXT, _NUMBER, _MOMENT, _FLAG = pa.string(), pa.int64(), pa.timestamp("us", "UTC"), pa.bool_()
 _OF_TABLE = {"table_catalog": _TEXT, "table_schema": _TEXT, "table_name": _TEXT}

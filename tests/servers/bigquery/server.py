@@ -1,15 +1,10 @@
-"""A test server for BigQuery's REST API: real HTTP on 127.0.0.1, DuckDB in memory behind it.
-
-It carries google-cloud-bigquery, dagster-gcp's BigQueryResource and dbt-bigquery. The clients find it by
-``BIGQUERY_EMULATOR_HOST``; in a dbt profile: ``method: oauth-secrets``, ``token: fake``, ``api_endpoint``.
-
-Not here: the Storage API, UDFs, ML, IAM, external tables, copying single partitions, legacy SQL.
-"""
+"""The HTTP side: routes, jobs and their results, uploads, faults that a test asks for."""
 
 import json
 import re
 import socket
 import threading
+import traceback
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,9 +14,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pyarrow as pa
 
-from tests.servers.bigquery_engine import Engine, Outcome, Run, Session, milliseconds
-from tests.servers.bigquery_sql import ApiError, Field, invalid, normalized, parameter_sql, quoted
-from tests.servers.bigquery_statements import run_script
+from tests.servers.bigquery.engine import Engine, Outcome, Run, Session, milliseconds
+from tests.servers.bigquery.statements import run_script
+from tests.servers.bigquery.types import ApiError, Field, invalid, normalized, parameter_sql, quoted
 
 _STATUS_OF = {"notFound": 404, "duplicate": 409, "accessDenied": 403, "backendError": 503, "rateLimitExceeded": 403}
 _STATUS_OF |= {"quotaExceeded": 403, "authError": 401, "internalError": 500}
@@ -92,7 +87,7 @@ class BigQueryServer:
     ``location`` is where datasets are made if the client names no other, ``page_rows`` the most rows in one answer.
     """
 
-    def __init__(self, project: str, location: str = "US", *, page_rows: int = 50_000) -> None:
+    def __init__(self, project: str, location: str = "US", *, page_rows: int = 20_000) -> None:
         self.project, self.location, self.page_rows = project, location, page_rows
         self.engine = Engine(project, location)
         self.requests: list[Request] = []
@@ -103,6 +98,7 @@ class BigQueryServer:
         self._inserted: set[tuple[str, str, str]] = set()
         self._jobs_of_requests: dict[str, str] = {}
         self._faults: list[_Fault] = []
+        self._of_faults = threading.Lock()
         self._tokens_seen: set[str | None] = {None}
         self._tokens_expired: set[str | None] = set()
         self._may_refresh = True
@@ -187,11 +183,12 @@ class BigQueryServer:
         return 200, token, {}
 
     def _fault(self, request: Request | None, *, in_job: bool = False) -> _Fault | None:
-        for fault in self._faults:
-            named = f"{request.method} {request.path}" if request else ""
-            if fault.n > 0 and fault.in_job == in_job and (in_job or re.search(fault.path, named)):
-                fault.n -= 1
-                return fault
+        named = f"{request.method} {request.path}" if request else ""
+        with self._of_faults:
+            for fault in self._faults:
+                if fault.n > 0 and fault.in_job == in_job and (in_job or re.search(fault.path, named)):
+                    fault.n -= 1
+                    return fault
         return None
 
     def _route(self, request: Request, headers: Mapping[str, str], content: bytes) -> tuple[int, Any, dict[str, str]]:
@@ -468,6 +465,8 @@ class BigQueryServer:
         if outcome.rows is not None and outcome.fields is not None:
             identity = job["jobReference"]["jobId"]
             self._results[identity] = (outcome.fields, outcome.rows)
+            while len(self._results) > _RESULTS_KEPT:
+                del self._results[next(iter(self._results))]
             anonymous = {"projectId": self.project, "datasetId": _ANONYMOUS, "tableId": identity}
             query.setdefault("destinationTable", anonymous)
 
@@ -561,6 +560,7 @@ class BigQueryServer:
 
 
 _ANONYMOUS = "_anonymous"
+_RESULTS_KEPT = 500  # BigQuery keeps results for a day
 _API = "/bigquery/v2"
 
 
@@ -632,6 +632,7 @@ _ROUTES: Iterable[tuple[str, str, Callable[..., Any]]] = (
 
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
     block_on_close = False
 
     def __init__(self, address: tuple[str, int], bigquery: BigQueryServer) -> None:
@@ -679,8 +680,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             status, answer, more = self.server.bigquery.answer(request, headers, content)
         except Exception as error:
-            status, more = 500, {}
-            answer = _error_body(ApiError(500, "internalError", f"{type(error).__name__} in the test server: {error}"))
+            # A mistake in this server: of a kind that no client tries again.
+            traceback.print_exc()
+            described = f"{type(error).__name__} in the test server: {error}"
+            status, answer, more = 501, _error_body(ApiError(501, "notImplemented", described)), {}
         request.status = status
         self._send(status, answer, more)
 
