@@ -23,6 +23,11 @@ from ml_assets.lifecycle import Lifecycle, RunFailed
 from ml_assets.resources import resources_of, store_of, warehouse_of
 from tests.cloud import Cloud
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
+    pytest.mark.filterwarnings("ignore:sqlglotrs is deprecated:DeprecationWarning"),
+]
+
 ROOT = Path(__file__).parents[1]
 # What keys look like, wherever they lie: of AWS, Google, GitHub, Slack, W&B; private keys; passwords in URLs.
 LOOKS_LIKE_A_SECRET = {
@@ -50,16 +55,16 @@ def files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.fixture
-def staging(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    """The life in staging, in whose environment this process still is, with every canary in its place."""
-    environment = Environment.current()
-    assert environment.name == "staging"
-    assert cloud.secrets["postgres"] in (environment.postgres_url or "")
-    return cloud
+def staging(cloud: Cloud) -> Iterator[Cloud]:
+    """The life in staging, and this process in its environment with every canary in its place."""
+    with cloud.environment():
+        environment = Environment.current()
+        assert environment.name == "staging"
+        assert cloud.secrets["postgres"] in (environment.postgres_url or "")
+        yield cloud
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
 def test_no_canary_is_in_what_dagster_keeps_and_shows(staging: Cloud):
     """The snapshot of the code location, and of every run its jobs, config, tags, events, metadata, what it printed."""
     with dg.DagsterInstance.from_config(str(staging.folder / "dagster")) as instance:
@@ -116,7 +121,7 @@ def test_no_canary_is_in_the_text_of_the_environment_its_resources_or_a_connecti
     attempts = {
         "postgres": lambda: studies.open("a_study", space={}, first={}, settings=SearchSettings()),
         "bigquery": lambda: warehouse_of(environment).query("select 1 as one"),
-        "s3": lambda: store_of(Environment.of({**_variables(), "ML_ASSETS_PROJECT": "other"})).list(""),
+        "s3": lambda: store_of(Environment.of({**staging.variables, "ML_ASSETS_PROJECT": "other"})).list(""),
     }
     staging.bigquery.expired_token(may_refresh=False)
     try:
@@ -125,14 +130,8 @@ def test_no_canary_is_in_the_text_of_the_environment_its_resources_or_a_connecti
                 attempt()
             places[f"failure of {name}"] = "".join(traceback.format_exception(caught.value)).encode()
     finally:
-        staging.bigquery._may_refresh = True
+        staging.bigquery.expired_token()  # and the account gets new ones again
     assert found_in(places, staging.secrets) == set()
-
-
-def _variables() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
 
 
 def test_the_scan_finds_a_canary_that_was_leaked():
