@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import pyarrow as pa
 import pytest
+from dbt.adapters.bigquery.credentials import _create_bigquery_defaults
 from google.auth.credentials import CredentialsWithRegionalAccessBoundary
 
 from tests.conftest import Home, Life, environment_of, live, small_life
@@ -25,25 +27,33 @@ class Cloud:
     life: Life
     folder: Path
     bigquery: BigQueryServer
+    variables: Mapping[str, str]
     secrets: Mapping[str, str]
+
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """Let this process be in staging."""
+        with _staging(self.folder, self.variables):
+            yield
 
     def tables(self) -> dict[str, pa.Table]:
         """Return the rows of every table and view of every dataset."""
         from google.cloud.bigquery import Client
 
         warehouse = self.life.lifecycle.warehouse
-        with Client(project=PROJECT) as client:
+        with self.environment(), Client(project=PROJECT) as client:
             names = [
                 f"{dataset.dataset_id}.{table.table_id}"
                 for dataset in client.list_datasets()
                 for table in client.list_tables(dataset.dataset_id)
             ]
-        return {name: warehouse.query(f"select * from {name}") for name in sorted(names)}
+            return {name: warehouse.query(f"select * from {name}") for name in sorted(names)}
 
     def files(self) -> dict[str, bytes]:
         """Return the content of every artifact, by path."""
         store = self.life.lifecycle.store
-        return {path: store.get(path) for path in store.list("")}
+        with self.environment():
+            return {path: store.get(path) for path in store.list("")}
 
 
 @contextmanager
@@ -53,11 +63,13 @@ def staging(folder: Path) -> Iterator[Cloud]:
     Every secret is made anew, so that no other text is it by chance.
     """
     found = {name: f"canary-{name}-{secrets.token_hex(16)}" for name in ("wandb", "aws", "postgres", "google")}
-    with BigQueryServer(PROJECT) as bigquery, s3_server(BUCKET) as s3, pytest.MonkeyPatch.context() as patch:
+    with BigQueryServer(PROJECT) as bigquery, s3_server(BUCKET) as s3:
         variables = {
             "ML_ASSETS_ENV": "staging",
             "ML_ASSETS_PROJECT": "acme-ml",
             "ML_ASSETS_OBJECTS": "s3",
+            # W&B writes its files here, with the key in its environment, and sends nothing.
+            "ML_ASSETS_TRACKER": "offline",
             "BIGQUERY_EMULATOR_HOST": bigquery.address,
             "GOOGLE_APPLICATION_CREDENTIALS": str(_service_account(folder / "google.json", bigquery, found)),
             "AWS_ENDPOINT_URL": s3,
@@ -70,19 +82,29 @@ def staging(folder: Path) -> Iterator[Cloud]:
         }
         (folder / "dagster").mkdir(parents=True)
         (folder / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        events: list[dg.DagsterEvent] = []
+        with _staging(folder, variables):
+            lifecycle, use_case = small_life(events.append)
+            life = Life(lifecycle=lifecycle, use_case=use_case, home=Home(path=folder / "home"), events=events)
+            live(life)
+        yield Cloud(life=life, folder=folder, bigquery=bigquery, variables=variables, secrets=found)
+
+
+@contextmanager
+def _staging(folder: Path, variables: Mapping[str, str]) -> Iterator[None]:
+    with environment_of(folder / "home"), pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
         # google-auth asks Google itself, in the background, in which places the account may be used.
         patch.setattr(
             CredentialsWithRegionalAccessBoundary, "_maybe_start_regional_access_boundary_refresh", _no_request
         )
-        events = []
-        with environment_of(folder / "home"):
-            # W&B writes its files here, with the key in its environment, and sends nothing.
-            for name, value in {**variables, "ML_ASSETS_TRACKER": "offline"}.items():
-                patch.setenv(name, value)
-            lifecycle, use_case = small_life(events.append)
-            life = Life(lifecycle=lifecycle, use_case=use_case, home=Home(path=folder / "home"), events=events)
-            live(life)
-            yield Cloud(life=life, folder=folder, bigquery=bigquery, secrets=found)
+        # dbt keeps, for the life of a process, the credentials that it found first.
+        _create_bigquery_defaults.cache_clear()
+        try:
+            yield
+        finally:
+            _create_bigquery_defaults.cache_clear()
 
 
 def _no_request(*_: object) -> None:

@@ -12,7 +12,7 @@ from ml_assets.core import registry
 from tests.cloud import Cloud
 from tests.conftest import Home
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test lives two lives
 
 SCHEMAS = {"raw", "staging", "intermediate", "features", "labels", "examples", "predictions", "monitoring"}
 # Which run it was, and when, is another each time.
