@@ -1,0 +1,102 @@
+"""Whether everything that an environment relies on can be reached and does what it must; and if not, what to do."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ml_assets.backends.environments import Environment, wandb_key
+from ml_assets.core.errors import BadInput
+from ml_assets.doctor import machine, objects, services, tables
+from ml_assets.doctor.checkup import Check, Trouble
+from ml_assets.resources import dbt_of, store_of
+
+if TYPE_CHECKING:
+    from google.cloud.bigquery import Client
+
+_ROOT = Path(__file__).parents[2]
+_SIGN_IN = (
+    "set GOOGLE_APPLICATION_CREDENTIALS to a valid key, or: gcloud auth application-default login; "
+    "grant roles/bigquery.jobUser on {project}"
+)
+
+
+def checks_of_this_process() -> Iterator[Check]:
+    """Yield every check of the environment that the variables describe: of none but the machine where they do not."""
+    try:
+        environment = Environment.current()
+    except BadInput as error:
+        yield Check(name="settings", look=partial(_raise, error), do="")
+        yield from _of_machine(None)
+        return
+    project = f", project {environment.project}, {environment.objects}://" if environment.project else ""
+    yield Check(name="settings", look=lambda: f"{environment.name}{project}", do="")
+    yield from checks_of(environment)
+
+
+def checks_of(environment: Environment) -> Iterator[Check]:
+    """Yield the checks, in the order in which a newcomer creates what they look at."""
+    yield from _of_machine(environment)
+    yield from _of_objects(environment)
+    yield from _of_warehouse(environment)
+    yield from _of_services(environment)
+
+
+def _raise(error: BadInput) -> str:
+    raise Trouble(str(error), do="docs/cloud.md says what each is for; then again: ml-assets doctor")
+
+
+def _of_machine(environment: Environment | None) -> Iterator[Check]:
+    is_cloud = environment is not None and environment.name != "local"
+    look = partial(machine.packages, _ROOT / "constraints.txt", is_cloud=is_cloud)
+    yield Check(name="packages", look=look, do="make install")
+    yield Check(name="time zones", look=machine.time_zones, do="pip install tzdata")
+    if environment is not None:
+        yield Check(name="local folder", look=partial(objects.room, environment.home), do="set ML_ASSETS_HOME")
+
+
+def _of_objects(environment: Environment) -> Iterator[Check]:
+    for name, url in (("artifacts", environment.artifacts_url), ("compute logs", environment.logs_url)):
+        if name == "artifacts" or environment.name != "local":
+            store = store_of(environment, url)
+            yield Check(name=name, look=partial(objects.written, store, url), do=_bucket(environment, url))
+    for table, url in environment.sources.items():
+        yield Check(name=f"source {table}", look=partial(objects.listed, environment, url), do=_source(environment, url))
+
+
+def _of_warehouse(environment: Environment) -> Iterator[Check]:
+    if environment.warehouse == "duckdb":
+        do = f"move the file away and land the days again, or restore it: {environment.warehouse_path}"
+        yield Check(name="DuckDB", look=partial(tables.duckdb_file, environment), do=do)
+        needs = ("DuckDB",)
+    else:
+        connect = partial(_connect, environment)
+        sign_in = _SIGN_IN.format(project=environment.project)
+        yield Check(name="BigQuery", look=partial(tables.sign_in, connect, environment), do=sign_in)
+        needs = ("BigQuery",)
+        do = f"grant roles/bigquery.dataEditor on the datasets of {environment.project}"
+        yield Check(name="datasets", look=partial(tables.datasets, connect, environment), do=do, needs=needs)
+        look = partial(tables.writes, connect, environment)
+        yield Check(name="writing", look=look, do=do, needs=(*needs, "datasets"))
+    project = dbt_of(environment)
+    do = f"look at {project.project_folder / 'profiles.yml'}"
+    yield Check(name="dbt", look=partial(tables.dbt, project, environment), do=do, seconds=60.0, needs=needs)
+
+
+def _of_services(environment: Environment) -> Iterator[Check]:
+    do = "check ML_ASSETS_POSTGRES_URL, and that PostgreSQL lets this machine in"
+    template = _ROOT / "deploy" / ("local" if environment.name == "local" else "cloud") / "dagster.yaml"
+    yield Check(name="dagster.yaml", look=partial(machine.dagster_settings, environment, template), do="set DAGSTER_HOME")
+    yield Check(name="Dagster storage", look=partial(services.dagster_storage, environment), do=do)
+    needs = ("dagster.yaml", "Dagster storage") if environment.name != "local" else ("dagster.yaml",)
+    yield Check(name="daemon", look=partial(services.daemon, environment), do="dagster-daemon run", needs=needs)
+    yield Check(name="studies", look=partial(services.studies, environment), do=do)
+    do = "check WANDB_API_KEY and the network"
+    yield Check(name="W&B", look=partial(services.wandb, environment, wandb_key()), do=do)
+
+
+def _connect(environment: Environment) -> "AbstractContextManager[Client]":
+    from dagster_gcp import BigQueryResource
+
+    return BigQueryResource(project=environment.project, location=environment.location).get_client()
