@@ -55,6 +55,8 @@ CODE_IN_DATA = {
 PAIRS_OF_BACKENDS = {
     ("sources.nycflights13", "sources.nycflights13_contracts"),
     ("optuna_studies", "optuna_journal"),
+    ("object_store", "object_store_connection"),
+    ("object_store", "object_store_errors"),
 }
 
 _LOAD_AND_LIST = """
@@ -172,7 +174,7 @@ def test_every_module_lies_in_a_room_of_the_map():
 
 def test_the_tests_lie_in_the_rooms_of_what_they_test():
     rooms = {path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("*") if path.is_dir()}
-    known = {Path(folder) for folder in FOLDERS} | {Path("dbt")}
+    known = {Path(folder) for folder in FOLDERS} | {Path("dbt"), Path("servers")}
     assert {room for room in rooms if "__pycache__" not in room.parts} <= known
 
 
