@@ -1,21 +1,25 @@
 """Whether everything that an environment relies on can be reached and does what it must; and if not, what to do."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_assets.backends.environments import Environment, wandb_key
+from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.core.errors import BadInput
+from ml_assets.core.ports import ArtifactStore
 from ml_assets.doctor import machine, objects, services, tables
 from ml_assets.doctor.checkup import Check, Trouble
-from ml_assets.resources import dbt_of, store_of
+from ml_assets.resources import dbt_of
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
 
 _ROOT = Path(__file__).parents[2]
+_PATIENCE = timedelta(seconds=5)
 _SIGN_IN = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a valid key, or: gcloud auth application-default login; "
     "grant roles/bigquery.jobUser on {project}"
@@ -57,19 +61,18 @@ def _of_machine(environment: Environment | None) -> Iterator[Check]:
 
 
 def _of_objects(environment: Environment) -> Iterator[Check]:
-    for name, url in (("artifacts", environment.artifacts_url), ("compute logs", environment.logs_url)):
-        if name == "artifacts" or environment.name != "local":
-            store = store_of(environment, url)
-            yield Check(name=name, look=partial(objects.written, store, url), do=_bucket(environment, url))
-    for table, url in environment.sources.items():
-        yield Check(name=f"source {table}", look=partial(objects.listed, environment, url), do=_source(environment, url))
+    url = environment.artifacts_url
+    yield Check(name="artifacts", look=partial(objects.artifacts, _store(environment, url), url), do=_make(environment, url))
+    if environment.name != "local":
+        do = _make(environment, environment.logs_url)
+        yield Check(name="compute logs", look=partial(services.compute_logs, environment), do=do)
 
 
 def _of_warehouse(environment: Environment) -> Iterator[Check]:
     if environment.warehouse == "duckdb":
         do = f"move the file away and land the days again, or restore it: {environment.warehouse_path}"
         yield Check(name="DuckDB", look=partial(tables.duckdb_file, environment), do=do)
-        needs = ("DuckDB",)
+        needs = ()
     else:
         connect = partial(_connect, environment)
         sign_in = _SIGN_IN.format(project=environment.project)
@@ -89,11 +92,27 @@ def _of_services(environment: Environment) -> Iterator[Check]:
     template = _ROOT / "deploy" / ("local" if environment.name == "local" else "cloud") / "dagster.yaml"
     yield Check(name="dagster.yaml", look=partial(machine.dagster_settings, environment, template), do="set DAGSTER_HOME")
     yield Check(name="Dagster storage", look=partial(services.dagster_storage, environment), do=do)
-    needs = ("dagster.yaml", "Dagster storage") if environment.name != "local" else ("dagster.yaml",)
+    needs = ("dagster.yaml", "Dagster storage")
     yield Check(name="daemon", look=partial(services.daemon, environment), do="dagster-daemon run", needs=needs)
     yield Check(name="studies", look=partial(services.studies, environment), do=do)
     do = "check WANDB_API_KEY and the network"
     yield Check(name="W&B", look=partial(services.wandb, environment, wandb_key()), do=do)
+
+
+def _store(environment: Environment, url: str) -> ArtifactStore:
+    """Return a store that gives up soon: whoever waits for the doctor wants to know, not to succeed."""
+    endpoint = environment.endpoints.s3 if url.startswith("s3://") else environment.endpoints.gcs
+    return ObjectArtifactStore(url, endpoint=None if url.startswith("file://") else endpoint, patience=_PATIENCE)
+
+
+def _make(environment: Environment, url: str) -> str:
+    """Return the command that makes a bucket, and who must be allowed what."""
+    if url.startswith("file://"):
+        return "set ML_ASSETS_HOME to a folder that can be written to"
+    if url.startswith("s3://"):
+        return f"aws s3 mb {url}; or give this identity list, read, write and delete on it (deploy/iam/aws)"
+    place = f"--project={environment.project} --location={environment.location}"
+    return f"gcloud storage buckets create {url} {place}; or grant roles/storage.objectUser on it (deploy/iam/gcp)"
 
 
 def _connect(environment: Environment) -> "AbstractContextManager[Client]":

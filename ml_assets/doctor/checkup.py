@@ -63,7 +63,7 @@ def examine(checks: Sequence[Check], *, on_result: Callable[[Result], None] = la
     logging.disable(logging.CRITICAL)
     try:
         for check in checks:
-            unmet = [n for n in check.needs if n in results and results[n].status in ("fail", "skipped")]
+            unmet = [n for n in check.needs if n in results and results[n].status == "fail"]
             result = _skipped(check, f"{unmet[0]} comes first") if unmet else _made(check)
             results[check.name] = result
             on_result(result)

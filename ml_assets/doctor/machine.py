@@ -12,7 +12,7 @@ from ml_assets.core.days import LOCAL_ZONE_NAME
 from ml_assets.doctor.checkup import Skipped, Trouble
 
 _MOST_NAMED = 4
-# What only the cloud needs, and where pip finds it.
+# What only the cloud needs.
 _OF_THE_CLOUD = ("dagster-postgres", "psycopg", "dagster-gcp", "dagster-aws", "dbt-bigquery")
 
 
@@ -25,7 +25,12 @@ def packages(constraints: Path, *, is_cloud: bool) -> str:
         raise Skipped(f"there is no {constraints} to compare with")
     pinned = dict(_pins(constraints.read_text()))
     installed = {name: version for name in pinned if (version := _version(name)) is not None}
-    other = [f"{name} {version} (expected {pinned[name]})" for name, version in installed.items() if version != pinned[name]]
+    # The build of a version, as in 2.13.0+cpu, is the machine's choice.
+    other = [
+        f"{name} {version} (expected {pinned[name]})"
+        for name, version in installed.items()
+        if pinned[name] not in (version, version.partition("+")[0])
+    ]
     if other:
         more = f" and {len(other) - _MOST_NAMED} more" if len(other) > _MOST_NAMED else ""
         raise Trouble(

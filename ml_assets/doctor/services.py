@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+import uuid
 from datetime import timedelta
 from urllib import error, request
 from urllib.parse import urlsplit
@@ -40,6 +41,26 @@ def dagster_storage(environment: Environment) -> str:
             do="stop webserver and daemon, then: dagster instance migrate",
         )
     return f"{address}: tables of version {head}"
+
+
+def compute_logs(environment: Environment) -> str:
+    """Keep two lines as a step's output is kept, read them back, and remove them."""
+    from dagster._core.storage.compute_log_manager import ComputeIOType
+
+    from ml_assets.cloud_instance import compute_logs_of
+
+    key, words = ["doctor", uuid.uuid4().hex, "probe"], b"ml-assets doctor\n"
+    manager = compute_logs_of(environment)
+    try:
+        with manager.open_log_stream(key, ComputeIOType.STDERR) as stream:
+            stream.write(words.decode())
+        found, _ = manager.get_log_data_for_type(key, ComputeIOType.STDERR, offset=0, max_bytes=None)
+    finally:
+        manager.delete_logs(log_key=key)
+        manager.dispose()
+    if found != words:
+        raise Trouble(f"{environment.logs_url} does not give back what was written", do="look at the bucket's rules")
+    return f"{environment.logs_url}: written, read, removed"
 
 
 def studies(environment: Environment) -> str:
