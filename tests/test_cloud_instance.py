@@ -162,13 +162,13 @@ def logs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def test_what_a_step_prints_lies_in_the_bucket_and_is_read_there_by_others(
-    home: Path, logs: str, capfd: pytest.CaptureFixture[str]
+    home: Path, logs: str
 ):
     @dg.asset
     def talking() -> None:
         print("said to be kept")
 
-    with capfd.disabled(), dg.DagsterInstance.from_config(str(home)) as instance:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
         run = dg.materialize([talking], instance=instance, run_config=SILENT)
         captured = [e for e in run.all_events if e.event_type_value == "LOGS_CAPTURED"]
         [key] = [[run.run_id, "compute_logs", e.logs_captured_data.file_key] for e in captured]
