@@ -29,6 +29,7 @@ from tests.servers.postgres import PostgresMissing, PostgresServer, postgres_ser
 from tests.servers.s3 import KEYS
 
 if TYPE_CHECKING:
+    from tests.cloud import Cloud
     from tests.servers.gcs import GcsServer
 
 _DATA = ("warehouse.duckdb", "artifacts", "work", "studies")
@@ -128,6 +129,14 @@ def small_use_case() -> UseCase:
     )
 
 
+def live(life: Life) -> None:
+    """Land two weeks, train twice, serve three days."""
+    life.land(date(2013, 1, 1), date(2013, 1, 14))
+    assert life.train(date(2013, 1, 12))
+    assert life.train(date(2013, 1, 14))
+    life.serve(date(2013, 1, 12), date(2013, 1, 14))
+
+
 @contextmanager
 def environment_of(home: Path) -> Iterator[None]:
     """Let this process live in a home, without an experiment tracker."""
@@ -169,10 +178,7 @@ def _shared_life(tmp_path_factory: pytest.TempPathFactory) -> tuple[Life, Home]:
     with environment_of(home.path):
         lifecycle, use_case = small_life(events.append)
         life = Life(lifecycle=lifecycle, use_case=use_case, home=home, events=events)
-        life.land(date(2013, 1, 1), date(2013, 1, 14))
-        assert life.train(date(2013, 1, 12))
-        assert life.train(date(2013, 1, 14))
-        life.serve(date(2013, 1, 12), date(2013, 1, 14))
+        live(life)
     return life, home.copy_to(folder / "as_built")
 
 
@@ -200,6 +206,15 @@ def postgres() -> Iterator[PostgresServer]:
             yield server
     except PostgresMissing as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Cloud"]:
+    """The same life in the staging environment, on servers of its own; to be read, not written."""
+    from tests.cloud import staging
+
+    with staging(tmp_path_factory.mktemp("cloud")) as found:
+        yield found
 
 
 def pytest_unconfigure() -> None:

@@ -113,8 +113,6 @@ def staging(
         "ML_ASSETS_HOME": str(tmp_path / "home"),
         "ML_ASSETS_CREDENTIALS": "",
         "GOOGLE_APPLICATION_CREDENTIALS": str(service_account(tmp_path / "google.json", bigquery)),
-        # Not Google's own, so that google-auth does not ask Google in the background where the account may be used.
-        "GOOGLE_CLOUD_UNIVERSE_DOMAIN": "tests.invalid",
         "BIGQUERY_EMULATOR_HOST": bigquery.address,
         "STORAGE_EMULATOR_HOST": gcs.url,
         "ML_ASSETS_POSTGRES_URL": postgres.url(database),
@@ -149,7 +147,7 @@ def service_account(path: Path, server: BigQueryServer) -> Path:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    path.write_text(json.dumps({**server.service_account(key.decode()), "universe_domain": "tests.invalid"}))
+    path.write_text(json.dumps(server.service_account(key.decode())))
     return path
 
 
