@@ -66,6 +66,11 @@ def _of_objects(environment: Environment) -> Iterator[Check]:
     if environment.name != "local":
         do = _make(environment, environment.logs_url)
         yield Check(name="compute logs", look=partial(services.compute_logs, environment), do=do)
+    for table, url in environment.sources.items():
+        if url.startswith(("s3://", "gs://")):
+            bucket = "/".join(url.split("/")[:3])
+            look = partial(objects.listed, _store(environment, bucket), url)
+            yield Check(name=f"source {table}", look=look, do=_make(environment, bucket))
 
 
 def _of_warehouse(environment: Environment) -> Iterator[Check]:
@@ -82,6 +87,11 @@ def _of_warehouse(environment: Environment) -> Iterator[Check]:
         yield Check(name="datasets", look=partial(tables.datasets, connect, environment), do=do, needs=needs)
         look = partial(tables.writes, connect, environment)
         yield Check(name="writing", look=look, do=do, needs=(*needs, "datasets"))
+    for table, url in environment.sources.items():
+        if url.startswith("bigquery://"):
+            look = partial(tables.source, partial(_connect, environment), url)
+            do = f"create {url}, or grant roles/bigquery.dataViewer on it, or correct ML_ASSETS_SOURCES"
+            yield Check(name=f"source {table}", look=look, do=do, needs=needs)
     project = dbt_of(environment)
     do = f"look at {project.project_folder / 'profiles.yml'}"
     yield Check(name="dbt", look=partial(tables.dbt, project, environment), do=do, seconds=60.0, needs=needs)

@@ -1,5 +1,6 @@
 """The warehouse: a DuckDB file that can be opened, or BigQuery datasets that can be asked and written; and dbt on it."""
 
+import inspect
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ml_assets.backends.bigquery_errors import in_our_words
+from ml_assets.backends.bigquery_warehouse import BigQueryWarehouse
 from ml_assets.backends.dbt_in_process import DbtInProcess
 from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
 from ml_assets.backends.environments import Environment
@@ -45,10 +47,11 @@ def sign_in(connect: Connect, environment: Environment) -> str:
     """Let BigQuery price a query, which costs nothing: it takes credentials, the project, and the right to run jobs."""
     from google.cloud.bigquery import QueryJobConfig
 
+    cap = inspect.signature(BigQueryWarehouse).parameters["maximum_bytes_billed"].default
     with _asked(connect) as client:
-        config = QueryJobConfig(dry_run=True, use_query_cache=False)
+        config = QueryJobConfig(dry_run=True, use_query_cache=False, maximum_bytes_billed=cap)
         client.query("select 1", job_config=config, retry=None, job_retry=None, timeout=_SECONDS)
-        return f"{environment.project}: jobs run in {environment.location}"
+        return f"{environment.project}: jobs run in {environment.location}, {cap / 2**30:g} GiB a query at most"
 
 
 def datasets(connect: Connect, environment: Environment) -> str:
@@ -82,6 +85,13 @@ def datasets(connect: Connect, environment: Environment) -> str:
             status="warn",
         )
     return f"{len(found)} datasets in {environment.location}"
+
+
+def source(connect: Connect, url: str) -> str:
+    """Look at a table of BigQuery that raw rows come from: ``bigquery://project/dataset/table``."""
+    with _asked(connect) as client:
+        found = client.get_table(url.removeprefix("bigquery://").replace("/", "."), retry=None, timeout=_SECONDS)
+        return f"{url}: {found.num_rows or 0:,} rows in {found.location}"
 
 
 def writes(connect: Connect, environment: Environment) -> str:
