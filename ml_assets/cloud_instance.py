@@ -1,5 +1,4 @@
-"""The Dagster instance outside a laptop: Dagster's own on PostgreSQL, with connections that are kept, and compute logs
-in the log bucket of the environment.
+"""The Dagster instance outside a laptop: PostgreSQL by connections that are kept, compute logs in a bucket.
 
 Dagster opens a connection for every statement: some four hundred for a run of twenty steps, most of what the run costs.
 """
@@ -24,7 +23,7 @@ _UPLOAD_SECONDS = 30
 
 
 class CloudInstance(dg.DagsterInstance):
-    """What ``instance_class`` in deploy/cloud/dagster.yaml names. Without it the same tables are read, at a higher cost."""
+    """What ``instance_class`` in deploy/cloud/dagster.yaml names. Without it the same tables are read, at more cost."""
 
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
@@ -75,8 +74,8 @@ def compute_logs_of(environment: Environment, inst_data: ConfigurableClassData |
         return S3ComputeLogManager(inst_data=inst_data, **settings)
     if parts.scheme != "gs":
         raise BadInput(
-            f"deploy/cloud/dagster.yaml is for staging and production, whose steps print to a bucket; {environment.name} "
-            "needs deploy/local/dagster.yaml"
+            "deploy/cloud/dagster.yaml is for staging and production, whose steps print to a bucket; "
+            f"{environment.name} needs deploy/local/dagster.yaml"
         )
     from dagster_gcp.gcs import GCSComputeLogManager
     from dagster_shared.check import CheckError

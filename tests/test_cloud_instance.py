@@ -161,9 +161,7 @@ def logs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return f"{request.param}://acme-ml-staging-logs"
 
 
-def test_what_a_step_prints_lies_in_the_bucket_and_is_read_there_by_others(
-    home: Path, logs: str
-):
+def test_what_a_step_prints_lies_in_the_bucket_and_is_read_there_by_others(home: Path, logs: str):
     @dg.asset
     def talking() -> None:
         print("said to be kept")

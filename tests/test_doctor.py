@@ -64,7 +64,7 @@ class Staging:
 class _Wandb(BaseHTTPRequestHandler):
     """W&B as far as it says who a key belongs to."""
 
-    def do_POST(self) -> None:  # noqa: N802 - the library's name
+    def do_POST(self) -> None:
         import base64
 
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -76,7 +76,7 @@ class _Wandb(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *args: object) -> None:
         pass
 
 
@@ -130,9 +130,7 @@ def staging(
     with dg.DagsterInstance.from_config(str(home)) as instance:
         for kind in instance.get_required_daemon_types():
             instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), kind, None, None))
-    found = Staging(
-        bigquery=bigquery, gcs=gcs, postgres_url=variables["ML_ASSETS_POSTGRES_URL"], dagster_home=home
-    )
+    found = Staging(bigquery=bigquery, gcs=gcs, postgres_url=variables["ML_ASSETS_POSTGRES_URL"], dagster_home=home)
     with Client(project=PROJECT) as client:
         for name in SCHEMAS:
             client.create_dataset(name, exists_ok=True)
@@ -207,7 +205,11 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
         "correct ML_ASSETS_SOURCES",
     ),
     "a dead BigQuery": (lambda _, m: m.setenv("BIGQUERY_EMULATOR_HOST", NOWHERE), "BigQuery", "roles/bigquery.jobUser"),
-    "a revoked key": (lambda s, _: s.bigquery.expired_token(may_refresh=False), "BigQuery", "GOOGLE_APPLICATION_CREDENTIALS"),
+    "a revoked key": (
+        lambda s, _: s.bigquery.expired_token(may_refresh=False),
+        "BigQuery",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    ),
     "a key that W&B does not know": (lambda _, m: m.setenv("WANDB_API_KEY", "b" * 40), "W&B", "set WANDB_API_KEY"),
     "a dead W&B": (lambda _, m: m.setenv("WANDB_BASE_URL", NOWHERE), "W&B", "ML_ASSETS_TRACKER=offline"),
     "tables of another Dagster": (
@@ -259,6 +261,8 @@ def test_a_fault_trips_its_own_check_whose_advice_names_what_to_do(
         found = results(code=1)
     finally:
         staging.bigquery._may_refresh = True
+        if tripped == "datasets":
+            staging.dataset("features", "US")
     assert [each for each, result in found.items() if result["status"] == "fail"] == [tripped]
     assert advice in found[tripped]["do"]
     assert set(OF_STAGING) <= set(found), "every check is told, whatever fails"
@@ -317,11 +321,10 @@ def test_a_warehouse_that_another_process_holds_is_no_failure_and_names_the_proc
     local.mkdir()
     with duckdb.connect(str(local / "warehouse.duckdb")):
         pass
+    code = "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
     held = subprocess.Popen(
-        [sys.executable, "-c", "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()",
-         str(local / "warehouse.duckdb")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", code, str(local / "warehouse.duckdb")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
         assert held.stdout is not None
         held.stdout.readline()

@@ -42,7 +42,9 @@ def doctor(
 
 
 def _table(results: list[Result]) -> Table:
-    table = Table(Column("check", no_wrap=True), Column("", no_wrap=True), Column("s", justify="right"), "found, and what to do")
+    table = Table(
+        Column("check", no_wrap=True), Column("", no_wrap=True), Column("s", justify="right"), "found, and what to do"
+    )
     for result in results:
         colour = _COLOURS[result.status]
         found = escape(result.found) + (f"\n[bold]-> {escape(result.do)}[/]" if result.do else "")

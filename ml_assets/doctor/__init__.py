@@ -62,7 +62,9 @@ def _of_machine(environment: Environment | None) -> Iterator[Check]:
 
 def _of_objects(environment: Environment) -> Iterator[Check]:
     url = environment.artifacts_url
-    yield Check(name="artifacts", look=partial(objects.artifacts, _store(environment, url), url), do=_make(environment, url))
+    yield Check(
+        name="artifacts", look=partial(objects.artifacts, _store(environment, url), url), do=_make(environment, url)
+    )
     if environment.name != "local":
         do = _make(environment, environment.logs_url)
         yield Check(name="compute logs", look=partial(services.compute_logs, environment), do=do)
@@ -100,7 +102,9 @@ def _of_warehouse(environment: Environment) -> Iterator[Check]:
 def _of_services(environment: Environment) -> Iterator[Check]:
     do = "check ML_ASSETS_POSTGRES_URL, and that PostgreSQL lets this machine in"
     template = _ROOT / "deploy" / ("local" if environment.name == "local" else "cloud") / "dagster.yaml"
-    yield Check(name="dagster.yaml", look=partial(machine.dagster_settings, environment, template), do="set DAGSTER_HOME")
+    yield Check(
+        name="dagster.yaml", look=partial(machine.dagster_settings, environment, template), do="set DAGSTER_HOME"
+    )
     yield Check(name="Dagster storage", look=partial(services.dagster_storage, environment), do=do)
     needs = ("dagster.yaml", "Dagster storage")
     yield Check(name="daemon", look=partial(services.daemon, environment), do="dagster-daemon run", needs=needs)

@@ -100,7 +100,7 @@ def _answer(check: Check) -> Result:
         return result(trouble.status, str(trouble), trouble.do)
     except MlAssetsError as error:
         return result("fail", str(error), check.do)
-    except Exception as error:  # noqa: BLE001 - whatever a client raises is what the check has found
+    except Exception as error:  # whatever a client raises is what the check has found
         return result("fail", f"{type(error).__name__}: {error}", check.do)
 
 
@@ -109,9 +109,9 @@ def _skipped(check: Check, why: str) -> Result:
 
 
 def _told(text: str) -> str:
-    """Return a text as one line without the user and password of any URL in it.
+    r"""Return a text as one line without the user and password of any URL in it.
 
-    >>> _told("cannot reach\\n postgresql://dagster:hunter2@db/dagster")
+    >>> _told("cannot reach\n postgresql://dagster:hunter2@db/dagster")
     'cannot reach postgresql://***@db/dagster'
     """
     return " ".join(_PASSWORD.sub("***@", text).split())

@@ -28,7 +28,9 @@ def artifacts(store: ArtifactStore, url: str) -> str:
             store.create(path, _PROBE)
             _refuse_second(store, path, url)
             if store.get(path) != _PROBE:
-                raise Trouble(f"{url} does not give back what was written", do="ask whoever runs it; nothing is safe there")
+                raise Trouble(
+                    f"{url} does not give back what was written", do="ask whoever runs it; nothing is safe there"
+                )
             probe = next(file for file in store.describe("doctor") if file.path == path)
         finally:
             store.delete(path)
@@ -36,7 +38,10 @@ def artifacts(store: ArtifactStore, url: str) -> str:
             raise Trouble(f"{store.address(path)} is still there", do="grant the right to delete files")
     skew = abs(datetime.now(UTC) - probe.modified_at)
     if skew > _MOST_SKEW:
-        raise Trouble(f"the clocks of this machine and of {url} differ by {skew.total_seconds():.0f} s", do="timedatectl set-ntp true")
+        raise Trouble(
+            f"the clocks of this machine and of {url} differ by {skew.total_seconds():.0f} s",
+            do="timedatectl set-ntp true",
+        )
     return f"{url}: written, read, listed, not written twice, removed"
 
 
@@ -62,7 +67,9 @@ def room(folder: Path) -> str:
     try:
         probe.touch()
     except OSError as error:
-        raise Trouble(f"{there} cannot be written to: {error.strerror}", do="set ML_ASSETS_HOME to a folder that can") from error
+        raise Trouble(
+            f"{there} cannot be written to: {error.strerror}", do="set ML_ASSETS_HOME to a folder that can"
+        ) from error
     finally:
         probe.unlink(missing_ok=True)
     free = shutil.disk_usage(there).free / 2**30

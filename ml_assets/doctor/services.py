@@ -86,9 +86,9 @@ def daemon(environment: Environment) -> str:
     home = environment.dagster_home
     if not (home / "dagster.yaml").is_file():
         raise Skipped(f"{home} has no dagster.yaml yet")
-    if environment.postgres_url and environment.name != "local":
-        if _revision(environment.postgres_url, creates="dagster")[1] is None:
-            raise Skipped("Dagster has not been started yet")
+    shared = environment.postgres_url if environment.name != "local" else None
+    if shared and _revision(shared, creates="dagster")[1] is None:
+        raise Skipped("Dagster has not been started yet")
     try:
         with dg.DagsterInstance.from_config(str(home)) as instance:
             heartbeats, required = instance.get_daemon_heartbeats(), set(instance.get_required_daemon_types())
@@ -132,19 +132,24 @@ def wandb(environment: Environment, key: str | None) -> str:
         if refused.code in (401, 403):
             viewer = None
         else:
-            raise Trouble(f"{url} answers {refused.code} {refused.reason}", do="wait, or see https://status.wandb.com") from refused
+            raise Trouble(
+                f"{url} answers {refused.code} {refused.reason}", do="wait, or see https://status.wandb.com"
+            ) from refused
     except (error.URLError, TimeoutError) as silent:
         raise Trouble(
             f"{url} cannot be reached: {getattr(silent, 'reason', silent)}",
             do="check WANDB_BASE_URL and the network; until then ML_ASSETS_TRACKER=offline keeps runs for `wandb sync`",
         ) from silent
     if viewer is None:
-        raise Trouble(f"{url} does not know the key", do=f"set WANDB_API_KEY to the one that {url.replace('api.', '')}/authorize shows")
+        raise Trouble(
+            f"{url} does not know the key",
+            do=f"set WANDB_API_KEY to the one that {url.replace('api.', '')}/authorize shows",
+        )
     return f"{url}: {viewer.get('username') or viewer.get('entity')}, project {environment.tracker_project}"
 
 
 def _revision(url: str, *, creates: str) -> tuple[str, str | None]:
-    """Return the address without user and password, and the version of the tables there or None where there are none."""
+    """Return the address without user and password, and the version of its tables; None where there are none."""
     import psycopg
 
     parts = urlsplit(url)
@@ -166,7 +171,8 @@ def _revision(url: str, *, creates: str) -> tuple[str, str | None]:
             ) from refused
         if "authentication failed" in said or "no password supplied" in said:
             raise Trouble(
-                f"{address} refuses the user {parts.username}", do=f"set the password of {parts.username} in {_variable(creates)}"
+                f"{address} refuses the user {parts.username}",
+                do=f"set the password of {parts.username} in {_variable(creates)}",
             ) from refused
         raise Trouble(
             f"{address} cannot be reached: {said}",
@@ -179,8 +185,8 @@ def _variable(creates: str) -> str:
 
 
 def _head_of_dagster() -> str | None:
-    from dagster_postgres import run_storage
     from alembic.script import ScriptDirectory
+    from dagster_postgres import run_storage
     from dagster_postgres.utils import pg_alembic_config
 
     return ScriptDirectory.from_config(pg_alembic_config(run_storage.__file__)).get_current_head()

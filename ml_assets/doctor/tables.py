@@ -1,4 +1,4 @@
-"""The warehouse: a DuckDB file that can be opened, or BigQuery datasets that can be asked and written; and dbt on it."""
+"""The warehouse: a DuckDB file that opens, or BigQuery datasets that can be asked and written; and dbt on it."""
 
 import inspect
 import re
@@ -38,7 +38,9 @@ def duckdb_file(environment: Environment) -> str:
         found = DuckDBWarehouse(path, lock_patience=_PATIENCE).query("select count(*) as n from duckdb_tables()")
     except WarehouseBusy as busy:
         holder = re.search(r"PID (\d+)", str(busy))
-        do = f"wait for process {holder[1]} or end it: kill {holder[1]}" if holder else "wait for that process or end it"
+        do = (
+            f"wait for process {holder[1]} or end it: kill {holder[1]}" if holder else "wait for that process or end it"
+        )
         raise Trouble(f"{path} is held by another process", do=do, status="warn") from busy
     return f"{path}: {found.to_pylist()[0]['n']} tables, {path.stat().st_size / 2**20:,.0f} MiB"
 
@@ -81,7 +83,8 @@ def datasets(connect: Connect, environment: Environment) -> str:
     if missing := [schema for schema in SCHEMAS if schema not in found]:
         raise Trouble(
             f"not there yet: {', '.join(missing)}; made at first use where the account may create datasets",
-            do=f"for d in {' '.join(missing)}; do bq mk --location={environment.location} -d {environment.project}:$d; done",
+            do=f"for d in {' '.join(missing)}; do "
+            f"bq mk --location={environment.location} -d {environment.project}:$d; done",
             status="warn",
         )
     return f"{len(found)} datasets in {environment.location}"
@@ -122,7 +125,9 @@ def dbt(project: DbtInProcess, environment: Environment) -> str:
     if environment.warehouse == "duckdb" and not environment.warehouse_path.exists():
         raise Skipped(f"{environment.warehouse_path} is made at the first run")
     if fault := project.debug():
-        raise Trouble(fault, do=f"dbt debug --project-dir {project.project_folder} --profiles-dir {project.project_folder}")
+        raise Trouble(
+            fault, do=f"dbt debug --project-dir {project.project_folder} --profiles-dir {project.project_folder}"
+        )
     return f"{project.project_folder} connects"
 
 
