@@ -120,12 +120,13 @@ class DbtInProcess:
         """Return what ``dbt debug`` finds wrong with profile and connection, nothing where all is well."""
         from dbt.adapters.factory import reset_adapters
         from dbt.cli.main import dbtRunner
+        from google.protobuf.json_format import MessageToDict
 
         told: list[str] = []
 
         def keep(event: "EventMsg") -> None:
             if event.info.name == "DebugCmdResult":
-                told.append(event.info.msg)
+                told.append(str(MessageToDict(event.info).get("msg", "")))  # type: ignore[arg-type]
 
         with tempfile.TemporaryDirectory() as logs:
             try:

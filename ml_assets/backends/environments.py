@@ -100,7 +100,8 @@ class Environment:
     ``WANDB_API_KEY``), ``ML_ASSETS_SOURCES`` (a URL for each raw table that is not the packaged one).
     ``ML_ASSETS_STUDIES`` is the URL of the storage that tuning workers share (outside ``local`` the database
     ``studies`` beside that of ``ML_ASSETS_POSTGRES_URL``, or else a folder in the home). URLs that may hold a password
-    are not printed with the rest; no other secret is kept here. The processes that ``torchrun`` started are told their number and place by its variables.
+    are not printed with the rest; no other secret is kept here. The processes that ``torchrun`` started are told their
+    number and place by its variables.
     """
 
     name: EnvironmentName
