@@ -19,6 +19,7 @@ from google.cloud.bigquery import Client, Dataset
 from typer.testing import CliRunner
 
 from ml_assets import cli
+from ml_assets.backends.dbt_in_process import DbtInProcess
 from ml_assets.doctor.checkup import Check, Skipped, Trouble, examine
 from ml_assets.doctor.tables import SCHEMAS
 from tests.servers.bigquery import BigQueryServer
@@ -389,3 +390,12 @@ def test_whatever_a_check_raises_is_its_result_and_no_password_is_told():
         ("skipped", "a comes first", ""),
         ("ok", "well", ""),
     ]
+
+
+def test_what_dbt_debug_finds_wrong_is_told(tmp_path: Path):
+    folder = ROOT / "dbt_project"
+    elsewhere = {"warehouse_path": str(tmp_path / "nowhere" / "warehouse.duckdb")}
+    said = DbtInProcess(folder, target="local", variables=elsewhere).debug()
+    assert f'Cannot open file "{elsewhere["warehouse_path"]}"' in said
+    here = {"warehouse_path": str(tmp_path / "warehouse.duckdb")}
+    assert DbtInProcess(folder, target="local", variables=here).debug() == ""
