@@ -25,6 +25,7 @@ from ml_assets.core.ports import DayRange
 from ml_assets.core.spec import PromotionRule, SplitRule, UseCase
 from ml_assets.lifecycle import LANDING, SERVING, Lifecycle
 from ml_assets.use_cases import arrival_delay
+from tests.servers.postgres import PostgresMissing, PostgresServer, postgres_server
 from tests.servers.s3 import KEYS
 
 if TYPE_CHECKING:
@@ -195,6 +196,16 @@ def life(_shared_life: tuple[Life, Home]) -> Iterator[Life]:
     life.events.clear()
     with environment_of(life.home.path):
         yield life
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server, one for all tests: each takes a database of its own."""
+    try:
+        with postgres_server() as server:
+            yield server
+    except PostgresMissing as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="session")
