@@ -1,7 +1,8 @@
 """One run of W&B in a process of its own: told of on standard input, line by line, and free to die or to hang.
 
 ``python wandb_process.py`` is started by ``wandb_tracker`` and reads JSON objects: first the settings of the run, then
-``{"step": 1, "metrics": {...}}`` as often as there is something to say, and last ``{"summary": {...}}``. An empty
+``{"step": 1, "metrics": {...}}`` and ``{"artifact": name, ...}`` as often as there is something to say, and last
+``{"summary": {...}}``. An empty
 summary, or an end without one, is a run that failed. It writes one line of JSON: ``mode`` is how the run was kept, and
 ``trouble`` what went wrong, empty for nothing.
 """
@@ -10,7 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     import wandb
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 # Judgement: without a network the first call would otherwise wait 91 s, and the last one for ever.
 _INIT_TIMEOUT_SECONDS = 4.0
 _FINISH_TIMEOUT_SECONDS = 60.0
+_LONGEST_TROUBLE = 2000
 
 
 def keep_run(lines: TextIO) -> dict[str, str]:
@@ -42,10 +44,31 @@ def keep_run(lines: TextIO) -> dict[str, str]:
         if "summary" in told:
             summary = told["summary"]
             break
-        run.log(told["metrics"], step=told["step"])
+        if "artifact" in told:
+            try:
+                _note(run, told)
+            except Exception as error:  # the figures of the run are worth keeping without it
+                trouble = trouble or f"{told['artifact']}: {type(error).__name__}: {error}"[:_LONGEST_TROUBLE]
+        else:
+            run.log(told["metrics"], step=told["step"])
     run.summary.update(summary)  # pyright: ignore[reportUnknownMemberType] # untyped dict
     run.finish(exit_code=0 if summary else 1)
     return {"mode": asked["mode"], "trouble": trouble}
+
+
+def _note(run: "wandb.Run", told: dict[str, Any]) -> None:
+    """Log an artifact that refers to where its manifest lies, as read or as made by the run.
+
+    Its digest in W&B is that of the path below, so that the same one is the same version there. ``use_artifact`` does
+    the same for what is read, and refuses offline; this goes into the file that ``wandb sync`` sends.
+    """
+    import wandb
+
+    artifact = wandb.Artifact(told["artifact"], type=told["kind"], metadata=told["facts"])
+    artifact.add_reference(told["reference"], name=f"{told['version']}/{told['digest']}/manifest.json", checksum=False)
+    run._log_artifact(  # pyright: ignore[reportPrivateUsage] # see above
+        artifact, aliases=told["aliases"], is_user_created=told["is_used"], use_after_commit=told["is_used"]
+    )
 
 
 def _open(asked: dict[str, str], mode: str) -> "wandb.Run":

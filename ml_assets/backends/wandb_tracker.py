@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from ml_assets.core.ports import JobType, Parameter
+from ml_assets.core.ports import JobType, Parameter, TrackedArtifact
 
 _LOGGER = logging.getLogger(__name__)
 _PROCESS = Path(__file__).with_name("wandb_process.py")
@@ -35,6 +35,14 @@ class WandbRun:
     def open(self, **settings: object) -> None:
         """Say what the run is, as ``wandb_process`` wants it, before anything else."""
         self._tell(settings)
+
+    def used(self, artifact: TrackedArtifact) -> None:
+        """Say what the run reads."""
+        self._tell(_described(artifact, is_used=True))
+
+    def made(self, artifact: TrackedArtifact) -> None:
+        """Say what the run has made."""
+        self._tell(_described(artifact, is_used=False))
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Record metrics at a step (an epoch, a trial)."""
@@ -127,9 +135,28 @@ class WandbTracker:
             use_case=use_case,
             job_type=job_type,
             run_name=run_name,
-            parameters={name: str(value) if isinstance(value, date) else value for name, value in parameters.items()},
+            parameters=_as_json(parameters),
         )
         return run
+
+
+def _described(artifact: TrackedArtifact, *, is_used: bool) -> Mapping[str, object]:
+    """Return what ``wandb_process`` wants to know of an artifact."""
+    is_local = artifact.address.startswith("/")
+    return {
+        "artifact": f"{artifact.use_case}-{artifact.kind}",
+        "kind": artifact.kind,
+        "version": artifact.version,
+        "digest": artifact.digest,
+        "reference": Path(artifact.address).as_uri() if is_local else artifact.address,
+        "facts": _as_json({"version": artifact.version, "digest": artifact.digest, **artifact.facts}),
+        "aliases": [artifact.version, *([artifact.alias] if artifact.alias else [])],
+        "is_used": is_used,
+    }
+
+
+def _as_json(values: Mapping[str, Parameter]) -> Mapping[str, object]:
+    return {name: str(value) if isinstance(value, date) else value for name, value in values.items()}
 
 
 def _forget_the_ended() -> None:

@@ -27,6 +27,7 @@ from ml_assets.core.reference import build_reference
 from ml_assets.core.scoring import score_coded
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import AnyMetrics, meaning_of
+from ml_assets.core.tracked_artifacts import tracked_package, tracked_training_set
 from ml_assets.core.trainers import Epoch, OnEpoch, versions_of
 from ml_assets.core.trainers.checkpoints import clear_checkpoints
 from ml_assets.core.trainers.launch import ONE_PROCESS, Launch
@@ -97,6 +98,7 @@ def train_candidate(
         )
         return TrainedCandidate(package=existing, is_reused=True, seconds=perf_counter() - started, history=history)
     run = tracker.start(use_case=use_case.name, run_name=version, parameters=_parameters(recipe))
+    run.used(tracked_training_set(training_set, store))
     epochs = TrackedEpochs(run, has_champion=parent is not None)
 
     def report(start: StartName, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -112,6 +114,7 @@ def train_candidate(
         package = _package(training_set, use_case, inputs, recipe, coded, done, store, launch)
         store.put(_pointer_path(use_case.name, training_set.as_of), msgspec.json.encode(version))
         clear_checkpoints(work_folder / use_case.name, version)
+        run.made(tracked_package(package, store))
         summary = {**_summary(package), **done.figures}
         attempt.complete(summary, package)
     except BaseException as error:

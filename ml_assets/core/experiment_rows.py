@@ -7,13 +7,14 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from ml_assets.core.errors import MlAssetsError
+from ml_assets.core.errors import MlAssetsError, StoreError
 from ml_assets.core.experiments import ENDED, FOLDER, STARTED, EndedAttempt, StartedAttempt
 from ml_assets.core.fingerprints import json_hash
 from ml_assets.core.intervals import Interval
 from ml_assets.core.package import MANIFEST, METRICS, Manifest
 from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.registry import LedgerEntry
+from ml_assets.core.side_by_side import side_by_side
 from ml_assets.core.tuned_parameters import TunedParameters
 
 ExperimentKind = Literal["training", "search", "trial", "promotion"]
@@ -81,12 +82,11 @@ def experiments(store: ArtifactStore) -> Sequence[Experiment]:
 
 def _attempts(store: ArtifactStore) -> Iterator[Experiment]:
     paths = store.list(FOLDER)
-    ended = {path.removesuffix(ENDED) for path in paths if path.endswith(ENDED)}
-    for path in paths:
-        if not path.endswith(STARTED):
-            continue
+    beginnings = [path for path in paths if path.endswith(STARTED)]
+    ends = [path for path in paths if path.endswith(ENDED)]
+    ended = {path.removesuffix(ENDED): found for path, found in _read_all(store, ends, EndedAttempt)}
+    for path, started in _read_all(store, beginnings, StartedAttempt):
         name = path.removesuffix(STARTED)
-        started = _read(store, path, StartedAttempt)
         if isinstance(started, str):
             yield _damaged("training", name.rpartition("-")[2], path, started)
             continue
@@ -112,11 +112,10 @@ def _attempts(store: ArtifactStore) -> Iterator[Experiment]:
             recorded_by=started.recorded_by,
             run_id=started.run_id,
         )
-        yield _with_end(store, row, f"{name}{ENDED}") if name in ended else row
+        yield _with_end(row, ended[name], f"{name}{ENDED}") if name in ended else row
 
 
-def _with_end(store: ArtifactStore, row: Experiment, path: str) -> Experiment:
-    ended = _read(store, path, EndedAttempt)
+def _with_end(row: Experiment, ended: EndedAttempt | str, path: str) -> Experiment:
     if isinstance(ended, str):
         return replace(row, status=DAMAGED, reason=f"{path}: {ended}")
     return replace(
@@ -142,12 +141,12 @@ class _Figures:
 
 def _packages(store: ArtifactStore, recorded: set[tuple[str, str]]) -> Iterator[Experiment]:
     """Yield the models that no attempt is recorded of: trained by a call without a log, or before there was one."""
-    for path in store.list("models"):
-        folder, _, name = path.rpartition("/")
-        use_case, _, version = folder.removeprefix("models/").partition("/")
-        if name != MANIFEST or (use_case, version) in recorded:
-            continue
-        manifest, figures = _read(store, path, Manifest), _read(store, f"{folder}/{METRICS}", _Figures)
+    manifests = [path for path in store.list("models") if path.endswith(f"/{MANIFEST}")]
+    unrecorded = [path for path in manifests if _model_of(path) not in recorded]
+    of_figures = [f"{path.removesuffix(MANIFEST)}{METRICS}" for path in unrecorded]
+    found_figures = (found for _, found in _read_all(store, of_figures, _Figures))
+    for (path, manifest), figures in zip(_read_all(store, unrecorded, Manifest), found_figures, strict=True):
+        use_case, version = _model_of(path)
         if isinstance(manifest, str) or isinstance(figures, str):
             found = manifest if isinstance(manifest, str) else str(figures)
             yield _damaged("training", version.rpartition("-")[2], path, found)
@@ -176,9 +175,14 @@ def _packages(store: ArtifactStore, recorded: set[tuple[str, str]]) -> Iterator[
         )
 
 
+def _model_of(path: str) -> tuple[str, str]:
+    """Return use case and version of a package's manifest."""
+    use_case, _, version = path.removeprefix("models/").removesuffix(f"/{MANIFEST}").partition("/")
+    return use_case, version
+
+
 def _trials(store: ArtifactStore) -> Iterator[Experiment]:
-    for path in store.list("tuned"):
-        tuned = _read(store, path, TunedParameters)
+    for path, tuned in _read_all(store, store.list("tuned"), TunedParameters):
         if isinstance(tuned, str):
             yield _damaged("trial", path.rpartition("/")[2].removesuffix(".json"), path, tuned)
             continue
@@ -202,8 +206,7 @@ def _trials(store: ArtifactStore) -> Iterator[Experiment]:
 
 
 def _decisions(store: ArtifactStore) -> Iterator[Experiment]:
-    for path in store.list("ledger"):
-        entry = _read(store, path, LedgerEntry)
+    for path, entry in _read_all(store, store.list("ledger"), LedgerEntry):
         if isinstance(entry, str):
             folder, _, name = path.rpartition("/")
             number = name.removesuffix(".json").lstrip("0")
@@ -229,9 +232,19 @@ def _damaged(kind: ExperimentKind, row_id: str, path: str, found: str) -> Experi
     return Experiment(id=row_id, kind=kind, status=DAMAGED, use_case=use_case, reason=f"{path}: {found}")
 
 
+def _read_all(store: ArtifactStore, paths: Sequence[str], kind: type[_T]) -> Iterator[tuple[str, _T | str]]:
+    """Yield each path with what ``_read`` gives for it."""
+    return zip(paths, side_by_side(lambda path: _read(store, path, kind), paths), strict=True)
+
+
 def _read(store: ArtifactStore, path: str, kind: type[_T]) -> _T | str:
-    """Return what a file holds, or what is wrong with it: one bad file must not hide two thousand good ones."""
+    """Return what a file holds, or what is wrong with it: one bad file must not hide two thousand good ones.
+
+    A store that cannot be read says nothing about its files: that is raised.
+    """
     try:
         return msgspec.json.decode(store.get(path), type=kind)
+    except StoreError:
+        raise
     except (msgspec.DecodeError, MlAssetsError, ValueError) as error:
         return f"{type(error).__name__}: {error}"

@@ -18,6 +18,7 @@ from ml_assets.core.names import artifact_path, identifier
 from ml_assets.core.package import ModelPackage, Recipe
 from ml_assets.core.ports import ArtifactStore, Tracker
 from ml_assets.core.registry import LedgerEntry
+from ml_assets.core.tracked_artifacts import tracked_model
 from ml_assets.core.training_sets import TrainingSet
 
 FOLDER = "experiments"
@@ -150,14 +151,19 @@ def begin_training(log: ExperimentLog | None, recipe: Recipe, training_set: Trai
     return log.begin(recipe, training_set) if log else Attempt(None, "", None)
 
 
-def track_decision(tracker: Tracker, entry: LedgerEntry) -> None:
-    """Tell the tracker of a decision that gates made: what each of them found."""
+def track_decision(tracker: Tracker, entry: LedgerEntry, store: ArtifactStore) -> None:
+    """Tell the tracker of a decision that gates made: on which model, and what each of them found.
+
+    A model that was promoted is called champion there from then on; who is in charge on a day only the ledger says.
+    """
     run = tracker.start(
         use_case=entry.use_case,
         run_name=f"{entry.action} {entry.version}",
         parameters={**entry.facts, "as_of": entry.as_of},
         job_type="promotion",
     )
+    alias = "champion" if entry.action == "promote" else "candidate"
+    run.used(tracked_model(entry.use_case, entry.version, entry.package_hash, entry.as_of, store, alias=alias))
     run.finish({gate.name: gate.found for gate in entry.gates if gate.found is not None})
 
 

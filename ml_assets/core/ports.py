@@ -176,8 +176,33 @@ class FileStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrackedArtifact:
+    """A training set or a model as the tracker is told of it: what and where it is, not its data.
+
+    ``digest`` is its fingerprint, or its package's hash: equal ones are one artifact. ``alias`` is what the tracker
+    calls it besides its version, until another of its kind and use case is called so.
+    """
+
+    kind: Literal["training_set", "model"]
+    use_case: str
+    version: str
+    digest: str
+    address: str
+    facts: Mapping[str, Parameter]
+    alias: str = ""
+
+
 class TrackedRun(Protocol):
     """One training, search or decision as the experiment tracker sees it."""
+
+    def used(self, artifact: TrackedArtifact) -> None:
+        """Say what the run reads."""
+        ...
+
+    def made(self, artifact: TrackedArtifact) -> None:
+        """Say what the run has made."""
+        ...
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Record metrics at a step (an epoch, a trial)."""

@@ -17,6 +17,7 @@ from ml_assets.core.errors import BadInput
 from ml_assets.core.experiments import ENDED, FOLDER, STARTED
 from ml_assets.core.names import identifier, table_name
 from ml_assets.core.ports import ArtifactStore, StoredFile, Warehouse
+from ml_assets.core.side_by_side import side_by_side
 
 Kind = Literal["package", "training set", "candidate report", "candidate pointer", "training set pointer"]
 
@@ -182,14 +183,19 @@ def _roots(store: ArtifactStore, files: Sequence[StoredFile], predicted: Predict
     for use_case in sorted({found["use_case"] for file in files if (found := _LEDGER.fullmatch(file.path))}):
         roots += [Key("package", use_case, v) for v in can_be_in_charge(registry.entries(store, use_case))]
     newest_tuned: dict[str, str] = {}
+    pages, ablations = list[re.Match[str]](), list[re.Match[str]]()
     for path in (file.path for file in files):
         if found := _PAGE_THAT_STAYS.fullmatch(path):
-            roots += _versions_named(store.get(path), found["use_case"])
+            pages.append(found)
         elif found := _ABLATION.fullmatch(path):
-            ablation = _read(store, path, _OnTrainingSet, "no ablation", "run it again")
-            roots.append(Key("training set", found["use_case"], ablation.training_set))
+            ablations.append(found)
         elif found := _TUNED.fullmatch(path):
             newest_tuned[found["use_case"]] = path  # sorted by date
+    for named in side_by_side(lambda page: _versions_named(store.get(page[0]), page["use_case"]), pages):
+        roots += named
+    for found in ablations:
+        ablation = _read(store, found[0], _OnTrainingSet, "no ablation", "run it again")
+        roots.append(Key("training set", found["use_case"], ablation.training_set))
     for use_case, path in newest_tuned.items():
         tuned = _read(store, path, _OnTrainingSet, "no tuned parameters", f"tune {use_case} again")
         roots.append(Key("training set", use_case, tuned.training_set))
@@ -231,8 +237,10 @@ def _artifacts(store: ArtifactStore, files: Sequence[StoredFile]) -> Mapping[Key
         for kind, pattern in _PATHS.items():
             if found := pattern.fullmatch(file.path):
                 grouped.setdefault(Key(kind, found["use_case"], found["name"]), []).append(file)
+    targets = side_by_side(lambda item: _refers_to(store, *item), grouped.items())
     return {
-        key: Artifact(key=key, files=tuple(own), refers_to=_refers_to(store, key, own)) for key, own in grouped.items()
+        key: Artifact(key=key, files=tuple(own), refers_to=refers_to)
+        for (key, own), refers_to in zip(grouped.items(), targets, strict=True)
     }
 
 

@@ -19,6 +19,7 @@ from ml_assets.core.errors import AlreadyExists, BadInput, ChampionMissing, Ledg
 from ml_assets.core.names import identifier
 from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.promotion import Gate
+from ml_assets.core.side_by_side import side_by_side
 
 Action = Literal["promote", "rollback", "refuse", "wait", "approve", "reject"]
 # What puts a version in charge, and what ends the life of a candidate. Any other action changes neither.
@@ -229,7 +230,7 @@ def entries(store: ArtifactStore, use_case: str) -> Sequence[LedgerEntry]:
                 f"{store.address(path)}: expected {_path(use_case, sequence)} here; the ledger must hold 000001.json "
                 "and so on without gaps: restore the missing entry, or remove what does not belong"
             )
-    return [_read(store, path, sequence) for sequence, path in enumerate(found, start=1)]
+    return side_by_side(lambda numbered: _read(store, numbered[1], numbered[0]), enumerate(found, start=1))
 
 
 def champion_on(store: ArtifactStore, use_case: str, day: date) -> LedgerEntry | None:

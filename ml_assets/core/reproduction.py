@@ -12,7 +12,7 @@ from ml_assets.core.candidates import train_candidate
 from ml_assets.core.coded_sets import RecordsFolder
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.package import Manifest, ModelPackage, load_package
-from ml_assets.core.ports import ArtifactStore, JobType, Parameter
+from ml_assets.core.ports import ArtifactStore, JobType, Parameter, TrackedArtifact
 from ml_assets.core.scoring import score
 from ml_assets.core.spec import UseCase
 from ml_assets.core.table_differences import DayDifference, differences_by_day
@@ -117,6 +117,12 @@ class _NoTracker:
         self, *, use_case: str, run_name: str, parameters: Mapping[str, Parameter], job_type: JobType = "training"
     ) -> "_NoTracker":
         return self
+
+    def used(self, artifact: TrackedArtifact) -> None:
+        pass
+
+    def made(self, artifact: TrackedArtifact) -> None:
+        pass
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         pass

@@ -8,6 +8,7 @@ from ml_assets.core.package import Recipe
 from ml_assets.core.ports import TrackedRun, Tracker
 from ml_assets.core.spec import UseCase
 from ml_assets.core.studies import TrialRecord
+from ml_assets.core.tracked_artifacts import tracked_training_set
 from ml_assets.core.trainers import name_of, trainer_named
 from ml_assets.core.training_sets import TrainingSet
 from ml_assets.core.tuning import TuningOutcome, study_name
@@ -54,6 +55,7 @@ def tracked_search(
         parameters={**recipe.hyperparameters, "training_set": recipe.training_set, "code_version": code_version},
         job_type="tuning",
     )
+    run.used(tracked_training_set(training_set, log.store))
     search = TrackedSearch(run)
     try:
         yield search

@@ -107,7 +107,7 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
         if not verdict.is_promotable:
             entry = registry.refuse(store, **_entry(trained.package, verdict, use_case))
             if not trained.is_reused:
-                track_decision(tracker, entry)
+                track_decision(tracker, entry, store)
         labels, answers = training_set.test["label"].to_numpy(), score(trained.package, training_set.test)
         curve = meaning_of(use_case.task).curve(labels, answers)
         insights = insights_on(trained.package, training_set, seed=use_case.seed)
@@ -171,7 +171,7 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
                 raise dg.Failure(f"{package.version} may not serve: " + "; ".join(verdict.reasons))
             needs_approval = use_case.promotion.needs_approval
             entry = registry.promote(store, **_entry(package, verdict, use_case), needs_approval=needs_approval)
-            track_decision(tracker, entry)
+            track_decision(tracker, entry, store)
         if entry.action == "wait":
             raise dg.Failure(_how_to_approve(entry), metadata={"waits_for_approval": entry.version})
         if entry.action != "promote":

@@ -4,109 +4,39 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ml_assets.backends.wandb_tracker import WandbRun, WandbTracker
+from ml_assets.core.ports import TrackedArtifact
+from tests.servers.wandb import WandbServer, wandb_server
 
 # What a training may lose to its tracker, by the issue.
 MOST_SECONDS = 10.0
 
-
-class WandbServer(ThreadingHTTPServer):
-    """Answers the GraphQL and file stream calls of a W&B client and remembers what they say.
-
-    ``is_hanging`` makes it accept requests and never answer them, as a dead proxy does.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.is_hanging = False
-        self.runs: dict[str, dict[str, Any]] = {}
-        self.streams: list[dict[str, Any]] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        """What WANDB_BASE_URL must be."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def history(self) -> list[dict[str, Any]]:
-        """Return the rows that were logged, in the order of their coming."""
-        return self._rows("wandb-history.jsonl")
-
-    def summary(self) -> dict[str, Any]:
-        """Return the summary as it was sent last."""
-        return self._rows("wandb-summary.json")[-1]
-
-    def _rows(self, file: str) -> list[dict[str, Any]]:
-        streams = (stream.get("files", {}).get(file, {"content": []}) for stream in self.streams)
-        return [json.loads(line) for stream in streams for line in stream["content"]]
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: WandbServer
-
-    def handle(self) -> None:
-        """Let a client go without a word: W&B resets connections as it ends."""
-        with suppress(ConnectionError):
-            super().handle()
-
-    def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        content = self.rfile.read(length)
-        while self.server.is_hanging:
-            time.sleep(0.05)
-        if self.path.endswith("/graphql"):
-            body = json.loads(content)
-            self._answer({"data": self._graphql(body["query"], body.get("variables") or {})})
-        elif self.path.endswith("/file_stream"):
-            self.server.streams.append(json.loads(content))
-            self._answer({"exitcode": None, "limits": {}})
-        else:
-            self._answer({})  # what W&B counts of itself
-
-    def do_PUT(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self._answer({})
-
-    do_GET = do_PUT  # noqa: N815 # the name of the library
-
-    def _graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        if "upsertBucket" in query:
-            run = {key: value for key, value in variables.items() if value is not None}
-            self.server.runs.setdefault(str(run["name"]), {}).update(run)
-            project = {"name": run.get("project"), "entity": {"name": "team"}}
-            bucket = {"id": "r1", "name": run["name"], "displayName": run.get("displayName"), "project": project}
-            return {"upsertBucket": {"bucket": bucket, "inserted": True}}
-        if "createRunFiles" in query:
-            names = variables["files"]
-            files = [{"name": each, "uploadUrl": f"{self.server.url}/upload/{each}"} for each in names]
-            return {"createRunFiles": {"runID": "r1", "uploadHeaders": [], "files": files}}
-        if "viewer" in query:
-            return {"viewer": {"id": "u1", "entity": "team", "username": "team", "flags": "{}", "teams": {"edges": []}}}
-        return {}
-
-    def _answer(self, document: dict[str, Any]) -> None:
-        content = json.dumps(document).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_what: object) -> None:
-        """Say nothing."""
+TRAINING_SET = TrackedArtifact(
+    kind="training_set",
+    use_case="storm_delay",
+    version="2013-07-01",
+    digest="f" * 64,
+    address="https://storage.cloud.google.com/acme/training_sets/storm_delay/fff/manifest.json",
+    facts={"n_train": 2400, "first_day": date(2013, 1, 1)},
+)
+MODEL = TrackedArtifact(
+    kind="model",
+    use_case="storm_delay",
+    version="2013-07-01-abc",
+    digest="e" * 64,
+    address="https://storage.cloud.google.com/acme/models/storm_delay/2013-07-01-abc/manifest.json",
+    facts={},
+    alias="candidate",
+)
+LINEAGE = {("2013-07-01-abc", "used", "storm_delay-training_set"), ("2013-07-01-abc", "made", "storm_delay-model")}
 
 
 @pytest.fixture(autouse=True)
@@ -121,12 +51,10 @@ def no_settings_from_outside(monkeypatch, tmp_path):
 
 @pytest.fixture
 def server(monkeypatch) -> Iterator[WandbServer]:
-    with WandbServer() as server:
+    with wandb_server() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
         yield server
-        server.is_hanging = False
-        server.shutdown()
 
 
 def track(tracker: WandbTracker) -> float:
@@ -135,8 +63,10 @@ def track(tracker: WandbTracker) -> float:
     run = tracker.start(
         use_case="storm_delay", run_name="2013-07-01-abc", parameters={"seed": 1, "parent_version": None}
     )
+    run.used(TRAINING_SET)
     run.log({"validation_loss": 0.5}, step=1)
     run.log({"validation_loss": 0.4}, step=2)
+    run.made(MODEL)
     run.finish({"holdout_roc_auc": 0.7})
     return time.perf_counter() - started
 
@@ -161,6 +91,8 @@ def test_an_offline_run_is_written_below_the_folder_and_sent_by_wandb_sync(tmp_p
     (run,) = server.runs.values()
     assert (run["displayName"], run["groupName"], run["jobType"]) == ("2013-07-01-abc", "storm_delay", "training")
     assert [row["validation_loss"] for row in server.history()] == [0.5, 0.4]
+    assert server.summary()["holdout_roc_auc"] == 0.7
+    assert server.lineage() == LINEAGE
 
 
 def test_an_online_run_reaches_the_server_while_it_goes_on(tmp_path, server, caplog):
@@ -171,8 +103,65 @@ def test_an_online_run_reaches_the_server_while_it_goes_on(tmp_path, server, cap
     assert [(row["_step"], row["validation_loss"]) for row in server.history()] == [(1, 0.5), (2, 0.4)]
     assert server.summary()["holdout_roc_auc"] == 0.7
     assert server.streams[-1]["exitcode"] == 0
+    assert server.lineage() == LINEAGE
     assert caplog.records == []
     assert seconds < MOST_SECONDS
+
+
+def test_what_w_and_b_gets_of_a_training_set_and_a_model_is_their_facts_and_their_place(tmp_path, server):
+    track(WandbTracker(tmp_path, mode="online"))
+    by_collection = {each["collection"]: (key, each) for key, each in server.artifacts.items()}
+    key, training_set = by_collection["storm_delay-training_set"]
+    assert json.loads(training_set["metadata"]) == {
+        "version": "2013-07-01",
+        "digest": "f" * 64,
+        "n_train": 2400,
+        "first_day": "2013-01-01",
+    }
+    (file,) = server.files(key).items()
+    assert (file[0], file[1]["ref"]) == (f"2013-07-01/{'f' * 64}/manifest.json", TRAINING_SET.address)
+    key, _ = by_collection["storm_delay-model"]
+    assert {alias for (_, alias), at in server.aliases.items() if at == key} == {"latest", "candidate", MODEL.version}
+
+
+def test_a_promoted_model_is_the_one_that_was_trained_and_is_called_champion(tmp_path, server):
+    tracker = WandbTracker(tmp_path, mode="online")
+    track(tracker)
+    run = tracker.start(use_case="storm_delay", run_name="promote it", parameters={}, job_type="promotion")
+    run.used(replace(MODEL, alias="champion"))
+    run.finish({"roc_auc_floor": 0.61})
+    while ("promote it", "used", "storm_delay-model") not in server.lineage():  # it is not waited for
+        time.sleep(0.05)
+    assert server.lineage() == LINEAGE | {("promote it", "used", "storm_delay-model")}
+    aliases = {alias: key for (collection, alias), key in server.aliases.items() if collection == "storm_delay-model"}
+    assert aliases["champion"] == aliases["candidate"]
+
+
+def test_a_server_that_refuses_the_artifacts_keeps_the_figures(tmp_path, server):
+    server.refused = {"createArtifact"}
+    assert track(WandbTracker(tmp_path, mode="online")) < MOST_SECONDS
+    assert server.lineage() == set()
+    assert [row["validation_loss"] for row in server.history()] == [0.5, 0.4]
+    assert server.summary()["holdout_roc_auc"] == 0.7
+
+
+def test_a_key_that_is_refused_costs_less_than_10_seconds_and_the_run_is_kept_offline(tmp_path, server, caplog):
+    server.status = 401
+    assert track(WandbTracker(tmp_path, mode="online")) < MOST_SECONDS
+    assert len(caplog.records) == 1
+    while not any(b"holdout_roc_auc" in kept.read_bytes() for kept in offline_runs(tmp_path)):
+        time.sleep(0.1)
+
+
+def test_a_training_set_in_a_local_folder_is_referred_to_by_its_file(tmp_path, server, caplog):
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text("{}")
+    run = WandbTracker(tmp_path, mode="online").start(use_case="storm_delay", run_name="v", parameters={})
+    run.used(replace(TRAINING_SET, address=str(manifest)))
+    run.finish({"holdout_roc_auc": 0.7})
+    ((key, _),) = server.artifacts.items()
+    assert [file["ref"] for file in server.files(key).values()] == [manifest.as_uri()]
+    assert caplog.records == []
 
 
 def test_a_run_that_ends_without_figures_is_marked_as_failed(tmp_path, server):

@@ -12,7 +12,7 @@ import pytest
 from ml_assets.core.candidates import TrainedCandidate, train_candidate
 from ml_assets.core.errors import AlreadyExists, ArtifactMissing
 from ml_assets.core.feature_views import Feature
-from ml_assets.core.ports import Parameter, StoredFile
+from ml_assets.core.ports import Parameter, StoredFile, TrackedArtifact
 from ml_assets.core.spec import Decisions, Label, SplitRule, UseCase
 from ml_assets.core.training_sets import TrainingSet, freeze
 
@@ -71,12 +71,19 @@ class SpyTracker:
         self.parameters: dict[str, Parameter] = {}
         self.logged: list[tuple[int, dict[str, float]]] = []
         self.summaries: list[dict[str, float]] = []
+        self.artifacts: list[tuple[str, TrackedArtifact]] = []
 
     def start(
         self, *, use_case: str, run_name: str, parameters: Mapping[str, Parameter], job_type: str = "training"
     ) -> "SpyTracker":
         self.parameters = {"use_case": use_case, "run_name": run_name, "job_type": job_type, **parameters}
         return self
+
+    def used(self, artifact: TrackedArtifact) -> None:
+        self.artifacts.append(("used", artifact))
+
+    def made(self, artifact: TrackedArtifact) -> None:
+        self.artifacts.append(("made", artifact))
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         self.logged.append((step, dict(metrics)))

@@ -16,8 +16,8 @@ ONE, OTHER = "a1" * 32, "b2" * 32
 
 
 @pytest.fixture
-def store(tmp_path) -> ObjectArtifactStore:
-    return ObjectArtifactStore(tmp_path.as_uri())
+def store(any_store: ObjectArtifactStore) -> ObjectArtifactStore:
+    return any_store
 
 
 def promote(store, version: str = "one", *, package_hash: str = ONE, needs_approval: bool = True) -> LedgerEntry:

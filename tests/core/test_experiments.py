@@ -177,9 +177,24 @@ def test_trials_and_decisions_are_rows_with_what_their_own_files_say(store, spy)
     assert complete.metrics == {"validation_loss": 0.4, "n_epochs": 3.0}
     assert (failed.status, failed.reason) == ("failed", "BadInput: the validation loss is nan")
 
-    track_decision(spy, entry)
+    track_decision(spy, entry, store)
     assert spy.parameters["run_name"] == "refuse 2013-01-31-abc"
     assert spy.summaries == [{"roc_auc_floor": 0.61}]
+    ((verb, model),) = spy.artifacts
+    assert (verb, model.kind, model.version, model.digest) == ("used", "model", entry.version, entry.package_hash)
+    assert model.alias == "candidate"
+    track_decision(spy, replace(entry, action="promote"), store)
+    assert spy.artifacts[-1][1] == replace(model, alias="champion")
+
+
+def test_the_tracker_is_told_which_training_set_a_model_was_made_of(trained):
+    training_set, candidate, store, tracker = trained
+    (read, of_set), (written, of_model) = tracker.artifacts
+    assert (read, of_set.kind, of_set.digest) == ("used", "training_set", training_set.fingerprint)
+    assert of_set.facts["n_train"] == training_set.train.num_rows
+    assert (written, of_model.kind, of_model.digest) == ("made", "model", candidate.package.package_hash)
+    for artifact in (of_set, of_model):
+        assert store.exists(artifact.address.removeprefix("memory://"))
 
 
 def test_a_damaged_file_is_a_row_that_says_so_and_hides_no_other(train, store, short):
