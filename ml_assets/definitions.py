@@ -19,14 +19,20 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 @dg.definitions
 def defs() -> dg.Definitions:
     """Load the asset graph of this environment."""
+    environment = Environment.current()
     return dg.Definitions.merge(
         *_stages(),
-        dg.Definitions(
-            resources=resources_of(Environment.current()),
-            # DuckDB admits one writing process; beyond one machine the run launcher fans partitions out instead.
-            executor=dg.in_process_executor,
-        ),
+        dg.Definitions(resources=resources_of(environment), executor=executor_of(environment)),
     )
+
+
+def executor_of(environment: Environment) -> dg.ExecutorDefinition:
+    """Return what runs the steps of a run: this process, in every environment.
+
+    DuckDB admits one writing process; beyond one machine the run launcher fans partitions out instead.
+    """
+    del environment
+    return dg.in_process_executor
 
 
 def _stages() -> Iterator[dg.Definitions]:

@@ -217,15 +217,24 @@ class Lifecycle:
 
 
 def instance_of(environment: Environment) -> dg.DagsterInstance:
-    """Return the Dagster instance of this environment, set up from deploy/local/dagster.yaml on first use."""
+    """Return the Dagster instance of this environment: in local set up from deploy/local/dagster.yaml on first use.
+
+    Elsewhere the folder ``DAGSTER_HOME`` has the settings; raise BadInput where it has none.
+    """
     home = environment.dagster_home
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"the state cannot be kept in {environment.home}: {error}; set ML_ASSETS_HOME") from error
-    settings = Path(__file__).parents[1] / "deploy" / "local" / "dagster.yaml"
-    if not (home / "dagster.yaml").exists():
-        shutil.copy(settings, home / "dagster.yaml")
+    if environment.name == "local":
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"the state cannot be kept in {environment.home}: {error}; set ML_ASSETS_HOME") from error
+        settings = Path(__file__).parents[1] / "deploy" / "local" / "dagster.yaml"
+        if not (home / "dagster.yaml").exists():
+            shutil.copy(settings, home / "dagster.yaml")
+    elif not (home / "dagster.yaml").is_file():
+        raise BadInput(
+            f"{home} has no dagster.yaml, which says where {environment.name} keeps its runs; set DAGSTER_HOME to the "
+            "folder that has it"
+        )
     return dg.DagsterInstance.from_config(str(home))
 
 

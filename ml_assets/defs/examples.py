@@ -36,7 +36,7 @@ def _examples(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsD
         freshness_policy=DAILY_FRESHNESS,
         pool="warehouse",
         owners=list(use_case.owners),
-        kinds={"sql", "duckdb"},
+        kinds={"sql", Environment.current().warehouse},
         tags={"cadence": "daily", "use_case": use_case.name},
         metadata={"dagster/table_name": table, "feature_views": [view.name for view in views]},
         check_specs=[

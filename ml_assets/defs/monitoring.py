@@ -267,7 +267,7 @@ def _daily(use_case: UseCase, *, table: str | None) -> dict[str, object]:
         "freshness_policy": DAILY_FRESHNESS,
         "pool": "warehouse",
         "owners": list(use_case.owners),
-        "kinds": {"python", "duckdb"} if table else {"html"},
+        "kinds": {"python", Environment.current().warehouse} if table else {"html"},
         "tags": {"cadence": "daily", "use_case": use_case.name},
         "metadata": {"dagster/table_name": table} if table else {},
     }

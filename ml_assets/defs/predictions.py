@@ -8,6 +8,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of, today
 from ml_assets.core import registry
 from ml_assets.core.package import load_package
@@ -47,7 +48,7 @@ def _predictions(use_case: UseCase) -> dg.AssetsDefinition:
         freshness_policy=DAILY_FRESHNESS,
         pool="warehouse",
         owners=list(use_case.owners),
-        kinds={"onnx", "duckdb"},
+        kinds={"onnx", Environment.current().warehouse},
         tags={"cadence": "daily", "use_case": use_case.name},
         metadata={"dagster/table_name": table},
         check_specs=[

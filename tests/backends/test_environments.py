@@ -1,6 +1,7 @@
 """The environment's name decides every address; a variable that means nothing is refused."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,9 @@ def test_replay_is_switched_by_yes_or_no(said: str, meant: bool):
     ("variables", "message"),
     [
         ({"ML_ASSETS_ENV": "prod"}, "ML_ASSETS_ENV='prod' is unknown; expected one of local, staging, production"),
-        ({"ML_ASSETS_ENV": "production"}, "ML_ASSETS_ENV=production is not built yet; there is local"),
         ({"ML_ASSETS_REPLAY": "maybe"}, "ML_ASSETS_REPLAY='maybe' is unknown"),
+        ({"ML_ASSETS_LOCATION": "US; drop"}, "ML_ASSETS_LOCATION='US; drop' is no location"),
+        ({"ML_ASSETS_CREDENTIALS": "mine"}, "ML_ASSETS_CREDENTIALS='mine' is unknown; expected one of attached"),
         (
             {"ML_ASSETS_TRACKER": "loud"},
             "ML_ASSETS_TRACKER='loud' is unknown; expected one of offline, online, disabled",
@@ -65,6 +67,162 @@ def test_replay_is_switched_by_yes_or_no(said: str, meant: bool):
 def test_a_variable_without_meaning_is_refused(variables: dict[str, str], message: str):
     with pytest.raises(BadInput, match=message):
         Environment.of(variables)
+
+
+ATTACHED = {"ML_ASSETS_PROJECT": "acme-ml", "ML_ASSETS_CREDENTIALS": "attached", "WANDB_API_KEY": "k" * 40}
+
+
+@pytest.mark.parametrize("name", ["staging", "production"])
+def test_every_address_in_the_cloud_is_derived_from_the_project_and_the_environment(name: str):
+    environment = Environment.of({**ATTACHED, "ML_ASSETS_ENV": name})
+    assert (environment.name, environment.warehouse) == (name, "bigquery")
+    assert (environment.project, environment.location) == (f"acme-ml-{name}", "US")
+    assert environment.artifacts_url == f"gs://acme-ml-{name}-artifacts"
+    assert environment.landing_url == f"gs://acme-ml-{name}-landing"
+    assert environment.logs_url == f"gs://acme-ml-{name}-logs"
+    assert environment.namespace == environment.tracker_project == f"acme-ml-{name}"
+    assert environment.tracker_mode == "online"
+    assert not environment.is_replaying
+    assert environment.is_attached
+
+
+def test_objects_location_replay_and_tracker_can_be_said_otherwise():
+    said = {"ML_ASSETS_OBJECTS": "s3", "ML_ASSETS_LOCATION": "europe-west3", "ML_ASSETS_REPLAY": "yes"}
+    environment = Environment.of(
+        {**ATTACHED, "WANDB_API_KEY": "", "ML_ASSETS_TRACKER": "offline", "ML_ASSETS_ENV": "staging", **said}
+    )
+    assert environment.artifacts_url == "s3://acme-ml-staging-artifacts"
+    assert environment.location == "europe-west3"
+    assert environment.is_replaying
+    assert environment.tracker_mode == "offline"
+
+
+def test_the_local_environment_is_on_this_machine_whatever_the_cloud_is_told(tmp_path: Path):
+    told = {"ML_ASSETS_PROJECT": "acme-ml", "ML_ASSETS_OBJECTS": "s3", "DAGSTER_HOME": "/elsewhere"}
+    environment = Environment.of({"ML_ASSETS_HOME": str(tmp_path), **told})
+    assert environment.artifacts_url == f"file://{tmp_path}/artifacts"
+    assert environment.landing_url == f"file://{tmp_path}/landing"
+    assert environment.logs_url == f"file://{tmp_path}/dagster/storage"
+    assert (environment.project, environment.namespace) == ("", "")
+    assert environment.dagster_home == tmp_path / "dagster"
+
+
+def test_everything_that_is_missing_is_said_at_once_with_what_it_is_for():
+    with pytest.raises(BadInput) as caught:
+        Environment.of({"ML_ASSETS_ENV": "staging", "ML_ASSETS_OBJECTS": "s3"})
+    assert str(caught.value) == (
+        "ML_ASSETS_ENV=staging cannot start. "
+        "ML_ASSETS_PROJECT is not set: the name that every address is derived from, such as acme-ml. "
+        "GOOGLE_APPLICATION_CREDENTIALS is not set: the file of the Google credentials that open BigQuery; or say "
+        "ML_ASSETS_CREDENTIALS=attached where the machine has an identity of its own. "
+        "AWS_ACCESS_KEY_ID is not set: the AWS key that opens S3; or AWS_PROFILE, or AWS_WEB_IDENTITY_TOKEN_FILE, or "
+        "ML_ASSETS_CREDENTIALS=attached. "
+        "AWS_SECRET_ACCESS_KEY is not set: the secret that goes with AWS_ACCESS_KEY_ID. "
+        "WANDB_API_KEY is not set: the key of W&B, where experiments are tracked; or say ML_ASSETS_TRACKER=disabled. "
+        "Set them and start again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("without", "missing"),
+    [
+        ({}, []),
+        ({"WANDB_API_KEY": ""}, ["WANDB_API_KEY"]),
+        ({"WANDB_API_KEY": "", "ML_ASSETS_TRACKER": "disabled"}, []),
+        ({"ML_ASSETS_CREDENTIALS": ""}, ["GOOGLE_APPLICATION_CREDENTIALS"]),
+        (
+            {"ML_ASSETS_CREDENTIALS": "", "ML_ASSETS_OBJECTS": "s3", "AWS_PROFILE": "ml"},
+            ["GOOGLE_APPLICATION_CREDENTIALS"],
+        ),
+        (
+            {"ML_ASSETS_CREDENTIALS": "", "ML_ASSETS_OBJECTS": "s3", "AWS_ACCESS_KEY_ID": "AKIA"},
+            ["GOOGLE_APPLICATION_CREDENTIALS", "AWS_SECRET_ACCESS_KEY"],
+        ),
+        ({"ML_ASSETS_PROJECT": ""}, ["ML_ASSETS_PROJECT"]),
+    ],
+)
+def test_only_what_is_needed_must_be_set(without: dict[str, str], missing: list[str]):
+    variables = {"ML_ASSETS_ENV": "production", **ATTACHED, **without}
+    if not missing:
+        assert Environment.of(variables).name == "production"
+        return
+    with pytest.raises(BadInput) as caught:
+        Environment.of(variables)
+    assert re.findall(r"(\w+) is not set", str(caught.value)) == missing
+
+
+def test_a_file_of_credentials_that_is_not_there_is_missing_too(tmp_path: Path):
+    variables = {"ML_ASSETS_ENV": "staging", **ATTACHED, "ML_ASSETS_CREDENTIALS": ""}
+    file = tmp_path / "key.json"
+    with pytest.raises(BadInput, match=f"GOOGLE_APPLICATION_CREDENTIALS={file}: there is no such file"):
+        Environment.of({**variables, "GOOGLE_APPLICATION_CREDENTIALS": str(file)})
+    file.write_text("{}")
+    environment = Environment.of({**variables, "GOOGLE_APPLICATION_CREDENTIALS": str(file)})
+    assert not environment.is_attached
+
+
+@pytest.mark.parametrize("project", ["Acme", "a", "acme ml", "1acme", "acme-", "a" * 20])
+def test_a_project_that_no_google_project_can_be_named_after_is_refused(project: str):
+    with pytest.raises(BadInput, match="cannot begin the names of Google projects"):
+        Environment.of({**ATTACHED, "ML_ASSETS_ENV": "staging", "ML_ASSETS_PROJECT": project})
+
+
+def test_a_raw_table_comes_from_where_its_url_says():
+    said = (
+        "flights=gs://acme-landing/flights  weather=bigquery://acme/observed/weather\nplanes=webhdfs://name:9870/planes"
+    )
+    assert Environment.of({"ML_ASSETS_SOURCES": said}).sources == {
+        "flights": "gs://acme-landing/flights",
+        "weather": "bigquery://acme/observed/weather",
+        "planes": "webhdfs://name:9870/planes",
+    }
+    assert Environment.of({}).sources == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("flights", "'flights' says not where a table comes from"),
+        ("flights=ftp://host/flights", "expected table=URL, the URL one of file://, s3://"),
+        ("flights=s3://a/b flights=s3://a/c", "names flights twice: s3://a/b and s3://a/c"),
+        ("Flights=s3://a/b", "'Flights' is no identifier"),
+    ],
+)
+def test_a_source_without_meaning_is_refused(said: str, message: str):
+    with pytest.raises(BadInput, match=message):
+        Environment.of({"ML_ASSETS_SOURCES": said})
+
+
+def test_a_password_in_a_source_is_refused_and_not_repeated():
+    with pytest.raises(BadInput) as caught:
+        Environment.of({"ML_ASSETS_SOURCES": "flights=webhdfs://olga:hunter2@name:9870/flights"})
+    assert "holds a password" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_emulators_are_found_where_their_clients_find_them():
+    endpoints = Environment.of(
+        {
+            "BIGQUERY_EMULATOR_HOST": "http://127.0.0.1:1",
+            "STORAGE_EMULATOR_HOST": "http://127.0.0.1:2",
+            "AWS_ENDPOINT_URL": "http://127.0.0.1:3",
+            "BIGTABLE_EMULATOR_HOST": "127.0.0.1:4",
+            "WANDB_BASE_URL": "http://127.0.0.1:5",
+        }
+    ).endpoints
+    assert [endpoints.bigquery, endpoints.gcs, endpoints.s3, endpoints.bigtable, endpoints.wandb] == [
+        *("http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3", "127.0.0.1:4", "http://127.0.0.1:5")
+    ]
+
+
+def test_runs_and_studies_are_kept_in_one_database_in_the_cloud_and_its_password_is_not_shown(tmp_path: Path):
+    url = "postgresql://dagster:hunter2@db/dagster"
+    cloud = {**ATTACHED, "ML_ASSETS_ENV": "staging", "ML_ASSETS_POSTGRES_URL": url, "DAGSTER_HOME": str(tmp_path)}
+    environment = Environment.of(cloud)
+    assert (environment.postgres_url, environment.studies_url) == (url, url)
+    assert environment.dagster_home == tmp_path
+    assert "hunter2" not in repr(environment)
+    assert "k" * 40 not in repr(environment)
 
 
 def test_the_current_environment_is_read_from_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
