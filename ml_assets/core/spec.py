@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
+from ml_assets.core.compute import Compute
 from ml_assets.core.decisions import Decisions
 from ml_assets.core.encoding import Output, Task
 from ml_assets.core.errors import InvalidDeclaration
@@ -134,6 +135,9 @@ class UseCase:
     ``segments`` asks for one model per value of a categorical input, with the model of all rows as the parent of the
     rest. They have the hyperparameters of the parent, and a study tunes the parent alone.
 
+    ``compute`` is the machine that its training set, its trainings and its searches get where each step has one of its
+    own, as on Kubernetes: ``Compute(cpus=4, memory_gb=32, gpus=1)``.
+
     A hyperparameter that it names is pinned: no study varies it. ``search_space`` is what a study varies; that of its
     trainer unless given, and ``{}`` for a model that is never tuned.
     """
@@ -154,6 +158,7 @@ class UseCase:
     split: SplitRule = SplitRule()
     promotion: PromotionRule = PromotionRule()
     retraining: RetrainingRule = RetrainingRule()
+    compute: Compute = Compute(cpus=2, memory_gb=8)
     seed: int = 13
 
     def __post_init__(self) -> None:
