@@ -16,6 +16,7 @@ from ml_assets.calendar import refuse_unknown_partitions, today
 from ml_assets.core import registry
 from ml_assets.core.ablation_records import Ablation, load_ablation
 from ml_assets.core.errors import BadInput, ChampionMissing, MlAssetsError
+from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.spec import UseCase
@@ -147,10 +148,9 @@ class Lifecycle:
 
     def first_day_in_charge(self, use_case: UseCase, days: DayRange) -> date | None:
         """Return the first of these days whose decisions were all taken with somebody in charge, or None."""
-        mark = "$" if self.warehouse.dialect == "duckdb" else "@"
         sql = f"""
             select partition_on, min(decided_at) as decided_at from {use_case.examples_table}
-            where partition_on between {mark}first_day and {mark}last_day group by partition_on order by partition_on
+            where {Sql(dialect=self.warehouse.dialect).of_days()} group by partition_on order by partition_on
         """  # noqa: S608 - validated names
         ledger = registry.entries(self.store, use_case.name)
         decided = self.warehouse.query(sql, {"first_day": days.first, "last_day": days.last}).to_pylist()
@@ -207,11 +207,12 @@ class Lifecycle:
             )
 
     def _facts(self, use_case: UseCase, day: date) -> dict[str, object]:
-        sql = """
+        mark = Sql(dialect=self.warehouse.dialect).parameter
+        sql = f"""
             select p.n_decisions as n_predictions, p.roc_auc, p.rmse, coalesce(r.decision, '') as decision
             from monitoring.performance p left join monitoring.retraining_decisions r using (use_case, partition_on)
-            where use_case = $use_case and partition_on = $day
-        """
+            where use_case = {mark("use_case")} and partition_on = {mark("day")}
+        """  # noqa: S608 - constants
         rows = self.warehouse.query(sql, {"use_case": use_case.name, "day": day}).to_pylist()
         return rows[0] if rows else {"n_predictions": 0, "roc_auc": None, "rmse": None, "decision": ""}
 

@@ -51,8 +51,12 @@ def tracker_of(environment: Environment) -> Tracker:
 
 def dbt_of(environment: Environment) -> DbtInProcess:
     """Return the dbt project, pointed at this environment's warehouse."""
+    if environment.warehouse == "duckdb":
+        target, variables = "local", {"warehouse_path": str(environment.warehouse_path)}
+    else:
+        target, variables = "bigquery", {"project": environment.project, "location": environment.location}
     return DbtInProcess(
-        environment.dbt_project_folder, target="local", variables={"warehouse_path": str(environment.warehouse_path)}
+        environment.dbt_project_folder, target=target, variables=variables, target_folder=environment.dbt_folder
     )
 
 

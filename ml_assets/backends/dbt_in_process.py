@@ -34,26 +34,37 @@ _QUIET = [
 
 @dataclass(frozen=True, kw_only=True)
 class DbtBuild:
-    """What one invocation did: dbt's own result events, a line for each node that failed, SQL and seconds by table."""
+    """What one invocation did: dbt's own result events, a line for each node that failed; SQL and seconds by table.
+
+    ``costs`` is table -> ``bytes_billed`` and ``slot_seconds``, as far as the warehouse says it; DuckDB does not.
+    """
 
     events: tuple[Mapping[str, object], ...]
     failures: tuple[str, ...]
     compiled: Mapping[str, str]
     seconds: Mapping[str, float]
+    costs: Mapping[str, Mapping[str, float]]
 
 
 class DbtInProcess:
-    """A dbt project against one warehouse. The manifest is parsed when it is missing or older than the project."""
+    """A dbt project against one warehouse. The manifest is parsed when it is missing or older than the project.
 
-    def __init__(self, project_folder: Path, *, target: str, variables: Mapping[str, str]) -> None:
+    ``target`` is one of the profile's; ``variables`` are those it needs. ``target_folder`` is where dbt writes its
+    manifest and compiled SQL, which hold the names of one warehouse: ``target`` in the project unless given.
+    """
+
+    def __init__(
+        self,
+        project_folder: Path,
+        *,
+        target: str,
+        variables: Mapping[str, str],
+        target_folder: Path | None = None,
+    ) -> None:
         self.project_folder = project_folder
+        self.target_folder = target_folder or project_folder / "target"
         self._target = target
         self._variables = dict(variables)
-
-    @property
-    def target_folder(self) -> Path:
-        """Where dbt writes its manifest and compiled SQL."""
-        return self.project_folder / "target"
 
     def prepare(self) -> Path:
         """Return the path of an up-to-date manifest.json, parsing the project first if it must be."""
@@ -91,23 +102,18 @@ class DbtInProcess:
         finally:
             # dbt keeps its connection open otherwise, and with it the lock on the DuckDB file.
             reset_adapters()
-            _close_duckdb()
+            if self._dialect == "duckdb":
+                _close_duckdb()
         if result.exception is not None:
             raise WarehouseError(f"dbt could not run: {result.exception}") from result.exception
         nodes = getattr(result.result, "results", [])
+        models = {f"{n.node.schema}.{n.node.name}": n for n in nodes if n.node.resource_type == "model"}
         return DbtBuild(
             events=tuple(events),
             failures=tuple(f"{n.node.unique_id}: {n.message}" for n in nodes if str(n.status) in _FAILED),
-            compiled={
-                f"{n.node.schema}.{n.node.name}": n.node.compiled_code
-                for n in nodes
-                if n.node.resource_type == "model" and n.node.compiled_code
-            },
-            seconds={
-                f"{n.node.schema}.{n.node.name}": float(n.execution_time)
-                for n in nodes
-                if n.node.resource_type == "model"
-            },
+            compiled={table: n.node.compiled_code for table, n in models.items() if n.node.compiled_code},
+            seconds={table: float(n.execution_time) for table, n in models.items()},
+            costs={table: _cost(n.adapter_response) for table, n in models.items()},
         )
 
     @cached_property
@@ -190,9 +196,7 @@ class DbtInProcess:
                     *_QUIET,
                     "parse",
                     "--no-partial-parse",
-                    *self._arguments(self._variables),
-                    "--target-path",
-                    str(scratch),
+                    *self._arguments(self._variables, target_folder=scratch),
                 ]
             )
             if not result.success:
@@ -213,10 +217,11 @@ class DbtInProcess:
     def _dialect(self) -> str:
         return cast("str", self.manifest_document["metadata"]["adapter_type"])
 
-    def _arguments(self, variables: Mapping[str, str]) -> list[str]:
+    def _arguments(self, variables: Mapping[str, str], *, target_folder: Path | None = None) -> list[str]:
         folder = str(self.project_folder)
         return [
             *("--project-dir", folder, "--profiles-dir", folder, "--target", self._target),
+            *("--target-path", str(target_folder or self.target_folder)),
             *("--vars", msgspec.json.encode(variables).decode()),
         ]
 
@@ -229,6 +234,13 @@ class DbtInProcess:
             inside += [os.path.join(folder, name) for name in files if name.endswith((".sql", ".yml", ".csv"))]  # noqa: PTH118
             newest = max([newest, *(Path(path).stat().st_mtime for path in inside)])
         return newest
+
+
+def _cost(answer: Mapping[str, object]) -> dict[str, float]:
+    """Return what a model cost, as far as its adapter was told."""
+    billed, slot_ms = answer.get("bytes_billed"), answer.get("slot_ms")
+    found = {"bytes_billed": float(billed)} if isinstance(billed, int) else {}
+    return found | ({"slot_seconds": slot_ms / 1000} if isinstance(slot_ms, int) else {})
 
 
 def _close_duckdb() -> None:

@@ -1,4 +1,4 @@
-"""The warehouse as one DuckDB file: short connections, one transaction per write, Arrow in and out."""
+"""The warehouse as one DuckDB file, or in memory: short connections, one transaction per write, Arrow in and out."""
 
 import re
 import shutil
@@ -33,16 +33,19 @@ class DuckDBWarehouse:
     Every operation opens the file, works and closes it again, so that other processes get their turn; inside
     ``session`` the operations of this thread share one connection. A file that another process holds is tried again
     for ``lock_patience`` before WarehouseBusy is raised. ``free_bytes`` tells how much room is left beside a path.
+
+    Without a path the tables are in memory, for tests and notebooks: this object's alone, and gone with it.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         *,
         lock_patience: timedelta = _LOCK_PATIENCE,
         free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
     ) -> None:
         self._path = path
+        self._memory = duckdb.connect(":memory:") if path is None else None
         self._lock_patience = lock_patience
         self._free_bytes = free_bytes
         self._of_thread = threading.local()
@@ -81,7 +84,7 @@ class DuckDBWarehouse:
     def columns(self, table: str) -> Mapping[str, str] | None:
         """Return column name -> SQL type of a table, or None where there is no such table."""
         table_name(table)
-        if not self._path.exists():
+        if self._path is not None and not self._path.exists():
             return None
         with self._connection() as connection:
             return _columns(connection, table)
@@ -172,32 +175,41 @@ class DuckDBWarehouse:
                 raise DataMissing(f"{_first_line(error)}; materialize the asset that writes it first") from error
             raise
         except duckdb.TransactionException as error:
-            raise WarehouseBusy(f"another thread wrote to {self._path} at once; try again: {error}") from error
+            raise WarehouseBusy(f"another thread wrote to {self._place} at once; try again: {error}") from error
         except duckdb.Error as error:
             if _DISK_IS_FULL.search(str(error)):
                 raise StorageFull(f"{_first_line(error)}; nothing was changed, free some space and retry") from error
             raise
 
+    @property
+    def _place(self) -> str:
+        return str(self._path or "the tables in memory")
+
     def _open(self) -> duckdb.DuckDBPyConnection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = self._memory.cursor() if self._memory else self._open_file(cast("Path", self._path))
+        # The second setting keeps a name in SQL from reaching a Python variable that happens to be called the same.
+        connection.execute("SET TimeZone='UTC'; SET python_enable_replacements=false")
+        return connection
+
+    def _open_file(self, path: Path) -> duckdb.DuckDBPyConnection:
+        path.parent.mkdir(parents=True, exist_ok=True)
         retrying = Retrying(
             retry=retry_if_exception(_is_locked),
             stop=stop_after_delay(self._lock_patience),
             wait=wait_random_exponential(multiplier=0.02, max=0.5),
         )
         try:
-            connection = retrying(duckdb.connect, self._path)
+            return retrying(duckdb.connect, path)
         except RetryError as error:
             reason = _first_line(cast("BaseException", error.last_attempt.exception()))
             raise WarehouseBusy(
-                f"{self._path} is held by another process, and still was after "
+                f"{path} is held by another process, and still was after "
                 f"{self._lock_patience.total_seconds():g} s: {reason}. Wait for that process or end it"
             ) from error
-        # The second setting keeps a name in SQL from reaching a Python variable that happens to be called the same.
-        connection.execute("SET TimeZone='UTC'; SET python_enable_replacements=false")
-        return connection
 
     def _refuse_without_room(self, writes: Mapping[str, pa.Table]) -> None:
+        if self._path is None:
+            return
         folder = next(parent for parent in self._path.absolute().parents if parent.exists())
         needed = _SPARE_BYTES + 2 * sum(rows.nbytes for rows in writes.values())
         free = self._free_bytes(folder)

@@ -229,6 +229,11 @@ class Environment:
         return _root() / "dbt_project"
 
     @property
+    def dbt_folder(self) -> Path:
+        """The folder of what dbt makes of its project for this warehouse: made again when removed."""
+        return self.home / "dbt" / self.project if self.project else self.dbt_project_folder / "target"
+
+    @property
     def wandb_folder(self) -> Path:
         """The folder of W&B's offline runs."""
         return self.home / "wandb"

@@ -1,13 +1,18 @@
 """What a run came to, as a table of words a person understands."""
 
+import math
+from collections import Counter
+
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.table import Table
 
 from ml_assets.cli.terminal import console
 from ml_assets.core import registry
 from ml_assets.core.package import load_package
 from ml_assets.core.performance import pool_histograms
-from ml_assets.core.ports import DayRange
+from ml_assets.core.point_in_time.dialects import Sql
+from ml_assets.core.ports import DayRange, Warehouse
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import meaning_of
 from ml_assets.lifecycle import Lifecycle, TrainingOutcome
@@ -17,44 +22,10 @@ def summarise(
     life: Lifecycle, use_case: UseCase, landed: DayRange, served: DayRange, *, outcome: TrainingOutcome
 ) -> None:
     """Print what the run came to, in words a person understands."""
-    bounds = {"first": landed.first, "last": landed.last}
-    rows = life.warehouse.query(
-        """
-        with quarantined as (
-            from raw.flights_quarantine union all from raw.schedules_quarantine union all from raw.weather_quarantine
-        )
-        select (select count(*) from raw.flights where partition_on between $first and $last) as n_flights,
-               (select count(*) from raw.weather where partition_on between $first and $last) as n_weather,
-               (select count(*) from quarantined where partition_on between $first and $last) as n_quarantined
-        """,
-        bounds,
-    ).to_pylist()[0]
-    served_bounds = {"first": served.first, "last": served.last, "use_case": use_case.name}
-    quality = life.warehouse.query(
-        """
-        select count(*) as n_days, sum(n_decisions) as n_decisions, sum(n_unlabelled) as n_unlabelled,
-               list(score_histogram) filter (score_histogram is not null) as histograms,
-               sqrt(sum(n_labelled * rmse * rmse) / sum(n_labelled) filter (rmse is not null)) as rmse
-        from monitoring.performance
-        where use_case = $use_case and partition_on between $first and $last
-        """,
-        served_bounds,
-    ).to_pylist()[0]
-    histograms = pa.table({"score_histogram": pa.array(quality["histograms"] or [], pa.string())})
+    rows = _landed(life.warehouse, landed)
+    performance = _monitored(life.warehouse, "monitoring.performance", use_case, served)
     meaning, unit = meaning_of(use_case.task), use_case.label.unit
-    proved = quality["rmse"] if meaning.daily.name == "rmse" else pool_histograms(histograms).roc_auc
-    drift = life.warehouse.query(
-        """
-        select count(*) filter (is_drifted and kind <> 'prediction') as n_drifted,
-               count(*) filter (kind <> 'prediction') as n_measured,
-               count(*) filter (is_drifted and kind = 'prediction') as n_prediction_days,
-               count(distinct feature) filter (is_drifted and kind <> 'prediction') as n_features,
-               mode(feature) filter (is_drifted and kind <> 'prediction') as most_often
-        from monitoring.drift
-        where use_case = $use_case and partition_on between $first and $last
-        """,
-        served_bounds,
-    ).to_pylist()[0]
+    proved = _pooled_rmse(performance) if meaning.daily.name == "rmse" else pool_histograms(performance).roc_auc
     entry = registry.champion_required(life.store, use_case.name, served.last)
     metrics = load_package(life.store, use_case.name, entry.version).metrics
     table = Table(show_header=False, title=f"{use_case.name}: {use_case.question}", title_justify="left")
@@ -83,20 +54,58 @@ def summarise(
             ]
         ),
     )
+    n_days, n_decisions = performance.num_rows, pc.sum(performance["n_decisions"]).as_py() or 0
     table.add_row(
         "predicted",
-        f"{quality['n_decisions']:,} flights on {quality['n_days']} days ({served}); "
+        f"{n_decisions:,} flights on {n_days} days ({served}); "
         f"{meaning.daily.words} {'-' if proved is None else meaning.daily.write(proved, unit)}; "
-        f"{quality['n_unlabelled']:,} never get a label",
+        f"{pc.sum(performance['n_unlabelled']).as_py() or 0:,} never get a label",
     )
-    often = f", most often {drift['most_often']}" if drift["most_often"] else ""
-    table.add_row(
-        "drift",
-        f"{drift['n_drifted']} of {drift['n_measured']:,} feature-days beyond their limits "
-        f"({drift['n_features']} features{often}),\n"
-        f"the prediction on {drift['n_prediction_days']} of {quality['n_days']} days",
-    )
+    table.add_row("drift", _drift_in_words(_monitored(life.warehouse, "monitoring.drift", use_case, served), n_days))
     report = f"reports/{use_case.name}/{served.last}.html"
     table.add_row("report", life.store.address(report))
     table.add_row("next", "make ui, then http://127.0.0.1:3000")
     console.print(table)
+
+
+def _landed(warehouse: Warehouse, days: DayRange) -> dict[str, int]:
+    """Return how many flights and weather hours landed on these days, and how many rows are in quarantine."""
+    tables = ("flights", "weather", "flights_quarantine", "schedules_quarantine", "weather_quarantine")
+    of_days = Sql(dialect=warehouse.dialect).of_days()
+    counts = ", ".join(f"(select count(*) from raw.{table} where {of_days}) as {table}" for table in tables)  # noqa: S608 - constants
+    found = warehouse.query(f"select {counts}", {"first_day": days.first, "last_day": days.last}).to_pylist()[0]
+    return {
+        "n_flights": found["flights"],
+        "n_weather": found["weather"],
+        "n_quarantined": sum(found[table] for table in tables if table.endswith("_quarantine")),
+    }
+
+
+def _monitored(warehouse: Warehouse, table: str, use_case: UseCase, days: DayRange) -> pa.Table:
+    """Return the rows of a monitoring table of one use case on these days, by day."""
+    marked = Sql(dialect=warehouse.dialect)
+    sql = f"""
+        select * from {table} where use_case = {marked.parameter("use_case")} and {marked.of_days()}
+        order by partition_on
+    """  # noqa: S608 - constants
+    return warehouse.query(sql, {"use_case": use_case.name, "first_day": days.first, "last_day": days.last})
+
+
+def _pooled_rmse(performance: pa.Table) -> float | None:
+    """Return the RMSE of all days together, or None where no day has one."""
+    days = performance.select(["n_labelled", "rmse"]).filter(pc.field("rmse").is_valid()).to_pylist()
+    n_labelled = sum(day["n_labelled"] for day in days)
+    return math.sqrt(sum(day["n_labelled"] * day["rmse"] ** 2 for day in days) / n_labelled) if n_labelled else None
+
+
+def _drift_in_words(drift: pa.Table, n_days: int) -> str:
+    rows = drift.select(["feature", "kind", "is_drifted"]).to_pylist()
+    features = [row for row in rows if row["kind"] != "prediction"]
+    drifted = Counter(row["feature"] for row in features if row["is_drifted"])
+    # Of equals the first by name: the rows of a day come in no order.
+    often = f", most often {min(drifted, key=lambda name: (-drifted[name], name))}" if drifted else ""
+    n_prediction_days = sum(row["is_drifted"] for row in rows if row["kind"] == "prediction")
+    return (
+        f"{drifted.total()} of {len(features):,} feature-days beyond their limits ({len(drifted)} features{often}),\n"
+        f"the prediction on {n_prediction_days} of {n_days} days"
+    )

@@ -16,9 +16,11 @@ MlAssetsError
 ├── AlreadyExists           a conditional create found the name taken
 ├── ArtifactMissing         no artifact has that name
 └── WarehouseError          the warehouse could not do what it was asked
-    ├── WarehouseBusy           another process holds the database
+    ├── WarehouseBusy           another writer is at it, or the warehouse does not answer in time
     ├── SchemaChanged           the rows to write do not fit the table that is there
-    └── StorageFull             the disk has no room for the write
+    ├── StorageFull             the disk has no room for the write
+    ├── AccessRefused           the credentials are missing, expired, or not allowed to do this
+    └── QuotaExhausted          a limit on cost or on use is reached; trying again at once does not help
 """
 
 
@@ -87,7 +89,7 @@ class WarehouseError(MlAssetsError):
 
 
 class WarehouseBusy(WarehouseError):
-    """Another process holds the database; try again when it is done."""
+    """Another writer is at it, or the warehouse does not answer; try again when it is done."""
 
 
 class SchemaChanged(WarehouseError):
@@ -96,3 +98,11 @@ class SchemaChanged(WarehouseError):
 
 class StorageFull(WarehouseError):
     """The disk has no room for the write; nothing was changed."""
+
+
+class AccessRefused(WarehouseError):
+    """The credentials are missing, expired, or not allowed to do this."""
+
+
+class QuotaExhausted(WarehouseError):
+    """A limit on cost or on use is reached: this project's own cap, or a quota of the provider; nothing was changed."""

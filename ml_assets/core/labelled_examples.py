@@ -12,6 +12,7 @@ from ml_assets.core.errors import BadInput
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.fingerprints import canonical_type
 from ml_assets.core.names import identifier
+from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import Dialect, Parameter
 from ml_assets.core.spec import UseCase
 
@@ -21,7 +22,7 @@ def examples_sql(use_case: UseCase, inputs: Sequence[Feature], dialect: Dialect)
 
     Its parameters are those of ``examples_parameters``.
     """
-    mark = "$" if dialect == "duckdb" else "@"
+    mark = Sql(dialect=dialect).parameter
     names = [
         "decision_id",
         "partition_on",
@@ -33,8 +34,8 @@ def examples_sql(use_case: UseCase, inputs: Sequence[Feature], dialect: Dialect)
     return (
         f"SELECT {', '.join(names)}\n"
         f"FROM {use_case.examples_table}\n"
-        f"WHERE partition_on >= {mark}first_day AND partition_on < {mark}until_day\n"
-        f"  AND label IS NOT NULL AND label_known_at < {mark}as_of_at\n"
+        f"WHERE partition_on >= {mark('first_day')} AND partition_on < {mark('until_day')}\n"
+        f"  AND label IS NOT NULL AND label_known_at < {mark('as_of_at')}\n"
         f"ORDER BY partition_on, decision_id"
     )
 

@@ -54,7 +54,7 @@ class Warehouse(Protocol):
         ...
 
     def replace_table(self, writes: Mapping[str, pa.Table]) -> None:
-        """Replace whole unpartitioned tables with these rows, in one transaction."""
+        """Replace whole unpartitioned tables, columns included, with these rows: each of them whole or not at all."""
         ...
 
 

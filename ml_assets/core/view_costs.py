@@ -98,7 +98,7 @@ def newest_rows_query(use_case: UseCase, view: FeatureView, *, dialect: Dialect)
     sql = Sql(dialect=dialect)
     entity = [column for column in view.entity if column != "decision_id"]
     columns = "".join(f", _t.{sql.name(column)}" for column in entity)
-    days = f"partition_on BETWEEN {sql.day('first_day')} AND {sql.day('last_day')}"
+    days = sql.of_days()
     decisions = f"""SELECT _x.decision_id, _x.partition_on, _x.decided_at{columns}
 FROM (SELECT decision_id, partition_on, decided_at FROM {sql.table(use_case.examples_table)} WHERE {days}) _x
 JOIN (SELECT {sql.names(["decision_id", *entity])} FROM {sql.table(use_case.decisions.table)} WHERE {days}) _t
@@ -140,7 +140,7 @@ def _cost(
 def _weigh(warehouse: Warehouse, table: str, days: DayRange) -> tuple[float, float]:
     """Return rows and bytes a day; the bytes from the width of a bounded number of rows."""
     sql = Sql(dialect=warehouse.dialect)
-    name, where = sql.table(table), f"WHERE partition_on BETWEEN {sql.day('first_day')} AND {sql.day('last_day')}"
+    name, where = sql.table(table), f"WHERE {sql.of_days()}"
     bounds = {"first_day": days.first, "last_day": days.last}
     counted = warehouse.query(f"SELECT COUNT(*) AS n_rows FROM {name} {where}", bounds)
     rows_per_day = int(counted["n_rows"][0].as_py()) / len(days.dates)

@@ -6,6 +6,7 @@ from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.point_in_time import Pruning, examples_query, parts
+from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import DayRange, Warehouse
 from ml_assets.core.spec import UseCase
 from ml_assets.resources import feature_views_of
@@ -85,8 +86,7 @@ def _deps(use_case: UseCase, views: list[FeatureView]) -> list[dg.AssetDep]:
 
 
 def _counts(warehouse: Warehouse, use_case: UseCase, days: DayRange) -> list[dict[str, object]]:
-    first, last = ("$first_day", "$last_day") if warehouse.dialect == "duckdb" else ("@first_day", "@last_day")
-    where = f"where partition_on between {first} and {last} group by partition_on"
+    where = f"where {Sql(dialect=warehouse.dialect).of_days()} group by partition_on"
     sql = f"""
         with decisions as (
             select partition_on, count(*) as n_decisions from {use_case.decisions.table} {where}

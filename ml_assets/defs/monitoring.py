@@ -14,6 +14,7 @@ from ml_assets.core.drift import DRIFT_SCHEMA, drift_verdict, measure_drift
 from ml_assets.core.errors import DataMissing
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance, performance_verdict
+from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.reports import chart_markdown, charts, monitoring_report
 from ml_assets.core.retraining import RETRAINING_SCHEMA, decide
@@ -275,12 +276,11 @@ def _daily(use_case: UseCase, *, table: str | None) -> dict[str, object]:
 
 def _scored(warehouse: Warehouse, use_case: UseCase, days: DayRange) -> pa.Table:
     """Return the examples of these days beside their predictions."""
-    p = "$" if warehouse.dialect == "duckdb" else "@"
+    marked = Sql(dialect=warehouse.dialect)
     sql = f"""
         select e.*, p.prediction, p.model_version
         from {use_case.examples_table} e join {use_case.predictions_table} p using (decision_id)
-        where e.partition_on between {p}first_day and {p}last_day
-          and p.partition_on between {p}first_day and {p}last_day
+        where {marked.of_days(of="e")} and {marked.of_days(of="p")}
         order by e.partition_on, e.decision_id
     """  # noqa: S608 - validated names
     return warehouse.query(sql, {"first_day": days.first, "last_day": days.last})
@@ -294,10 +294,10 @@ def _by_day(rows: pa.Table, days: DayRange) -> Iterator[tuple[date, pa.Table]]:
 
 
 def _recent(warehouse: Warehouse, table: str, use_case: UseCase, last: date, *, since: date | None = None) -> pa.Table:
-    p = "$" if warehouse.dialect == "duckdb" else "@"
+    marked = Sql(dialect=warehouse.dialect)
     sql = f"""
         select * from {table}
-        where use_case = {p}use_case and partition_on between {p}first_day and {p}last_day order by partition_on
+        where use_case = {marked.parameter("use_case")} and {marked.of_days()} order by partition_on
     """  # noqa: S608 - constant
     bounds = {"use_case": use_case.name, "first_day": since or last - HISTORY, "last_day": last}
     return warehouse.query(sql, bounds)

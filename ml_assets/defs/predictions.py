@@ -12,6 +12,7 @@ from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of, today
 from ml_assets.core import registry
 from ml_assets.core.package import load_package
+from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.scoring import PREDICTIONS_SCHEMA, keep_confirmed, prediction_rows, score
 from ml_assets.core.spec import UseCase
@@ -139,8 +140,8 @@ def _decided_on(examples: pa.Table) -> list[tuple[date, date]]:
 
 
 def _of_days(warehouse: Warehouse, table: str, days: DayRange) -> pa.Table:
-    first, last = ("$first_day", "$last_day") if warehouse.dialect == "duckdb" else ("@first_day", "@last_day")
-    sql = f"select * from {table} where partition_on between {first} and {last} order by partition_on, decision_id"  # noqa: S608
+    of_days = Sql(dialect=warehouse.dialect).of_days()
+    sql = f"select * from {table} where {of_days} order by partition_on, decision_id"  # noqa: S608 - validated names
     return warehouse.query(sql, {"first_day": days.first, "last_day": days.last})
 
 

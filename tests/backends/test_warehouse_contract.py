@@ -17,10 +17,11 @@ SCHEMA = pa.schema(
 )
 
 
-@pytest.fixture(params=["duckdb"])
+@pytest.fixture(params=["duckdb", "in memory"])
 def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
     """One warehouse of each technology, empty."""
-    return {"duckdb": DuckDBWarehouse}[request.param](tmp_path / "home" / "warehouse.duckdb")
+    path = tmp_path / "home" / "warehouse.duckdb"
+    return {"duckdb": lambda: DuckDBWarehouse(path), "in memory": lambda: DuckDBWarehouse(None)}[request.param]()
 
 
 def one(day: date) -> DayRange:

@@ -5,6 +5,7 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
+import yaml
 
 PROJECT = Path(__file__).parents[2] / "dbt_project"
 
@@ -94,9 +95,22 @@ def test_the_days_replaced_are_those_of_the_run_not_those_of_the_parse(bigquery,
     assert not any("2013-01-09" in sql for sql in statements)
 
 
-def test_a_table_is_partitioned_by_its_local_day_with_the_types_of_its_contract(bigquery, statements):
+def test_a_table_is_partitioned_by_its_local_day_and_clustered_with_the_types_of_its_contract(bigquery, statements):
     statements.clear()
     bigquery("run", "--select", "feat_cancellations")
     create = " ".join(next(sql for sql in statements if "create or replace table" in sql).split())
     assert "decision_id string not null, partition_on date not null, known_at timestamp not null" in create
-    assert "partition by partition_on" in create
+    assert "partition by partition_on cluster by origin" in create
+    assert "labels=[('app', 'ml_assets'), ('made_by', 'dbt')]" in create
+
+
+def test_a_table_is_clustered_by_what_its_views_look_rows_up_with():
+    declared = [yaml.safe_load(path.read_text())["models"][0] for path in (PROJECT / "models").rglob("*.yml")
+                if path.name != "sources.yml"]  # fmt: skip
+    tables = {model["name"]: model["config"] for model in declared if model.get("config", {}).get("contract")}
+    assert len(tables) == 10
+    for name, config in tables.items():
+        views = config.get("meta", {}).get("feature_views", [])
+        looked_up = {column for view in views for column in view["entity"]} or {"decision_id"}
+        assert set(config["cluster_by"]) == looked_up, name
+        assert len(config["cluster_by"]) <= 4, "BigQuery admits no more"

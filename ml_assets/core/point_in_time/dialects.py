@@ -69,11 +69,20 @@ class Sql:
             return f"timezone('{zone}', ({column} - {days_before}) + CAST('{clock}' AS TIME))"
         return f"TIMESTAMP(DATETIME(DATE_SUB({column}, INTERVAL {days_before} DAY), TIME '{clock}'), '{zone}')"
 
+    def parameter(self, name: str) -> str:
+        """Return the mark that stands for a bound value in a query."""
+        return f"{'$' if self.is_duckdb else '@'}{identifier(name)}"
+
+    def of_days(self, *, of: str = "") -> str:
+        """Return the condition that a row is of the local days ``first_day`` to ``last_day``, its DATE parameters."""
+        column = f"{of}.partition_on" if of else "partition_on"
+        return f"{column} BETWEEN {self.parameter('first_day')} AND {self.parameter('last_day')}"
+
     def day(self, parameter: str, *, plus: int = 0) -> str:
         """Return a DATE parameter moved by whole days."""
         if self.is_duckdb:
-            return f"CAST(${parameter} AS DATE) + {plus}"
-        return f"DATE_ADD(@{parameter}, INTERVAL {plus} DAY)"
+            return f"CAST({self.parameter(parameter)} AS DATE) + {plus}"
+        return f"DATE_ADD({self.parameter(parameter)}, INTERVAL {plus} DAY)"
 
     def exact(self, value: str) -> str:
         """Return a number as a decimal with nine places: sums of it are exact in any order."""

@@ -9,14 +9,13 @@ import pyarrow.compute as pc
 
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, day_starts_at, days_of
 from ml_assets.core.networks import centralities
+from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import Warehouse
 
 TABLE = "features.feat_airport_network"
 WINDOW = timedelta(days=28)
 
-ARRIVALS = """
-    select origin, dest, known_at from features.feat_arrivals where partition_on between {p}first_day and {p}last_day
-"""
+ARRIVALS = "select origin, dest, known_at from features.feat_arrivals where {of_days}"
 
 
 @dg.asset(
@@ -45,7 +44,7 @@ def feat_airport_network(
     """One row per destination and local day: its place in the network of the 28 days before that day started."""
     days, started = days_of(context), perf_counter()
     arrivals = warehouse.query(
-        ARRIVALS.format(p="$" if warehouse.dialect == "duckdb" else "@"),
+        ARRIVALS.format(of_days=Sql(dialect=warehouse.dialect).of_days()),
         # A flight can arrive a day or two after the one it was planned for.
         {"first_day": days.first - WINDOW - timedelta(days=2), "last_day": days.last - timedelta(days=1)},
     )

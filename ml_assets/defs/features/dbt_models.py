@@ -13,6 +13,7 @@ from ml_assets.backends.dbt_in_process import DbtInProcess
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
 from ml_assets.core.column_lineage import ColumnLineage
+from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import DayRange, Warehouse
 from ml_assets.resources import dbt_of
 
@@ -77,7 +78,9 @@ def _dbt_models(dbt: DbtInProcess) -> dg.AssetsDefinition:
             # The UI reads the lineage of the newest materialization; a copy for each day would be most of the run.
             newest = days.last.isoformat() if table in dbt.partitioned_tables else None
             context.add_asset_metadata(_lineage(lineage.get(table, {})), key, newest)
-            facts: dict[str, float] = {"n_rows": sum(counts[table].values())} if table in counts else {}
+            facts = dict(build.costs.get(table, {}))
+            if table in counts:
+                facts["n_rows"] = sum(counts[table].values())
             if table in counts and table in build.seconds:
                 facts["seconds_per_day"] = build.seconds[table] / len(days.dates)
             yield dg.Output(None, output.output_name, metadata={**output.metadata, **facts})
@@ -92,10 +95,10 @@ def _rows_by_day(warehouse: Warehouse, tables: list[str], days: DayRange) -> dic
     """Return the rows each table has on each day, with one query for all tables."""
     if not tables:
         return {}
-    first, last = ("$first_day", "$last_day") if warehouse.dialect == "duckdb" else ("@first_day", "@last_day")
+    of_days = Sql(dialect=warehouse.dialect).of_days()
     sql = " union all ".join(
         f"select '{table}' as table_name, partition_on, count(*) as n_rows from {table} "  # noqa: S608 - the tables of the manifest
-        f"where partition_on between {first} and {last} group by partition_on"
+        f"where {of_days} group by partition_on"
         for table in tables
     )
     counts: dict[str, dict[date, int]] = {table: {} for table in tables}
