@@ -22,6 +22,7 @@ from ml_assets.core.ports import DayRange
 from ml_assets.core.spec import PromotionRule, SplitRule, UseCase
 from ml_assets.lifecycle import LANDING, SERVING, Lifecycle
 from ml_assets.use_cases import arrival_delay
+from tests.servers.postgres import PostgresMissing, PostgresServer, postgres_server
 
 _DATA = ("warehouse.duckdb", "artifacts", "work", "studies")
 
@@ -182,6 +183,16 @@ def life(_shared_life: tuple[Life, Home]) -> Iterator[Life]:
     life.events.clear()
     with environment_of(life.home.path):
         yield life
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server, one for all tests: each takes a database of its own."""
+    try:
+        with postgres_server() as server:
+            yield server
+    except PostgresMissing as missing:
+        pytest.skip(str(missing))
 
 
 def pytest_unconfigure() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, cast, get_args
+from urllib.parse import urlsplit
 
 from ml_assets.core.errors import BadInput
 from ml_assets.core.names import identifier
@@ -97,8 +98,8 @@ class Environment:
     BigQuery's datasets; ``US``), ``ML_ASSETS_HOME`` (the folder of all local state; ``data`` in the repository unless
     set), ``ML_ASSETS_REPLAY`` (yes or no), ``ML_ASSETS_TRACKER`` (unless set ``online`` where W&B's key is in
     ``WANDB_API_KEY``), ``ML_ASSETS_SOURCES`` (a URL for each raw table that is not the packaged one).
-    ``ML_ASSETS_STUDIES`` is the URL of the storage that tuning workers share (``ML_ASSETS_POSTGRES_URL`` outside
-    ``local``, or else a folder in the home). URLs that may hold a password are not printed with the rest; no other
+    ``ML_ASSETS_STUDIES`` is the URL of the storage that tuning workers share (outside ``local`` the database
+    ``studies`` beside that of ``ML_ASSETS_POSTGRES_URL``, or else a folder in the home). URLs that may hold a password are not printed with the rest; no other
     secret is kept here. The processes that ``torchrun`` started are told their number and place by its variables.
     """
 
@@ -148,7 +149,7 @@ class Environment:
         home = Path(variables.get("ML_ASSETS_HOME") or _root() / "data").expanduser().absolute()
         dagster_home = "" if is_local else variables.get("DAGSTER_HOME")
         postgres_url = variables.get("ML_ASSETS_POSTGRES_URL") or None
-        shared_studies = None if is_local else postgres_url
+        shared_studies = None if is_local or not postgres_url else _studies_beside(postgres_url)
         return cls(
             name=name,
             home=home,
@@ -246,6 +247,15 @@ def _root() -> Path:
     """Return the repository this file lies in, or the current folder where it is installed without one."""
     root = Path(__file__).parents[2]
     return root if (root / "pyproject.toml").is_file() else Path.cwd()
+
+
+def _studies_beside(postgres_url: str) -> str:
+    """Return the URL of the database ``studies`` on the same server.
+
+    Not the same database: Dagster and Optuna both keep the version of their tables in ``alembic_version``, and each
+    takes the other's for damage.
+    """
+    return urlsplit(postgres_url)._replace(path="/studies").geturl()
 
 
 def _launch(variables: Mapping[str, str]) -> Launch:

@@ -215,11 +215,12 @@ def test_emulators_are_found_where_their_clients_find_them():
     ]
 
 
-def test_runs_and_studies_are_kept_in_one_database_in_the_cloud_and_its_password_is_not_shown(tmp_path: Path):
-    url = "postgresql://dagster:hunter2@db/dagster"
+def test_runs_and_studies_are_kept_on_one_server_in_the_cloud_and_its_password_is_not_shown(tmp_path: Path):
+    url = "postgresql://dagster:hunter2@db:5432/dagster?sslmode=require"
+    studies = "postgresql://dagster:hunter2@db:5432/studies?sslmode=require"
     cloud = {**ATTACHED, "ML_ASSETS_ENV": "staging", "ML_ASSETS_POSTGRES_URL": url, "DAGSTER_HOME": str(tmp_path)}
     environment = Environment.of(cloud)
-    assert (environment.postgres_url, environment.studies_url) == (url, url)
+    assert (environment.postgres_url, environment.studies_url) == (url, studies)
     assert environment.dagster_home == tmp_path
     assert "hunter2" not in repr(environment)
     assert "k" * 40 not in repr(environment)

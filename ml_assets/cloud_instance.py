@@ -1,0 +1,85 @@
+"""The Dagster instance outside a laptop: Dagster's own on PostgreSQL, with connections that are kept, and compute logs
+in the log bucket of the environment.
+
+Dagster opens a connection for every statement: some four hundred for a run of twenty steps, most of what the run costs.
+"""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import dagster as dg
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.compute_log_manager import ComputeLogManager
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+
+from ml_assets.backends.environments import Environment
+from ml_assets.core.errors import BadInput
+
+# Judgement: within a step's burst of events; long before a proxy, or a server that failed over, has dropped it.
+_SECONDS_A_CONNECTION_IS_KEPT = 30
+_STATEMENT_MILLISECONDS = 60_000
+_WITHOUT_LIMIT = -1
+# Judgement: whoever watches a long step sees its last words within this many seconds.
+_UPLOAD_SECONDS = 30
+
+
+class CloudInstance(dg.DagsterInstance):
+    """What ``instance_class`` in deploy/cloud/dagster.yaml names. Without it the same tables are read, at a higher cost."""
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**settings)
+        # What Dagster does for its webserver serves a run as well.
+        self.optimize_for_webserver(
+            statement_timeout=_STATEMENT_MILLISECONDS,
+            pool_recycle=_SECONDS_A_CONNECTION_IS_KEPT,
+            max_overflow=_WITHOUT_LIMIT,
+        )
+
+    @staticmethod
+    def config_schema() -> Mapping[str, object]:
+        """Return the settings it has beside Dagster's: none."""
+        return {}
+
+    @staticmethod
+    def config_defaults(base_dir: str) -> Mapping[str, ConfigurableClassData | None]:
+        """Return Dagster's defaults."""
+        return InstanceRef.config_defaults(base_dir)
+
+
+class EnvironmentComputeLogs(ComputeLogManager, ConfigurableClass):
+    """What ``compute_logs`` in deploy/cloud/dagster.yaml names: it becomes Dagster's own manager for S3 or GCS.
+
+    The bucket is derived from the environment's name like every other address, so that one dagster.yaml serves all.
+    """
+
+    @classmethod
+    def config_type(cls) -> Mapping[str, dg.Field]:
+        """Return the settings it has: none."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, object]
+    ) -> ComputeLogManager:
+        """Return the manager of this environment's log bucket; raise BadInput where GCS has no such bucket."""
+        parts = urlsplit(Environment.current().logs_url)
+        settings = {"bucket": parts.netloc, "prefix": "compute_logs", "upload_interval": _UPLOAD_SECONDS}
+        if parts.scheme == "s3":
+            from dagster_aws.s3 import S3ComputeLogManager
+
+            return S3ComputeLogManager(inst_data=inst_data, **settings)
+        if parts.scheme != "gs":
+            raise BadInput(
+                f"deploy/cloud/dagster.yaml is for staging and production, whose steps print to a bucket; in "
+                f"{parts.scheme}://{parts.path} the settings of deploy/local/dagster.yaml do"
+            )
+        from dagster_gcp.gcs import GCSComputeLogManager
+        from dagster_shared.check import CheckError
+
+        try:
+            return GCSComputeLogManager(inst_data=inst_data, **settings)
+        except CheckError as error:  # it asks for the bucket, and fails without a word where there is none
+            raise BadInput(
+                f"there is no bucket gs://{parts.netloc} for what steps print; "
+                f"create it: gcloud storage buckets create gs://{parts.netloc}"
+            ) from error
