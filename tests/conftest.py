@@ -1,6 +1,7 @@
 """A small life of the real use case on two weeks of real flights, built once and given to each test as a fresh copy."""
 
 import atexit
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -8,8 +9,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import duckdb
@@ -18,11 +20,16 @@ import pytest
 
 from ml_assets import use_cases
 from ml_assets.backends.environments import Environment
+from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.core.ports import DayRange
 from ml_assets.core.spec import PromotionRule, SplitRule, UseCase
 from ml_assets.lifecycle import LANDING, SERVING, Lifecycle
 from ml_assets.use_cases import arrival_delay
 from tests.servers.postgres import PostgresMissing, PostgresServer, postgres_server
+from tests.servers.s3 import KEYS
+
+if TYPE_CHECKING:
+    from tests.servers.gcs import GcsServer
 
 _DATA = ("warehouse.duckdb", "artifacts", "work", "studies")
 
@@ -121,6 +128,14 @@ def small_use_case() -> UseCase:
     )
 
 
+def live(life: Life) -> None:
+    """Land two weeks, train twice, serve three days."""
+    life.land(date(2013, 1, 1), date(2013, 1, 14))
+    assert life.train(date(2013, 1, 12))
+    assert life.train(date(2013, 1, 14))
+    life.serve(date(2013, 1, 12), date(2013, 1, 14))
+
+
 @contextmanager
 def environment_of(home: Path) -> Iterator[None]:
     """Let this process live in a home, without an experiment tracker."""
@@ -162,10 +177,7 @@ def _shared_life(tmp_path_factory: pytest.TempPathFactory) -> tuple[Life, Home]:
     with environment_of(home.path):
         lifecycle, use_case = small_life(events.append)
         life = Life(lifecycle=lifecycle, use_case=use_case, home=home, events=events)
-        life.land(date(2013, 1, 1), date(2013, 1, 14))
-        assert life.train(date(2013, 1, 12))
-        assert life.train(date(2013, 1, 14))
-        life.serve(date(2013, 1, 12), date(2013, 1, 14))
+        live(life)
     return life, home.copy_to(folder / "as_built")
 
 
@@ -201,3 +213,41 @@ def pytest_unconfigure() -> None:
     Only as the process ends: until then pytest puts the stream back that it captured.
     """
     atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of a server that speaks S3's protocol, with an empty bucket called ``bucket``."""
+    if importlib.util.find_spec("moto") is None:
+        pytest.skip("moto, a stand-in for S3, is absent")
+    from tests.servers.s3 import s3_server
+
+    with s3_server("bucket") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator["GcsServer"]:
+    """A server that speaks the protocol of Cloud Storage, with an empty bucket called ``bucket``."""
+    if importlib.util.find_spec("gcp_storage_emulator") is None:
+        pytest.skip("gcp-storage-emulator is absent")
+    from tests.servers.gcs import gcs_server
+
+    with gcs_server("bucket") as server:
+        yield server
+
+
+@pytest.fixture(params=["local", "memory", "s3", "gcs"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectArtifactStore:
+    """One empty artifact store of each kind; in the buckets each test has a folder of its own."""
+    if request.param == "local":
+        return ObjectArtifactStore((tmp_path / "artifacts").as_uri())
+    if request.param == "memory":
+        return ObjectArtifactStore("memory://")
+    folder, patience = tmp_path.name.lower().replace("_", "-"), timedelta(seconds=10)
+    if request.param == "gcs":
+        gcs = request.getfixturevalue("gcs")
+        return ObjectArtifactStore(f"gs://bucket/{folder}", endpoint=gcs.url, patience=patience)
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    return ObjectArtifactStore(f"s3://bucket/{folder}", endpoint=request.getfixturevalue("s3"), patience=patience)

@@ -56,6 +56,8 @@ CODE_IN_DATA = {
 PAIRS_OF_BACKENDS = {
     ("sources.nycflights13", "sources.nycflights13_contracts"),
     ("optuna_studies", "optuna_journal"),
+    ("object_store", "object_store_connection"),
+    ("object_store", "object_store_errors"),
 }
 
 _LOAD_AND_LIST = """

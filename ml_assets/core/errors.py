@@ -15,6 +15,9 @@ MlAssetsError
 ├── PackageRefused          a model package fails its verification
 ├── AlreadyExists           a conditional create found the name taken
 ├── ArtifactMissing         no artifact has that name
+├── StoreError              the artifact store could not do what it was asked
+│   ├── StoreRefused            it says no: the bucket, the credentials, the rights or the settings are wrong
+│   └── StoreUnavailable        it did not answer, or had no room for the request, for as long as was waited
 └── WarehouseError          the warehouse could not do what it was asked
     ├── WarehouseBusy           another writer is at it, or the warehouse does not answer in time
     ├── SchemaChanged           the rows to write do not fit the table that is there
@@ -82,6 +85,18 @@ class AlreadyExists(MlAssetsError):
 
 class ArtifactMissing(MlAssetsError):
     """No artifact has that name."""
+
+
+class StoreError(MlAssetsError):
+    """The artifact store could not do what it was asked."""
+
+
+class StoreRefused(StoreError):
+    """The store says no, and will until a person changes the bucket, the credentials, the rights or the settings."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer, or had no room for the request, for as long as was waited; try again later."""
 
 
 class WarehouseError(MlAssetsError):

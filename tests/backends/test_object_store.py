@@ -1,8 +1,8 @@
-"""What every artifact store must do: the same tests pass on a local folder, in memory, and on S3's own protocol."""
+"""What every artifact store must do: the same tests on a local folder, in memory, and over HTTP on S3 and GCS."""
 
-import importlib.util
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,48 +10,43 @@ import pytest
 
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.core.errors import AlreadyExists, ArtifactMissing, BadInput, InvalidName
+from tests.servers.s3 import KEYS
 
-needs_moto = pytest.mark.skipif(importlib.util.find_spec("moto") is None, reason="moto, a stand-in for S3, is absent")
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint() -> Iterator[str]:
-    """The address of a server that speaks S3's protocol, with an empty bucket called ``bucket``."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-    boto3.client("s3", endpoint_url=endpoint, **keys).create_bucket(Bucket="bucket")
-    yield endpoint
-    server.stop()
-
-
-@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=needs_moto)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectArtifactStore:
-    """One empty store of each kind."""
-    if request.param == "local":
-        return ObjectArtifactStore((tmp_path / "artifacts").as_uri())
-    if request.param == "memory":
-        return ObjectArtifactStore("memory://")
-    # Each test has a folder of its own in the bucket.
-    return ObjectArtifactStore(
-        f"s3://bucket/{tmp_path.name.lower().replace('_', '-')}",
-        options={
-            "endpoint": request.getfixturevalue("s3_endpoint"),
-            "access_key_id": "test",
-            "secret_access_key": "test",
-            "region": "us-east-1",
-            "client_options": {"allow_http": True},
-            "virtual_hosted_style_request": False,
-        },
-    )
+# Starts 16 processes, which all create one file at the same moment, each with its number; prints who say that they did.
+SIXTEEN_WRITERS = """
+import os, sys
+import obstore.auth.boto3
+from ml_assets.backends.object_store import ObjectArtifactStore
+from ml_assets.core.errors import AlreadyExists
+url, endpoint, path = sys.argv[1:]
+gate, opener = os.pipe()
+children = {}
+for number in range(16):
+    if (child := os.fork()) == 0:
+        os.close(opener)
+        store = ObjectArtifactStore(url, endpoint=endpoint or None)
+        store.exists(path)
+        os.read(gate, 1)
+        try:
+            store.create(path, str(number).encode())
+        except AlreadyExists:
+            os._exit(1)
+        os._exit(0)
+    children[child] = number
+os.close(gate)
+os.close(opener)
+ended = {children[child]: os.waitpid(child, 0)[1] for child in children}
+assert set(ended.values()) <= {0, 256}, ended
+print(*[number for number, status in ended.items() if status == 0])
+"""
 
 
-@pytest.mark.parametrize("content", [b"", b"one", bytes(range(256)) * 40_000], ids=["empty", "small", "10 MB"])
+@pytest.fixture
+def store(any_store: ObjectArtifactStore) -> ObjectArtifactStore:
+    return any_store
+
+
+@pytest.mark.parametrize("content", [b"", b"one", bytes(range(256)) * 40_000], ids=["empty", "small", "in parts"])
 def test_a_file_comes_back_byte_for_byte(store: ObjectArtifactStore, content: bytes):
     store.put("models/arrival_delay/2013-07-01-3fa2c1d0/model.onnx", content)
     assert store.get("models/arrival_delay/2013-07-01-3fa2c1d0/model.onnx") == content
@@ -87,6 +82,25 @@ def test_of_many_creators_at_once_exactly_one_wins(store: ObjectArtifactStore):
     for thread in threads:
         thread.join()
     assert [store.get("ledger/arrival_delay/000002.json").decode()] == outcomes
+
+
+@pytest.mark.parametrize("kind", ["local", "s3", "gcs"])
+def test_of_sixteen_processes_that_create_at_once_exactly_one_wins(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+):
+    endpoint = {
+        "local": lambda: "",
+        "s3": lambda: request.getfixturevalue("s3"),
+        "gcs": lambda: request.getfixturevalue("gcs").url,
+    }[kind]()
+    root = {"local": tmp_path.as_uri(), "s3": "s3://bucket/sixteen", "gcs": "gs://bucket/sixteen"}[kind]
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "-c", SIXTEEN_WRITERS, root, endpoint, "ledger/arrival_delay/000001.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    written = ObjectArtifactStore(root, endpoint=endpoint or None).get("ledger/arrival_delay/000001.json").decode()
+    assert [written] == done.stdout.split()
 
 
 def test_an_absent_file_is_named(store: ObjectArtifactStore):
@@ -178,9 +192,13 @@ def test_the_address_of_a_local_file_is_its_path(tmp_path: Path):
     assert Path(store.address("reports/day.html")).read_bytes() == b"hello"
 
 
-def test_the_address_of_a_file_elsewhere_is_its_url():
-    options = {"region": "us-east-1"}
-    assert ObjectArtifactStore("s3://bucket/ml/", options=options).address("a/b.json") == "s3://bucket/ml/a/b.json"
+def test_the_address_of_a_file_elsewhere_opens_in_a_browser():
+    """These are the vendors' own: the page of an object, and the link for who is logged in."""
+    s3, gcs = ObjectArtifactStore("s3://bucket/ml/"), ObjectArtifactStore("gs://bucket")
+    assert s3.address("a/b.json") == "https://s3.console.aws.amazon.com/s3/object/bucket?prefix=ml/a/b.json"
+    assert gcs.address("a/b.json") == "https://storage.cloud.google.com/bucket/a/b.json"
+    own = ObjectArtifactStore("s3://bucket/ml", endpoint="https://minio.acme.com/")
+    assert own.address("a/b.json") == "https://minio.acme.com/bucket/ml/a/b.json"
     assert ObjectArtifactStore("memory://").address("a/b.json") == "memory://a/b.json"
 
 

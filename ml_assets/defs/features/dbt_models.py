@@ -78,7 +78,7 @@ def _dbt_models(dbt: DbtInProcess) -> dg.AssetsDefinition:
             # The UI reads the lineage of the newest materialization; a copy for each day would be most of the run.
             newest = days.last.isoformat() if table in dbt.partitioned_tables else None
             context.add_asset_metadata(_lineage(lineage.get(table, {})), key, newest)
-            facts = dict(build.costs.get(table, {}))
+            facts = {f"bigquery_{name}": value for name, value in build.costs.get(table, {}).items()}
             if table in counts:
                 facts["n_rows"] = sum(counts[table].values())
             if table in counts and table in build.seconds:

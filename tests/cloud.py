@@ -1,0 +1,102 @@
+"""The small life in the staging environment: tables in a BigQuery over HTTP, artifacts in an S3 over HTTP."""
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tests.conftest import Home, Life, environment_of, live, small_life
+from tests.servers.bigquery import bigquery_server
+from tests.servers.s3 import s3_server
+
+PROJECT, BUCKET = "acme-ml-staging", "acme-ml-staging-artifacts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloud:
+    """A life lived in staging, the variables it was given, and the secrets among them, by what they open."""
+
+    life: Life
+    variables: Mapping[str, str]
+    secrets: Mapping[str, str]
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Return the rows of every table and view of every dataset."""
+        from google.cloud.bigquery import Client
+
+        warehouse = self.life.lifecycle.warehouse
+        with Client(project=PROJECT) as client:
+            names = [
+                f"{dataset.dataset_id}.{table.table_id}"
+                for dataset in client.list_datasets()
+                for table in client.list_tables(dataset.dataset_id)
+            ]
+        return {name: warehouse.query(f"select * from {name}") for name in sorted(names)}
+
+    def files(self) -> dict[str, bytes]:
+        """Return the content of every artifact, by path."""
+        store = self.life.lifecycle.store
+        return {path: store.get(path) for path in store.list("")}
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Cloud]:
+    """Live the small life in staging, in a folder for what is local to it; the servers stay until the context ends.
+
+    Every secret is made anew, so that no other text is it by chance.
+    """
+    found = {name: f"canary-{name}-{secrets.token_hex(16)}" for name in ("wandb", "aws", "postgres", "google")}
+    with bigquery_server() as bigquery, s3_server(BUCKET) as s3, pytest.MonkeyPatch.context() as patch:
+        variables = {
+            "ML_ASSETS_ENV": "staging",
+            "ML_ASSETS_PROJECT": "acme-ml",
+            "ML_ASSETS_OBJECTS": "s3",
+            "BIGQUERY_EMULATOR_HOST": bigquery.url,
+            "GOOGLE_APPLICATION_CREDENTIALS": str(_service_account(folder / "google.json", bigquery.url, found)),
+            "AWS_ENDPOINT_URL": s3,
+            "AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST",
+            "AWS_SECRET_ACCESS_KEY": found["aws"],
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "WANDB_API_KEY": found["wandb"],
+            "ML_ASSETS_POSTGRES_URL": f"postgresql://dagster:{found['postgres']}@127.0.0.1:1/dagster",
+            "DAGSTER_HOME": str(folder / "dagster"),
+        }
+        (folder / "dagster").mkdir(parents=True)
+        (folder / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        events = []
+        with environment_of(folder / "home"):
+            # W&B writes its files here, with the key in its environment, and sends nothing.
+            for name, value in {**variables, "ML_ASSETS_TRACKER": "offline"}.items():
+                patch.setenv(name, value)
+            lifecycle, use_case = small_life(events.append)
+            life = Life(lifecycle=lifecycle, use_case=use_case, home=Home(path=folder / "home"), events=events)
+            live(life)
+            yield Cloud(life=life, variables=variables, secrets=found)
+
+
+def _service_account(path: Path, token_server: str, found: dict[str, str]) -> Path:
+    """Write the file of a service account that a server on this machine gives tokens to; its key is a secret too."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {
+        "type": "service_account",
+        "project_id": PROJECT,
+        "private_key_id": found["google"],
+        "private_key": key.decode(),
+        "client_email": f"ml-assets@{PROJECT}.iam.gserviceaccount.com",
+        "client_id": "1",
+        "token_uri": f"{token_server}/token",
+    }
+    found["google_key"] = key.decode().splitlines()[5]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(account))
+    return path
