@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,23 @@ from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
 from dagster._daemon.backfill import execute_backfill_iteration
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
 from ml_assets.backends.environments import Environment
 from tests.deploy import chart
 from tests.servers.kubernetes import KubernetesServer, kubernetes_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Said by Dagster's own daemon.
+    pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources` is deprecated:DeprecationWarning"),
+]
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = kubernetes_validate.latest_version()
-DAYS = ["2013-03-04", "2013-03-11", "2013-03-18"]
+# Ten Mondays, two more than the values let one backfill have at once.
+DAYS = [(date(2013, 3, 4) + timedelta(weeks=week)).isoformat() for week in range(10)]
+N_AT_ONCE = 8
 CANDIDATE = dg.AssetKey(["arrival_delay", "candidate"])
 # What the ConfigMap and the Secrets of the namespace hold, for the processes that stand in for pods.
 CANARY = "canary-of-the-tracker"
@@ -57,11 +65,12 @@ class Launched:
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    """Backfill the candidate of three days, then let one of the runs start its step."""
+    """Backfill the candidate of ten days, then let one of the runs start its step."""
     home, values = tmp_path_factory.mktemp("dagster"), chart.values()
     with kubernetes_server() as cluster, pytest.MonkeyPatch.context() as patch:
         launcher = chart.run_launcher(values, cluster.write_kubeconfig(home / "kubeconfig"))
-        (home / "dagster.yaml").write_text(yaml.safe_dump({"run_launcher": launcher, "telemetry": {"enabled": False}}))
+        settings = {"run_launcher": launcher, "concurrency": chart.instance(values)["concurrency"]}
+        (home / "dagster.yaml").write_text(yaml.safe_dump({**settings, "telemetry": {"enabled": False}}))
         pod = {**POD, **chart.code_server_environment(values), "ML_ASSETS_HOME": str(home), "DAGSTER_HOME": str(home)}
         for name, value in pod.items():
             patch.setenv(name, value)
@@ -80,7 +89,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
 
 
 def _backfill(workspace: WorkspaceProcessContext, instance: dg.DagsterInstance) -> None:
-    """Ask for the days as the UI does, and let the daemon work on it until it has nothing left to start."""
+    """Ask for the days as the UI does, and do what the daemon does about it and about its queue."""
     backfill = PartitionBackfill.from_asset_partitions(
         backfill_id="trainings",
         asset_graph=workspace.create_request_context().asset_graph,
@@ -97,6 +106,8 @@ def _backfill(workspace: WorkspaceProcessContext, instance: dg.DagsterInstance) 
     instance.add_backfill(backfill)
     errors = [error for error in execute_backfill_iteration(workspace, logging.getLogger("backfill")) if error]
     assert errors == []
+    queue = QueuedRunCoordinatorDaemon(interval_seconds=1)
+    assert [error for error in queue.run_iteration(workspace) if error] == []
 
 
 def _step_of(run: Mapping[str, Any], cluster: KubernetesServer, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -117,13 +128,19 @@ def _container(job: Mapping[str, Any]) -> dict[str, Any]:
     return container
 
 
-def test_a_backfill_of_three_days_is_three_jobs_in_the_namespace_of_the_environment(launched: Launched):
-    namespace = Environment.of(POD).namespace
-    assert [job["metadata"]["namespace"] for job in launched.runs] == [namespace] * len(DAYS)
+def test_a_backfill_of_ten_days_is_ten_runs_of_which_eight_are_jobs_at_once(launched: Launched):
     records = launched.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": "trainings"}))
     assert sorted(run.tags["dagster/partition"] for run in records) == DAYS
-    assert {job["metadata"]["labels"]["dagster/run-id"] for job in launched.runs} == {run.run_id for run in records}
+    waiting = {run.run_id for run in records if run.status == dg.DagsterRunStatus.QUEUED}
+    assert len(waiting) == len(DAYS) - N_AT_ONCE
+    of_jobs = [job["metadata"]["labels"]["dagster/run-id"] for job in launched.runs]
+    assert sorted(of_jobs) == sorted({run.run_id for run in records} - waiting)
     assert launched.cluster.refused == []
+
+
+def test_they_run_in_the_namespace_of_the_environment(launched: Launched):
+    namespaces = {job["metadata"]["namespace"] for job in (*launched.runs, launched.step)}
+    assert namespaces == {Environment.of(POD).namespace}
 
 
 def test_every_job_is_what_kubernetes_accepts(launched: Launched):
