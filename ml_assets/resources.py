@@ -1,6 +1,7 @@
 """The one place where local and cloud are swapped: which backend fulfils which port in this environment."""
 
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from ml_assets.core.ports import ArtifactStore, Source, Tracker, Warehouse
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
+    from google.cloud.bigquery_storage import BigQueryReadClient
 
 
 def source_of(environment: Environment) -> Source:
@@ -29,6 +31,7 @@ def warehouse_of(environment: Environment) -> Warehouse:
     if environment.warehouse == "duckdb":
         return DuckDBWarehouse(environment.warehouse_path)
     from ml_assets.backends.bigquery_warehouse import BigQueryWarehouse
+    from ml_assets.job_costs import add_to_materialization, labels_of_step
 
     def connect() -> "AbstractContextManager[Client]":
         from dagster_gcp import BigQueryResource
@@ -36,12 +39,26 @@ def warehouse_of(environment: Environment) -> Warehouse:
         # Without credentials of its own it finds them as every Google client does: a file, or the machine's identity.
         return BigQueryResource(project=environment.project, location=environment.location).get_client()
 
-    return BigQueryWarehouse(connect)
+    def connect_storage() -> "BigQueryReadClient":
+        from google.cloud.bigquery_storage import BigQueryReadClient
+
+        return BigQueryReadClient()
+
+    # The server that stands in for BigQuery knows REST alone.
+    has_storage = find_spec("google.cloud.bigquery_storage") and not environment.endpoints.bigquery
+    return BigQueryWarehouse(
+        connect,
+        location=environment.location,
+        labels=lambda: labels_of_step(environment.name),
+        on_job=add_to_materialization,
+        connect_storage=connect_storage if has_storage else None,
+    )
 
 
 def store_of(environment: Environment) -> ArtifactStore:
     """Return the artifacts of this environment: a folder, or a bucket of S3 or GCS."""
-    return ObjectArtifactStore(environment.artifacts_url)
+    endpoints = {"s3": environment.endpoints.s3, "gs": environment.endpoints.gcs}
+    return ObjectArtifactStore(environment.artifacts_url, endpoint=endpoints.get(environment.objects))
 
 
 def tracker_of(environment: Environment) -> Tracker:

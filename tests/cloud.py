@@ -11,10 +11,12 @@ import pyarrow as pa
 import pytest
 
 from tests.conftest import Home, Life, environment_of, live, small_life
-from tests.servers.bigquery import bigquery_server
+from tests.servers.bigquery import BigQueryServer
 from tests.servers.s3 import s3_server
 
 PROJECT, BUCKET = "acme-ml-staging", "acme-ml-staging-artifacts"
+# Outside Google's own, so that google-auth does not ask Google in the background where this account may be used.
+UNIVERSE = "tests.invalid"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +53,14 @@ def staging(folder: Path) -> Iterator[Cloud]:
     Every secret is made anew, so that no other text is it by chance.
     """
     found = {name: f"canary-{name}-{secrets.token_hex(16)}" for name in ("wandb", "aws", "postgres", "google")}
-    with bigquery_server() as bigquery, s3_server(BUCKET) as s3, pytest.MonkeyPatch.context() as patch:
+    with BigQueryServer(PROJECT) as bigquery, s3_server(BUCKET) as s3, pytest.MonkeyPatch.context() as patch:
         variables = {
             "ML_ASSETS_ENV": "staging",
             "ML_ASSETS_PROJECT": "acme-ml",
             "ML_ASSETS_OBJECTS": "s3",
-            "BIGQUERY_EMULATOR_HOST": bigquery.url,
-            "GOOGLE_APPLICATION_CREDENTIALS": str(_service_account(folder / "google.json", bigquery.url, found)),
+            "BIGQUERY_EMULATOR_HOST": bigquery.address,
+            "GOOGLE_APPLICATION_CREDENTIALS": str(_service_account(folder / "google.json", bigquery, found)),
+            "GOOGLE_CLOUD_UNIVERSE_DOMAIN": UNIVERSE,
             "AWS_ENDPOINT_URL": s3,
             "AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST",
             "AWS_SECRET_ACCESS_KEY": found["aws"],
@@ -79,8 +82,8 @@ def staging(folder: Path) -> Iterator[Cloud]:
             yield Cloud(life=life, variables=variables, secrets=found)
 
 
-def _service_account(path: Path, token_server: str, found: dict[str, str]) -> Path:
-    """Write the file of a service account that a server on this machine gives tokens to; its key is a secret too."""
+def _service_account(path: Path, server: BigQueryServer, found: dict[str, str]) -> Path:
+    """Write the file of a service account that the server gives tokens to; add the parts of it that are secret."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -88,13 +91,9 @@ def _service_account(path: Path, token_server: str, found: dict[str, str]) -> Pa
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     account = {
-        "type": "service_account",
-        "project_id": PROJECT,
+        **server.service_account(key.decode()),
         "private_key_id": found["google"],
-        "private_key": key.decode(),
-        "client_email": f"ml-assets@{PROJECT}.iam.gserviceaccount.com",
-        "client_id": "1",
-        "token_uri": f"{token_server}/token",
+        "universe_domain": UNIVERSE,
     }
     found["google_key"] = key.decode().splitlines()[5]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ from tests.servers.postgres import PostgresMissing, PostgresServer, postgres_ser
 from tests.servers.s3 import KEYS
 
 if TYPE_CHECKING:
+    from tests.cloud import Cloud
     from tests.servers.gcs import GcsServer
 
 _DATA = ("warehouse.duckdb", "artifacts", "work", "studies")
@@ -205,6 +206,15 @@ def postgres() -> Iterator[PostgresServer]:
             yield server
     except PostgresMissing as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Cloud"]:
+    """The same life in the staging environment, on servers of its own; to be read, not written."""
+    from tests.cloud import staging
+
+    with staging(tmp_path_factory.mktemp("cloud")) as found:
+        yield found
 
 
 def pytest_unconfigure() -> None:

@@ -20,7 +20,8 @@ ABOVE_THE_LINE = {
     "definitions": {"defs", "pods", "resources", "calendar", "use_cases", "backends", "core"},
     "defs": {"resources", "calendar", "use_cases", "backends", "core"},
     "pods": {"core"},
-    "resources": {"backends", "core"},
+    "resources": {"job_costs", "backends", "core"},
+    "job_costs": {"backends", "core"},
     "calendar": {"core"},
     "local_instance": set[str](),
 }
@@ -56,6 +57,8 @@ CODE_IN_DATA = {
 PAIRS_OF_BACKENDS = {
     ("sources.nycflights13", "sources.nycflights13_contracts"),
     ("optuna_studies", "optuna_journal"),
+    *(("bigquery_warehouse", f"bigquery_{part}") for part in ("jobs", "errors", "rows", "sql")),
+    ("bigquery_jobs", "bigquery_errors"),
     ("object_store", "object_store_connection"),
     ("object_store", "object_store_errors"),
 }

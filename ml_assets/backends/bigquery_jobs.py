@@ -38,6 +38,15 @@ class JobUsage:
         """
         return self.bytes_billed / 2**40 * USD_PER_TIB
 
+    def __add__(self, other: "JobUsage") -> "JobUsage":
+        """Return the sum of both, under the newer id."""
+        return JobUsage(
+            job_id=other.job_id,
+            n_jobs=self.n_jobs + other.n_jobs,
+            bytes_billed=self.bytes_billed + other.bytes_billed,
+            slot_seconds=self.slot_seconds + other.slot_seconds,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Jobs:

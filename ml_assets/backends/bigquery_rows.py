@@ -1,7 +1,7 @@
 """Arrow rows as BigQuery stores them: column types in both directions, Parquet to load, results to Arrow."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
@@ -84,18 +84,21 @@ def as_parquet(rows: pa.Table, columns: Mapping[str, str]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def read(job: "QueryJob", rows: "RowIterator", storage: "BigQueryReadClient | None") -> pa.Table:
-    """Return the rows of a finished query: many of them by the Storage API where there is a client for it, or by REST.
+def read(job: "QueryJob", rows: "RowIterator", connect_storage: "Callable[[], BigQueryReadClient] | None") -> pa.Table:
+    """Return the rows of a finished query: many of them by the Storage API, where there is a client for it, or by REST.
 
     The Storage API reads one stream, which keeps the order of the rows. Where it cannot be reached or used, this is
     logged as a warning and the rows come by REST: slower, and the same.
     """
     from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
 
-    if storage is not None and (rows.total_rows or 0) > _ROWS_BY_REST:
+    if connect_storage is not None and (rows.total_rows or 0) > _ROWS_BY_REST:
         try:
-            return _plain(_by_storage(job, storage))
-        except GoogleAPIError as error:
+            storage = connect_storage()
+            with storage:
+                return _plain(_by_storage(job, storage))
+        except (GoogleAPIError, GoogleAuthError) as error:
             _log.warning("the Storage API of BigQuery cannot be used, the rows come by REST: %s", error)
     return _plain(rows.to_arrow(create_bqstorage_client=False))
 
@@ -111,7 +114,10 @@ def _by_storage(job: "QueryJob", storage: "BigQueryReadClient") -> pa.Table:
         retry=None,
         timeout=_STORAGE_ANSWERS_WITHIN_SECONDS,
     )
-    return storage.read_rows(session.streams[0].name).to_arrow(session)
+    schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+    answers = storage.read_rows(session.streams[0].name)
+    parts = (pa.py_buffer(answer.arrow_record_batch.serialized_record_batch) for answer in answers)
+    return pa.Table.from_batches([pa.ipc.read_record_batch(part, schema) for part in parts], schema)
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -100,8 +100,8 @@ class BigQueryWarehouse:
         """
         with self._client() as client:
             job = self._jobs.query(client, sql, parameters)
-            storage = self._connect_storage() if self._connect_storage else None
-            return bigquery_rows.read(job, job.result(retry=self._jobs.retry, job_retry=None), storage)
+            rows = job.result(retry=self._jobs.retry, job_retry=None)
+            return bigquery_rows.read(job, rows, self._connect_storage)
 
     def columns(self, table: str) -> Mapping[str, str] | None:
         """Return column name -> SQL type of a table, or None where there is no such table."""

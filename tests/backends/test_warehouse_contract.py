@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from ml_assets.backends.bigquery_warehouse import BigQueryWarehouse
 from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
 from ml_assets.core.errors import DataMissing, InvalidName, SchemaChanged
 from ml_assets.core.ports import DayRange, Parameter, Warehouse
@@ -17,11 +18,15 @@ SCHEMA = pa.schema(
 )
 
 
-@pytest.fixture(params=["duckdb", "in memory"])
+@pytest.fixture(params=["duckdb", "in memory", "bigquery"])
 def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
     """One warehouse of each technology, empty."""
-    path = tmp_path / "home" / "warehouse.duckdb"
-    return {"duckdb": lambda: DuckDBWarehouse(path), "in memory": lambda: DuckDBWarehouse(None)}[request.param]()
+    if request.param == "bigquery":
+        from dagster_gcp import BigQueryResource
+
+        server = request.getfixturevalue("bigquery")
+        return BigQueryWarehouse(BigQueryResource(project=server.project, location="US").get_client, location="US")
+    return DuckDBWarehouse(tmp_path / "home" / "warehouse.duckdb" if request.param == "duckdb" else None)
 
 
 def one(day: date) -> DayRange:
@@ -207,6 +212,60 @@ def test_a_moment_means_the_same_in_every_zone(warehouse: Warehouse):
     sql = f"SELECT n FROM raw.seen WHERE seen_at = {parameter(warehouse, 'at')}"
     in_new_york = datetime(2013, 7, 1, 0, 30, tzinfo=timezone(timedelta(hours=-4)))
     assert warehouse.query(sql, {"at": in_new_york}).num_rows == 1
+
+
+EVERY_TYPE = pa.table(
+    {
+        "partition_on": pa.array([MONDAY, MONDAY], pa.date32()),
+        "text": pa.array(["ünï'`\"\\ \n", None], pa.string()),
+        "whole": pa.array([-(2**53) - 1, None], pa.int64()),
+        "measured": pa.array([0.1 + 0.2, None], pa.float64()),
+        "is_so": pa.array([False, None], pa.bool_()),
+        "seen_at": pa.array([datetime(2013, 3, 10, 6, 59, 59, 999_999, tzinfo=UTC), None], pa.timestamp("us", "UTC")),
+        "seen_on": pa.array([date(1970, 1, 1), None], pa.date32()),
+    }
+)
+
+
+def test_every_type_comes_back_as_it_was_and_so_do_nulls_and_no_rows_at_all(warehouse: Warehouse):
+    for number, rows in enumerate((EVERY_TYPE, EVERY_TYPE.slice(1), EVERY_TYPE.slice(0, 0))):
+        warehouse.replace_days({f"raw.every{number}": rows}, one(MONDAY))
+        names = ", ".join(rows.column_names)
+        found = warehouse.query(f"SELECT {names} FROM raw.every{number} ORDER BY whole DESC")
+        assert found.schema.equals(EVERY_TYPE.schema)
+        assert found.sort_by([("whole", "ascending")]).equals(rows.sort_by([("whole", "ascending")]))
+
+
+@pytest.mark.parametrize("column", EVERY_TYPE.column_names)
+def test_a_value_of_every_type_can_be_bound(warehouse: Warehouse, column: str):
+    warehouse.replace_days({"raw.every": EVERY_TYPE}, one(MONDAY))
+    value = EVERY_TYPE[column][0].as_py()
+    count = f"SELECT COUNT(*) AS n FROM raw.every WHERE {column} = {parameter(warehouse, 'value')}"
+    assert warehouse.query(count, {"value": value})["n"].to_pylist() == [2 if column == "partition_on" else 1]
+
+
+def test_a_null_can_be_bound(warehouse: Warehouse):
+    sql = f"SELECT {parameter(warehouse, 'value')} IS NULL AS is_null"
+    assert warehouse.query(sql, {"value": None})["is_null"].to_pylist() == [True]
+
+
+def test_operations_of_a_session_see_what_the_ones_before_wrote(warehouse: Warehouse):
+    with warehouse.session():
+        warehouse.replace_days({"raw.seen": rows((MONDAY, "EWR", 1))}, one(MONDAY))
+        with warehouse.session():
+            assert stored(warehouse).equals(rows((MONDAY, "EWR", 1)))
+        with pytest.raises(SchemaChanged):
+            warehouse.replace_days({"raw.seen": rows((MONDAY, "A", 2)).drop_columns("n")}, one(MONDAY))
+        assert stored(warehouse).equals(rows((MONDAY, "EWR", 1)))
+    assert stored(warehouse).equals(rows((MONDAY, "EWR", 1)))
+
+
+def test_rows_of_another_use_case_stay_when_one_has_none_left(warehouse: Warehouse):
+    of = {name: rows((MONDAY, name, 1)).append_column("use_case", pa.array([name])) for name in ("delay", "minutes")}
+    for name, table in of.items():
+        warehouse.replace_days({"raw.seen": table}, one(MONDAY), use_case=name)
+    warehouse.replace_days({"raw.seen": of["delay"].slice(0, 0)}, one(MONDAY), use_case="delay")
+    assert stored(warehouse)["origin"].to_pylist() == ["minutes"]
 
 
 def test_an_absent_table_has_no_columns_and_no_rows_to_query(warehouse: Warehouse):
