@@ -31,9 +31,7 @@ def not_locked(installed: Iterable[tuple[str, str]], constraints: str, *, torch:
     found = {(_name(name), version.partition("+")[0]) for name, version in installed}
     of_torch = () if torch == "cpu" else _CUDA
     return sorted(
-        f"{name}=={version}"
-        for name, version in found - locked
-        if name not in _TOOLS and not name.startswith(of_torch)
+        f"{name}=={version}" for name, version in found - locked if name not in _TOOLS and not name.startswith(of_torch)
     )
 
 

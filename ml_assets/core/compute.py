@@ -21,7 +21,7 @@ class Compute:
     gpus: int = 0
 
     def __post_init__(self) -> None:
-        if not 0.1 <= self.cpus or not 0.25 <= self.memory_gb or self.gpus < 0:
+        if self.cpus < 0.1 or self.memory_gb < 0.25 or self.gpus < 0:
             raise InvalidDeclaration(
                 f"{self} is no machine; ask for at least 0.1 processors and 0.25 GB, and for no or some GPUs"
             )

@@ -17,6 +17,8 @@ from ml_assets.core.trainers.segments import Segments
 
 # The slice of a local day that is no feature: its calendar month.
 MONTH = "month"
+# Judgement: a year of the packaged flights, three times over.
+_MACHINE = Compute(cpus=2, memory_gb=8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +160,7 @@ class UseCase:
     split: SplitRule = SplitRule()
     promotion: PromotionRule = PromotionRule()
     retraining: RetrainingRule = RetrainingRule()
-    compute: Compute = Compute(cpus=2, memory_gb=8)
+    compute: Compute = _MACHINE
     seed: int = 13
 
     def __post_init__(self) -> None:

@@ -41,7 +41,16 @@ KEYS = {
     "concurrency.runs": {"maxConcurrentRuns", "tagConcurrencyLimits"},
     "computeLogManager": {"type", "config"},
     "dagsterDaemon": {
-        *("schedulerName", "volumeMounts", "volumes", "enabled", "image", "runCoordinator", "heartbeatTolerance", "env"),
+        *(
+            "schedulerName",
+            "volumeMounts",
+            "volumes",
+            "enabled",
+            "image",
+            "runCoordinator",
+            "heartbeatTolerance",
+            "env",
+        ),
         *("envConfigMaps", "envSecrets", "deploymentLabels", "labels", "nodeSelector", "affinity", "tolerations"),
         *("podSecurityContext", "securityContext", "resources", "livenessProbe", "readinessProbe", "startupProbe"),
         *("annotations", "runMonitoring", "runRetries", "sensors", "schedules"),
@@ -119,14 +128,18 @@ def test_nobody_enters_without_a_name_and_everything_is_over_tls():
     assert chart.values()["postgresql"]["postgresqlParams"] == {"sslmode": "require"}
 
 
-@pytest.mark.parametrize("manifest", chart.manifests(), ids=lambda found: f"{found['kind']}-{found['metadata']['name']}")
+@pytest.mark.parametrize(
+    "manifest", chart.manifests(), ids=lambda found: f"{found['kind']}-{found['metadata']['name']}"
+)
 def test_every_manifest_is_what_kubernetes_accepts_and_leaves_the_namespace_to_whoever_applies_it(manifest: Any):
     kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
     assert "namespace" not in manifest["metadata"]
 
 
 def test_traffic_is_refused_unless_a_policy_lets_it_through():
-    policies = {found["metadata"]["name"]: found["spec"] for found in chart.manifests() if found["kind"] == "NetworkPolicy"}
+    policies = {
+        found["metadata"]["name"]: found["spec"] for found in chart.manifests() if found["kind"] == "NetworkPolicy"
+    }
     assert policies["nobody"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     entering = {name: rules for name, spec in policies.items() for rules in spec.get("ingress", ())}
     assert set(entering) == {"webserver-from-ingress", "code-from-dagster"}

@@ -35,4 +35,3 @@ def test_a_wrong_key_is_refused_wherever_it_stands(tmp_path: Path, place: tuple[
     (tmp_path / "dagster_cloud.yaml").write_text(yaml.safe_dump(document))
     with pytest.raises(ValidationError, match=key):
         load(tmp_path / "dagster_cloud.yaml")
-

@@ -1,4 +1,4 @@
-"""The image and the compose file: parsed by Docker's own parser and by the compose specification's, and asked what they do.
+"""The image and the compose file: parsed by Docker's parser and the compose specification's, and asked what they do.
 
 No Docker is here: tests/deploy/test_compose_processes.py starts the commands of the services as processes.
 """
@@ -36,7 +36,9 @@ def of_final(instruction: str) -> list[tuple[str, ...]]:
 
 
 def test_the_base_is_named_to_the_patch_and_the_build_stages_stay_behind():
-    (base,) = [command.value[0] for command in COMMANDS if command.cmd.upper() == "ARG" and command.value[0].startswith("BASE")]
+    (base,) = [
+        command.value[0] for command in COMMANDS if command.cmd.upper() == "ARG" and command.value[0].startswith("BASE")
+    ]
     assert re.fullmatch(r"BASE=docker\.io/library/python:3\.11\.\d+-slim-bookworm", base)
     stages = [command.value for command in COMMANDS if command.cmd.upper() == "FROM"]
     assert stages == [("${BASE}", "AS", "packages"), ("packages", "AS", "code"), ("${BASE}",)]

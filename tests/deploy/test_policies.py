@@ -1,4 +1,4 @@
-"""The example policies of deploy/iam: rendered with the names that environments.py derives, linted, and asked who may what."""
+"""The example policies of deploy/iam: rendered with the names environments.py derives, linted, asked who may what."""
 
 import fnmatch
 import json
@@ -87,7 +87,9 @@ def findings(parliament: ModuleType, policy: Mapping[str, Any]) -> list[str]:
     for statement in policy["Statement"]:
         actions, resources = (_list(statement.get(part, [])) for part in ("Action", "Resource"))
         said += [f"wildcard action {action}" for action in actions if "*" in action]
-        said += [f"wildcard resource {r}" for r in resources if not re.fullmatch(r"arn:aws:s3:::[a-z0-9-]+(/[a-z*/]+)?", r)]
+        said += [
+            f"wildcard resource {r}" for r in resources if not re.fullmatch(r"arn:aws:s3:::[a-z0-9-]+(/[a-z*/]+)?", r)
+        ]
     return said
 
 
@@ -155,7 +157,9 @@ def test_one_service_account_of_the_environments_namespace_takes_the_role(who: s
     assert said[f"{NAMES['OIDC_PROVIDER']}:sub"] == f"system:serviceaccount:{ENVIRONMENT.namespace}:ml-assets-{who}"
     assert said[f"{NAMES['OIDC_PROVIDER']}:aud"] == "sts.amazonaws.com"
     (identity,) = bindings(f"identity-{who}.json")
-    assert identity["members"] == [f"serviceAccount:{ENVIRONMENT.project}.svc.id.goog[{ENVIRONMENT.namespace}/ml-assets-{who}]"]
+    assert identity["members"] == [
+        f"serviceAccount:{ENVIRONMENT.project}.svc.id.goog[{ENVIRONMENT.namespace}/ml-assets-{who}]"
+    ]
 
 
 def wide(name: str, found: Mapping[str, Any]) -> list[str]:
@@ -164,7 +168,9 @@ def wide(name: str, found: Mapping[str, Any]) -> list[str]:
     of_project = f"projects/{ENVIRONMENT.project}/roles/"
     is_ours = role.startswith(of_project) and role.removeprefix(of_project) in ROLES
     said = [] if is_ours or role in PREDEFINED.get(name, set()) else [f"role {role}"]
-    member = re.compile(r"serviceAccount:[a-z][a-z0-9-]+@[a-z0-9-]+\.iam\.gserviceaccount\.com|serviceAccount:\S+\[\S+/\S+\]")
+    member = re.compile(
+        r"serviceAccount:[a-z][a-z0-9-]+@[a-z0-9-]+\.iam\.gserviceaccount\.com|serviceAccount:\S+\[\S+/\S+\]"
+    )
     return said + [f"member {who}" for who in found["members"] if not member.fullmatch(who)]
 
 
@@ -226,6 +232,7 @@ def test_the_datasets_are_those_the_graph_writes_and_runs_alone_may_write_them()
     assert {project for project, _ in datasets} == {ENVIRONMENT.project}
     runs = f"serviceAccount:ml-assets-runs@{ENVIRONMENT.project}.iam.gserviceaccount.com"
     granted = [
-        f"grant `roles/bigquery.dataEditor` on schema `{project}.{dataset}` to '{runs}'" for project, dataset in datasets
+        f"grant `roles/bigquery.dataEditor` on schema `{project}.{dataset}` to '{runs}'"
+        for project, dataset in datasets
     ]
     assert [each.strip() for each in statements[1::2]] == granted

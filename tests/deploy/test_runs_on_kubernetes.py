@@ -172,7 +172,9 @@ def test_runs_and_steps_are_nobody_in_particular_and_may_write_to_their_volumes_
             "capabilities": {"drop": ["ALL"]},
         }
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
-        writable = {mount["mountPath"] for mount in _container(job)["volumeMounts"] if "emptyDir" in volumes[mount["name"]]}
+        writable = {
+            mount["mountPath"] for mount in _container(job)["volumeMounts"] if "emptyDir" in volumes[mount["name"]]
+        }
         assert writable == {"/state", "/tmp"}
         assert not any("hostPath" in volume for volume in pod["volumes"])
 

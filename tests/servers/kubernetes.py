@@ -72,7 +72,9 @@ class KubernetesServer:
 
     def _job(self, namespace: str, name: str) -> dict[str, Any] | None:
         there = (job for job in self.jobs if job["metadata"]["name"] not in self.deleted)
-        return next((j for j in there if j["metadata"]["namespace"] == namespace and j["metadata"]["name"] == name), None)
+        return next(
+            (j for j in there if j["metadata"]["namespace"] == namespace and j["metadata"]["name"] == name), None
+        )
 
 
 def _failure(code: int, message: str) -> Mapping[str, object]:
