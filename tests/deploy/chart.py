@@ -1,7 +1,7 @@
 """What the official Helm chart makes of our values, as far as its templates can be read: there is no helm here.
 
 Read in dagster-io/dagster, helm/dagster: templates/helpers/instance/_run-launcher.tpl,
-templates/configmap-instance.yaml, charts/dagster-user-deployments/templates/helpers/_helpers.tpl, and the values' schema beside them.
+templates/configmap-instance.yaml, the helpers of charts/dagster-user-deployments, and the schema of the values.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The services of compose.yaml as processes: their own commands and variables, on real PostgreSQL, behind real nginx."""
+"""The services of compose.yaml as processes: their own commands and variables, on real PostgreSQL behind real nginx."""
 
 import base64
 import json

@@ -1,7 +1,7 @@
 """A backfill of trainings on Kubernetes: Dagster's own launcher and executor against an API server over HTTP.
 
-The settings are those of deploy/kubernetes/values.yaml, the code is the real asset graph in a code server of its own, and
-the pods are what dagster-k8s posts: each is held against the schema of Kubernetes and against what it must be.
+The settings are those of deploy/kubernetes/values.yaml, the code is the real asset graph in a code server, and the
+pods are what dagster-k8s posts: each is held against the schema of Kubernetes and against what it must be.
 """
 
 import json
