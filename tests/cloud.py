@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from google.auth.credentials import CredentialsWithRegionalAccessBoundary
 
 from tests.conftest import Home, Life, environment_of, live, small_life
 from tests.servers.bigquery import BigQueryServer
 from tests.servers.s3 import s3_server
 
 PROJECT, BUCKET = "acme-ml-staging", "acme-ml-staging-artifacts"
-# Outside Google's own, so that google-auth does not ask Google in the background where this account may be used.
-UNIVERSE = "tests.invalid"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cloud:
-    """A life lived in staging, the variables it was given, and the secrets among them, by what they open."""
+    """A life lived in staging; ``secrets`` are what it was given to open things with, by what they open."""
 
     life: Life
-    variables: Mapping[str, str]
+    folder: Path
+    bigquery: BigQueryServer
     secrets: Mapping[str, str]
 
     def tables(self) -> dict[str, pa.Table]:
@@ -60,9 +60,8 @@ def staging(folder: Path) -> Iterator[Cloud]:
             "ML_ASSETS_OBJECTS": "s3",
             "BIGQUERY_EMULATOR_HOST": bigquery.address,
             "GOOGLE_APPLICATION_CREDENTIALS": str(_service_account(folder / "google.json", bigquery, found)),
-            "GOOGLE_CLOUD_UNIVERSE_DOMAIN": UNIVERSE,
             "AWS_ENDPOINT_URL": s3,
-            "AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST",
+            "AWS_ACCESS_KEY_ID": "test-key-id",
             "AWS_SECRET_ACCESS_KEY": found["aws"],
             "AWS_DEFAULT_REGION": "us-east-1",
             "WANDB_API_KEY": found["wandb"],
@@ -71,6 +70,10 @@ def staging(folder: Path) -> Iterator[Cloud]:
         }
         (folder / "dagster").mkdir(parents=True)
         (folder / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        # google-auth asks Google itself, in the background, in which places the account may be used.
+        patch.setattr(
+            CredentialsWithRegionalAccessBoundary, "_maybe_start_regional_access_boundary_refresh", _no_request
+        )
         events = []
         with environment_of(folder / "home"):
             # W&B writes its files here, with the key in its environment, and sends nothing.
@@ -79,7 +82,11 @@ def staging(folder: Path) -> Iterator[Cloud]:
             lifecycle, use_case = small_life(events.append)
             life = Life(lifecycle=lifecycle, use_case=use_case, home=Home(path=folder / "home"), events=events)
             live(life)
-            yield Cloud(life=life, variables=variables, secrets=found)
+            yield Cloud(life=life, folder=folder, bigquery=bigquery, secrets=found)
+
+
+def _no_request(*_: object) -> None:
+    """Ask nobody."""
 
 
 def _service_account(path: Path, server: BigQueryServer, found: dict[str, str]) -> Path:
@@ -90,11 +97,7 @@ def _service_account(path: Path, server: BigQueryServer, found: dict[str, str]) 
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    account = {
-        **server.service_account(key.decode()),
-        "private_key_id": found["google"],
-        "universe_domain": UNIVERSE,
-    }
+    account = {**server.service_account(key.decode()), "private_key_id": found["google"]}
     found["google_key"] = key.decode().splitlines()[5]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(account))

@@ -56,8 +56,8 @@ def comparable(rows: pa.Table, *, without: list[str]) -> pa.Table:
 
 def differences(one: pa.Table, other: pa.Table) -> Iterator[str]:
     """Say how two tables differ: columns, types, how many rows, and of each column the first value that does."""
-    if one.schema.names != other.schema.names or one.schema.types != other.schema.types:
-        yield f"{dict(zip(one.schema.names, one.schema.types, strict=True))} {dict(zip(other.schema.names, other.schema.types, strict=True))}"
+    if one.schema != other.schema:
+        yield f"the columns are {one.schema} and {other.schema}"
     elif one.num_rows != other.num_rows:
         yield f"{one.num_rows} rows, {other.num_rows} rows"
     else:
@@ -77,7 +77,11 @@ def test_every_table_of_every_schema_is_there_in_both(in_duckdb, in_bigquery):
 
 def test_every_table_has_the_same_rows_exactly(in_duckdb, in_bigquery):
     found = {
-        name: list(differences(*(comparable(rows, without=OF_THE_RUN.get(name, [])) for rows in (in_duckdb[name], in_bigquery[name]))))
+        name: list(
+            differences(
+                *(comparable(rows, without=OF_THE_RUN.get(name, [])) for rows in (in_duckdb[name], in_bigquery[name]))
+            )
+        )
         for name in in_duckdb
     }
     assert {name: what for name, what in found.items() if what} == {}
@@ -89,7 +93,10 @@ def test_the_comparison_finds_one_changed_value_one_row_more_and_another_type(in
     assert [words.partition(":")[0] for words in differences(rows, changed)] == [rows.column_names[0]]
     assert list(differences(rows, rows.slice(1))) == [f"{rows.num_rows} rows, {rows.num_rows - 1} rows"]
     dates = rows.column_names.index("partition_on")
-    assert len(list(differences(rows, rows.set_column(dates, "partition_on", rows["partition_on"].cast(pa.string()))))) == 1
+    assert (
+        len(list(differences(rows, rows.set_column(dates, "partition_on", rows["partition_on"].cast(pa.string())))))
+        == 1
+    )
     assert list(differences(rows, rows)) == []
 
 
