@@ -62,24 +62,29 @@ class EnvironmentComputeLogs(ComputeLogManager, ConfigurableClass):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, object]
     ) -> ComputeLogManager:
         """Return the manager of this environment's log bucket; raise BadInput where GCS has no such bucket."""
-        parts = urlsplit(Environment.current().logs_url)
-        settings = {"bucket": parts.netloc, "prefix": "compute_logs", "upload_interval": _UPLOAD_SECONDS}
-        if parts.scheme == "s3":
-            from dagster_aws.s3 import S3ComputeLogManager
+        return compute_logs_of(Environment.current(), inst_data)
 
-            return S3ComputeLogManager(inst_data=inst_data, **settings)
-        if parts.scheme != "gs":
-            raise BadInput(
-                f"deploy/cloud/dagster.yaml is for staging and production, whose steps print to a bucket; in "
-                f"{parts.scheme}://{parts.path} the settings of deploy/local/dagster.yaml do"
-            )
-        from dagster_gcp.gcs import GCSComputeLogManager
-        from dagster_shared.check import CheckError
 
-        try:
-            return GCSComputeLogManager(inst_data=inst_data, **settings)
-        except CheckError as error:  # it asks for the bucket, and fails without a word where there is none
-            raise BadInput(
-                f"there is no bucket gs://{parts.netloc} for what steps print; "
-                f"create it: gcloud storage buckets create gs://{parts.netloc}"
-            ) from error
+def compute_logs_of(environment: Environment, inst_data: ConfigurableClassData | None = None) -> ComputeLogManager:
+    """Return the manager of an environment's log bucket; raise BadInput where GCS has no such bucket."""
+    parts = urlsplit(environment.logs_url)
+    settings = {"bucket": parts.netloc, "prefix": "compute_logs", "upload_interval": _UPLOAD_SECONDS}
+    if parts.scheme == "s3":
+        from dagster_aws.s3 import S3ComputeLogManager
+
+        return S3ComputeLogManager(inst_data=inst_data, **settings)
+    if parts.scheme != "gs":
+        raise BadInput(
+            f"deploy/cloud/dagster.yaml is for staging and production, whose steps print to a bucket; {environment.name} "
+            "needs deploy/local/dagster.yaml"
+        )
+    from dagster_gcp.gcs import GCSComputeLogManager
+    from dagster_shared.check import CheckError
+
+    try:
+        return GCSComputeLogManager(inst_data=inst_data, **settings)
+    except CheckError as error:  # it asks for the bucket, and fails without a word where there is none
+        raise BadInput(
+            f"there is no bucket gs://{parts.netloc} for what steps print; "
+            f"create it: gcloud storage buckets create gs://{parts.netloc}"
+        ) from error

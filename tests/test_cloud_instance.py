@@ -1,5 +1,6 @@
 """Dagster outside a laptop: many runs at once on a real PostgreSQL server, and what steps print in S3 and GCS."""
 
+import gc
 import json
 import logging
 import shutil
@@ -9,21 +10,33 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.storage.compute_log_manager import ComputeIOType
 from dagster._core.test_utils import freeze_time
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.monitoring.concurrency import execute_concurrency_slots_iteration
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
+from ml_assets.backends.environments import Environment
+from ml_assets.backends.optuna_studies import OptunaStudies
+from ml_assets.core.errors import BadInput
+from ml_assets.core.search_spaces import FloatRange
+from ml_assets.core.studies import SearchSettings
 from tests.servers.postgres import PASSWORD, PostgresServer
+from tests.servers.s3 import KEYS, s3_client
+
+if TYPE_CHECKING:
+    from tests.servers.gcs import GcsServer
 
 SETTINGS = Path(__file__).parents[1] / "deploy" / "cloud" / "dagster.yaml"
 N_RUNS, N_STEPS = 8, 20
 MINUTE = timedelta(minutes=1)
+SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 # Runs of one graph side by side, each a process of its own: all of them write the same assets, in the same pool. The
 # last one is killed by the kernel in the middle of a step. Prints run ids and exit codes.
@@ -83,6 +96,7 @@ def test_the_settings_hold_no_address_and_no_secret(instance: dg.DagsterInstance
     assert PASSWORD not in told
 
 
+@pytest.mark.slow
 def test_eight_runs_of_twenty_steps_at_once_lose_nothing_and_one_that_is_killed_harms_no_other(
     home: Path, instance: dg.DagsterInstance, postgres: PostgresServer
 ):
@@ -130,3 +144,100 @@ def test_eight_runs_of_twenty_steps_at_once_lose_nothing_and_one_that_is_killed_
         with freeze_time(datetime.now(UTC) + longest + MINUTE + to_free + MINUTE):
             list(execute_concurrency_slots_iteration(workspace, logger))
         assert in_the_pool() == set()
+
+
+@pytest.fixture(params=["s3", "gs"])
+def logs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The environment ``staging`` with a log bucket in S3 or GCS; the bucket's URL."""
+    cloud_variables(monkeypatch, objects=request.param)
+    if request.param == "s3":
+        endpoint = request.getfixturevalue("s3")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        s3_client(endpoint).create_bucket(Bucket="acme-ml-staging-logs")
+    else:
+        gcs = request.getfixturevalue("gcs")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+        gcs.create_bucket("acme-ml-staging-logs")
+    return f"{request.param}://acme-ml-staging-logs"
+
+
+def test_what_a_step_prints_lies_in_the_bucket_and_is_read_there_by_others(
+    home: Path, logs: str
+):
+    @dg.asset
+    def talking() -> None:
+        print("said to be kept")
+
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        run = dg.materialize([talking], instance=instance, run_config=SILENT)
+        captured = [e for e in run.all_events if e.event_type_value == "LOGS_CAPTURED"]
+        [key] = [[run.run_id, "compute_logs", e.logs_captured_data.file_key] for e in captured]
+    with dg.DagsterInstance.from_config(str(home)) as webserver:
+        assert not Path(webserver.compute_log_manager.local_manager.get_captured_local_path(key, "out")).exists()
+        found = webserver.compute_log_manager.get_log_data(key)
+        assert found.stdout == b"said to be kept\n"
+        shown = webserver.compute_log_manager.get_log_metadata(key)
+        assert str(shown.stdout_location).startswith(f"{logs}/compute_logs/storage/{run.run_id}/")
+        webserver.compute_log_manager.delete_logs(log_key=key)
+        assert not webserver.compute_log_manager.cloud_storage_has_logs(key, ComputeIOType.STDOUT)
+
+
+def test_without_its_log_bucket_an_environment_says_how_to_make_it(
+    home: Path, gcs: "GcsServer", monkeypatch: pytest.MonkeyPatch
+):
+    cloud_variables(monkeypatch, objects="gs", project="other-ml")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+    with (
+        dg.DagsterInstance.from_config(str(home)) as instance,
+        pytest.raises(BadInput, match="gcloud storage buckets create gs://other-ml-staging-logs"),
+    ):
+        assert instance.compute_log_manager
+
+
+def test_an_upload_that_fails_fails_no_step(home: Path, monkeypatch: pytest.MonkeyPatch, s3: str):
+    cloud_variables(monkeypatch, objects="s3", project="other-ml")  # there is no such bucket
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+
+    @dg.asset
+    def talking() -> None:
+        print("said in vain")
+
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        run = dg.materialize([talking], instance=instance, run_config=SILENT)
+        assert run.success
+        said = [e.message for e in run.all_events if e.event_type_value == "ENGINE_EVENT"]
+        assert any("cleaning up compute log capture" in message for message in said)
+
+
+# Optuna leaves its connections to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_studies_have_a_database_of_their_own_because_one_holds_the_version_of_one_library(
+    instance: dg.DagsterInstance, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+):
+    cloud_variables(monkeypatch, objects="gs")
+    environment = Environment.current()
+    assert environment.postgres_url is not None
+    assert instance.get_runs() == []
+    space = {"rate": FloatRange(low=0.1, high=1.0, is_log=False)}
+    settings = SearchSettings()
+    with pytest.raises(RuntimeError, match="no longer compatible with the table schema"):
+        OptunaStudies(environment.postgres_url).open("shared", space=space, first={"rate": 0.5}, settings=settings)
+    postgres.url("studies")
+    study = OptunaStudies(environment.studies_url).open("shared", space=space, first={"rate": 0.5}, settings=settings)
+    study.complete(study.ask(), 0.25)
+    again = OptunaStudies(environment.studies_url).open("shared", space=space, first={"rate": 0.5}, settings=settings)
+    assert [(trial.parameters, trial.loss) for trial in again.trials()] == [({"rate": 0.5}, 0.25)]
+    assert PASSWORD not in again.address
+    del study, again
+    gc.collect()
+
+
+def cloud_variables(monkeypatch: pytest.MonkeyPatch, *, objects: str, project: str = "acme-ml") -> None:
+    """Let this process be in ``staging``, with what the environment asks for and no experiment tracker."""
+    monkeypatch.setenv("ML_ASSETS_ENV", "staging")
+    monkeypatch.setenv("ML_ASSETS_PROJECT", project)
+    monkeypatch.setenv("ML_ASSETS_OBJECTS", objects)
+    monkeypatch.setenv("ML_ASSETS_CREDENTIALS", "attached")
+    monkeypatch.setenv("ML_ASSETS_TRACKER", "disabled")
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)

@@ -116,6 +116,30 @@ class DbtInProcess:
             costs={table: _cost(n.adapter_response) for table, n in models.items()},
         )
 
+    def debug(self) -> str:
+        """Return what ``dbt debug`` finds wrong with profile and connection, nothing where all is well."""
+        from dbt.adapters.factory import reset_adapters
+        from dbt.cli.main import dbtRunner
+
+        told: list[str] = []
+
+        def keep(event: "EventMsg") -> None:
+            if event.info.name == "DebugCmdResult":
+                told.append(event.info.msg)
+
+        with tempfile.TemporaryDirectory() as logs:
+            try:
+                result = dbtRunner(callbacks=[keep]).invoke(
+                    [*_QUIET, "--log-path", logs, "debug", "--connection", *self._project(self._variables)]
+                )
+            finally:
+                reset_adapters()
+                if self._target == "local":
+                    _close_duckdb()
+        if result.success:
+            return ""
+        return " ".join(" ".join(told).split()) or str(result.exception)
+
     @cached_property
     def manifest_document(self) -> Mapping[str, Mapping[str, Mapping[str, object]]]:
         """The manifest as the JSON document that dagster-dbt reads."""
@@ -218,10 +242,12 @@ class DbtInProcess:
         return cast("str", self.manifest_document["metadata"]["adapter_type"])
 
     def _arguments(self, variables: Mapping[str, str], *, target_folder: Path | None = None) -> list[str]:
+        return [*self._project(variables), "--target-path", str(target_folder or self.target_folder)]
+
+    def _project(self, variables: Mapping[str, str]) -> list[str]:
         folder = str(self.project_folder)
         return [
             *("--project-dir", folder, "--profiles-dir", folder, "--target", self._target),
-            *("--target-path", str(target_folder or self.target_folder)),
             *("--vars", msgspec.json.encode(variables).decode()),
         ]
 

@@ -243,6 +243,11 @@ class Environment:
         return template.format(home=self.home.as_uri(), project=self.project, objects=self.objects)
 
 
+def wandb_key() -> str | None:
+    """Return W&B's key, for whoever must show it to W&B; it is kept nowhere."""
+    return os.environ.get("WANDB_API_KEY") or None
+
+
 def _root() -> Path:
     """Return the repository this file lies in, or the current folder where it is installed without one."""
     root = Path(__file__).parents[2]

@@ -1,0 +1,50 @@
+"""The command that looks at everything this environment relies on."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from ml_assets.cli.terminal import console
+from ml_assets.doctor import checks_of_this_process
+from ml_assets.doctor.checkup import Result, Status, examine
+
+_COLOURS: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "red bold", "skipped": "dim"}
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: a list of checks.")] = False,
+) -> None:
+    """Look at everything this environment relies on, and say what to do; exit code 1 where something fails.
+
+    It reads the same variables as everything else, leaves nothing behind, and tells no secret.
+    """
+    with console.status("") as status:
+        checks = list(checks_of_this_process())
+        names = iter([check.name for check in checks[1:]])
+
+        def show_next(_: Result) -> None:
+            status.update(next(names, ""))
+
+        status.update(checks[0].name)
+        results = examine(checks, on_result=show_next)
+    if as_json:
+        typer.echo(json.dumps([{**asdict(r), "seconds": round(r.seconds, 3)} for r in results], indent=2))
+    else:
+        console.print(_table(results))
+        n_failed = sum(result.status == "fail" for result in results)
+        console.print(f"{n_failed} of {len(results)} checks failed." if n_failed else "Nothing failed.")
+    if any(result.status == "fail" for result in results):
+        raise typer.Exit(1)
+
+
+def _table(results: list[Result]) -> Table:
+    table = Table(Column("check", no_wrap=True), Column("", no_wrap=True), Column("s", justify="right"), "found, and what to do")
+    for result in results:
+        colour = _COLOURS[result.status]
+        found = escape(result.found) + (f"\n[bold]-> {escape(result.do)}[/]" if result.do else "")
+        table.add_row(result.name, f"[{colour}]{result.status}[/]", f"{result.seconds:.1f}", found)
+    return table

@@ -1,0 +1,383 @@
+"""The doctor over real connections: in good health nothing fails, and each fault trips its own check and no other."""
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import psycopg
+import pytest
+from dagster._daemon.types import DaemonHeartbeat
+from google.cloud.bigquery import Client, Dataset
+from typer.testing import CliRunner
+
+from ml_assets import cli
+from ml_assets.doctor.checkup import Check, Skipped, Trouble, examine
+from ml_assets.doctor.tables import SCHEMAS
+from tests.servers.bigquery import BigQueryServer
+from tests.servers.gcs import GcsServer
+from tests.servers.postgres import PASSWORD, PostgresServer
+from tests.servers.s3 import KEYS, s3_client
+
+ROOT = Path(__file__).parents[1]
+PROJECT = "acme-ml-staging"
+BUCKETS = (f"{PROJECT}-artifacts", f"{PROJECT}-logs")
+WANDB_KEY = "canary0" + 33 * "a"
+# Nobody listens there.
+NOWHERE = "http://127.0.0.1:9"
+OF_STAGING = [
+    *("settings", "packages", "time zones", "local folder", "artifacts", "compute logs", "BigQuery", "datasets"),
+    *("writing", "dbt", "dagster.yaml", "Dagster storage", "daemon", "studies", "W&B"),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staging:
+    """A staging environment in good health: its variables are those of this process."""
+
+    bigquery: BigQueryServer
+    gcs: GcsServer
+    postgres_url: str
+    dagster_home: Path
+
+    def dataset(self, name: str, location: str) -> None:
+        """Make a dataset anew, in a location."""
+        with Client(project=PROJECT) as client:
+            client.delete_dataset(name, delete_contents=True, not_found_ok=True)
+            made = Dataset(f"{PROJECT}.{name}")
+            made.location = location
+            client.create_dataset(made)
+
+    def execute(self, sql: str) -> None:
+        """Run a statement in Dagster's database."""
+        with psycopg.connect(self.postgres_url) as connection:
+            connection.execute(sql)  # pyright: ignore[reportArgumentType]
+
+
+class _Wandb(BaseHTTPRequestHandler):
+    """W&B as far as it says who a key belongs to."""
+
+    def do_POST(self) -> None:  # noqa: N802 - the library's name
+        import base64
+
+        self.rfile.read(int(self.headers["Content-Length"]))
+        known = base64.b64encode(f"api:{WANDB_KEY}".encode()).decode()
+        is_known = self.headers["Authorization"] == f"Basic {known}"
+        answer = json.dumps({"data": {"viewer": {"username": "olga", "entity": "acme"} if is_known else None}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def wandb_url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Wandb) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def bigquery() -> Iterator[BigQueryServer]:
+    with BigQueryServer(PROJECT) as server:
+        yield server
+
+
+@pytest.fixture
+def staging(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bigquery: BigQueryServer,
+    gcs: GcsServer,
+    postgres: PostgresServer,
+    wandb_url: str,
+) -> Staging:
+    """Everything is there, on the servers of this machine; the daemon was heard of a moment ago."""
+    database = f"dagster_{tmp_path.name}"
+    home = tmp_path / "dagster"
+    variables = {
+        "ML_ASSETS_ENV": "staging",
+        "ML_ASSETS_PROJECT": "acme-ml",
+        "ML_ASSETS_HOME": str(tmp_path / "home"),
+        "ML_ASSETS_CREDENTIALS": "",
+        "GOOGLE_APPLICATION_CREDENTIALS": str(service_account(tmp_path / "google.json", bigquery)),
+        "BIGQUERY_EMULATOR_HOST": bigquery.address,
+        "STORAGE_EMULATOR_HOST": gcs.url,
+        "ML_ASSETS_POSTGRES_URL": postgres.url(database),
+        "ML_ASSETS_STUDIES": postgres.url("studies"),
+        "DAGSTER_HOME": str(home),
+        "WANDB_API_KEY": WANDB_KEY,
+        "WANDB_BASE_URL": wandb_url,
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for bucket in BUCKETS:
+        if gcs.storage.get_bucket(bucket) is None:
+            gcs.create_bucket(bucket)
+    home.mkdir()
+    shutil.copy(ROOT / "deploy" / "cloud" / "dagster.yaml", home / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        for kind in instance.get_required_daemon_types():
+            instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), kind, None, None))
+    found = Staging(
+        bigquery=bigquery, gcs=gcs, postgres_url=variables["ML_ASSETS_POSTGRES_URL"], dagster_home=home
+    )
+    with Client(project=PROJECT) as client:
+        for name in SCHEMAS:
+            client.create_dataset(name, exists_ok=True)
+    return found
+
+
+def service_account(path: Path, server: BigQueryServer) -> Path:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_text(json.dumps(server.service_account(key.decode())))
+    return path
+
+
+def told(*options: str) -> tuple[int, str]:
+    """Return exit code and output of the command."""
+    answer = CliRunner().invoke(cli.app, ["doctor", *options], env={"COLUMNS": "100"})
+    assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.output
+    return answer.exit_code, answer.output
+
+
+def results(*, code: int) -> dict[str, dict[str, str]]:
+    """Return what the command says of each check, for machines; no secret may be in it."""
+    found, output = told("--json")
+    for secret in (PASSWORD, WANDB_KEY, KEYS["AWS_SECRET_ACCESS_KEY"] + "-secret"):
+        assert secret not in output
+    assert found == code, output
+    return {result["name"]: result for result in json.loads(output)}
+
+
+def test_in_good_health_nothing_fails_and_nothing_is_left_behind(staging: Staging):
+    found = results(code=0)
+    assert list(found) == OF_STAGING
+    assert {name for name, result in found.items() if result["status"] != "ok"} <= {"packages"}
+    assert all(result["do"] == "" for result in found.values() if result["status"] == "ok")
+    for bucket in BUCKETS:
+        assert staging.gcs.storage.get_file_list(bucket)[0] == []
+    with Client(project=PROJECT) as client:
+        assert [table for name in SCHEMAS for table in client.list_tables(name)] == []
+    assert not (ROOT / "dbt_project" / "logs").exists()
+
+
+# A fault -> the one check it trips, and what the advice must name.
+Fault = Callable[[Staging, pytest.MonkeyPatch], object]
+FAULTS: dict[str, tuple[Fault, str, str]] = {
+    "a dataset in another location": (
+        lambda s, _: s.dataset("features", "EU"),
+        "datasets",
+        f"bq mk --location=US -d {PROJECT}:features",
+    ),
+    "no bucket of artifacts": (
+        lambda s, _: s.gcs.storage.delete_bucket(BUCKETS[0]),
+        "artifacts",
+        f"gcloud storage buckets create gs://{BUCKETS[0]} --project={PROJECT} --location=US",
+    ),
+    "no bucket of logs": (
+        lambda s, _: s.gcs.storage.delete_bucket(BUCKETS[1]),
+        "compute logs",
+        f"gcloud storage buckets create gs://{BUCKETS[1]}",
+    ),
+    "no landing bucket": (
+        lambda _, m: m.setenv("ML_ASSETS_SOURCES", "flights=gs://acme-ml-staging-landing/flights"),
+        "source flights",
+        "gcloud storage buckets create gs://acme-ml-staging-landing ",
+    ),
+    "no such table at a source": (
+        lambda _, m: m.setenv("ML_ASSETS_SOURCES", f"weather=bigquery://{PROJECT}/raw/observed"),
+        "source weather",
+        "correct ML_ASSETS_SOURCES",
+    ),
+    "a dead BigQuery": (lambda _, m: m.setenv("BIGQUERY_EMULATOR_HOST", NOWHERE), "BigQuery", "roles/bigquery.jobUser"),
+    "a revoked key": (lambda s, _: s.bigquery.expired_token(may_refresh=False), "BigQuery", "GOOGLE_APPLICATION_CREDENTIALS"),
+    "a key that W&B does not know": (lambda _, m: m.setenv("WANDB_API_KEY", "b" * 40), "W&B", "set WANDB_API_KEY"),
+    "a dead W&B": (lambda _, m: m.setenv("WANDB_BASE_URL", NOWHERE), "W&B", "ML_ASSETS_TRACKER=offline"),
+    "tables of another Dagster": (
+        lambda s, _: s.execute("update alembic_version set version_num = '7e2f3204cf8e'"),
+        "Dagster storage",
+        "dagster instance migrate",
+    ),
+    "a silent daemon": (
+        lambda s, _: s.execute("update daemon_heartbeats set timestamp = now() - interval '2 hours'"),
+        "daemon",
+        "dagster-daemon run",
+    ),
+    "no database of studies": (
+        lambda s, m: m.setenv("ML_ASSETS_STUDIES", s.postgres_url.rpartition("/")[0] + "/nothing"),
+        "studies",
+        "gcloud sql databases create nothing",
+    ),
+    "studies in Dagster's database": (
+        lambda s, m: m.setenv("ML_ASSETS_STUDIES", s.postgres_url),
+        "studies",
+        "let ML_ASSETS_STUDIES end in /studies",
+    ),
+    "a wrong password": (
+        lambda s, m: m.setenv("ML_ASSETS_POSTGRES_URL", s.postgres_url.replace(PASSWORD, "wrong")),
+        "Dagster storage",
+        "set the password of postgres in ML_ASSETS_POSTGRES_URL",
+    ),
+    "a dead PostgreSQL": (
+        lambda _, m: m.setenv("ML_ASSETS_POSTGRES_URL", f"postgresql://dagster:{PASSWORD}@127.0.0.1:9/dagster"),
+        "Dagster storage",
+        "check that PostgreSQL runs there",
+    ),
+    "no dagster.yaml": (
+        lambda s, _: (s.dagster_home / "dagster.yaml").unlink(),
+        "dagster.yaml",
+        f"cp {ROOT}/deploy/cloud/dagster.yaml",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_trips_its_own_check_whose_advice_names_what_to_do(
+    name: str, staging: Staging, monkeypatch: pytest.MonkeyPatch
+):
+    fault, tripped, advice = FAULTS[name]
+    fault(staging, monkeypatch)
+    try:
+        found = results(code=1)
+    finally:
+        staging.bigquery._may_refresh = True
+    assert [each for each, result in found.items() if result["status"] == "fail"] == [tripped]
+    assert advice in found[tripped]["do"]
+    assert set(OF_STAGING) <= set(found), "every check is told, whatever fails"
+
+
+def test_variables_that_are_missing_are_told_at_once(staging: Staging, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("ML_ASSETS_PROJECT")
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    found = results(code=1)
+    assert found["settings"]["status"] == "fail"
+    assert "ML_ASSETS_PROJECT is not set" in found["settings"]["found"]
+    assert "GOOGLE_APPLICATION_CREDENTIALS is not set" in found["settings"]["found"]
+    assert found["time zones"]["status"] == "ok"
+
+
+def test_artifacts_in_s3_are_looked_at_there(staging: Staging, s3: str, monkeypatch: pytest.MonkeyPatch):
+    for name, value in {**KEYS, "ML_ASSETS_OBJECTS": "s3", "AWS_ENDPOINT_URL": s3}.items():
+        monkeypatch.setenv(name, value)
+    s3_client(s3).create_bucket(Bucket=BUCKETS[0])
+    found = results(code=1)
+    assert found["artifacts"]["status"] == "ok"
+    assert found["compute logs"]["status"] == "fail"
+    assert found["compute logs"]["do"].startswith(f"aws s3 mb s3://{BUCKETS[1]}")
+    assert "Contents" not in s3_client(s3).list_objects_v2(Bucket=BUCKETS[0])
+    s3_client(s3).delete_bucket(Bucket=BUCKETS[0])
+
+
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("ML_ASSETS_ENV", "WANDB_API_KEY", "ML_ASSETS_POSTGRES_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ML_ASSETS_HOME", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def test_on_a_fresh_clone_it_takes_seconds_and_makes_nothing(local: Path):
+    begun = time.process_time()
+    found = results(code=0)
+    assert time.process_time() - begun < 10
+    assert found["DuckDB"]["status"] == found["W&B"]["status"] == "skipped"
+    assert found["artifacts"]["status"] == "ok"
+    assert not local.exists()
+
+
+def test_a_person_reads_it_in_100_columns(local: Path):
+    code, output = told()
+    assert code == 0
+    assert max(map(len, output.splitlines())) <= 100
+    assert "Nothing failed." in output
+
+
+def test_a_warehouse_that_another_process_holds_is_no_failure_and_names_the_process(local: Path):
+    import subprocess
+    import sys
+
+    local.mkdir()
+    with duckdb.connect(str(local / "warehouse.duckdb")):
+        pass
+    held = subprocess.Popen(
+        [sys.executable, "-c", "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()",
+         str(local / "warehouse.duckdb")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert held.stdout is not None
+        held.stdout.readline()
+        found = examine([check for check in _checks() if check.name == "DuckDB"])
+    finally:
+        held.communicate()
+    assert (found[0].status, found[0].do) == ("warn", f"wait for process {held.pid} or end it: kill {held.pid}")
+
+
+def _checks() -> list[Check]:
+    from ml_assets.doctor import checks_of_this_process
+
+    return list(checks_of_this_process())
+
+
+def test_a_host_that_never_answers_is_left_after_its_time():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+
+        def look() -> str:
+            with socket.create_connection(silent.getsockname()) as connection:
+                return connection.recv(1).decode()
+
+        [found, after] = examine(
+            [
+                Check(name="silent", look=look, do="call someone", seconds=0.2),
+                Check(name="after", look=lambda: "well", do=""),
+            ]
+        )
+        assert (found.status, found.do) == ("fail", "call someone")
+        assert "no answer within 0.2 s" in found.found
+        assert after.status == "ok"
+        silent.accept()[0].close()  # lets the thread go that was left behind
+
+
+def test_whatever_a_check_raises_is_its_result_and_no_password_is_told():
+    def raising(error: Exception) -> Callable[[], str]:
+        def look() -> str:
+            raise error
+
+        return look
+
+    found = examine(
+        [
+            Check(name="a", look=raising(OSError("cannot open\n postgresql://olga:hunter2@db/x")), do="call someone"),
+            Check(name="b", look=raising(Trouble("too old", do="make it new", status="warn")), do=""),
+            Check(name="c", look=raising(Skipped("not here")), do=""),
+            Check(name="d", look=lambda: "well", do="", needs=("a",)),
+            Check(name="e", look=lambda: "well", do="", needs=("b", "c")),
+        ]
+    )
+    assert [(each.status, each.found, each.do) for each in found] == [
+        ("fail", "OSError: cannot open postgresql://***@db/x", "call someone"),
+        ("warn", "too old", "make it new"),
+        ("skipped", "not here", ""),
+        ("skipped", "a comes first", ""),
+        ("ok", "well", ""),
+    ]
