@@ -108,8 +108,8 @@ def kubernetes_server() -> Iterator[KubernetesServer]:
 
         do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - the names that http.server calls
 
-        def log_message(self, format: str, *args: object) -> None:
-            del format, args
+        def log_message(self, *_: object) -> None:
+            pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
