@@ -10,7 +10,9 @@ from dagster.components.definitions import LazyDefinitions
 
 from ml_assets import defs as stages
 from ml_assets.backends.environments import Environment
+from ml_assets.pods import step_executor
 from ml_assets.resources import resources_of
+from ml_assets.use_cases import load_use_cases
 
 # backfill_policy and freshness policies are marked beta in 1.13; one line for each of their hundred uses helps nobody.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
@@ -20,19 +22,21 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 def defs() -> dg.Definitions:
     """Load the asset graph of this environment."""
     environment = Environment.current()
+    graph = dg.Definitions.merge(*_stages())
     return dg.Definitions.merge(
-        *_stages(),
-        dg.Definitions(resources=resources_of(environment), executor=executor_of(environment)),
+        graph, dg.Definitions(resources=resources_of(environment), executor=executor_of(environment, graph))
     )
 
 
-def executor_of(environment: Environment) -> dg.ExecutorDefinition:
-    """Return what runs the steps of a run: this process, in every environment.
+def executor_of(environment: Environment, graph: dg.Definitions) -> dg.ExecutorDefinition:
+    """Return what runs the steps of a run: a Kubernetes job each where there is Kubernetes, this process elsewhere.
 
-    DuckDB admits one writing process; beyond one machine the run launcher fans partitions out instead.
+    On a laptop DuckDB admits one writing process; a container, or Dagster+ Serverless, is one machine too.
     """
-    del environment
-    return dg.in_process_executor
+    if not environment.is_on_kubernetes:
+        return dg.in_process_executor
+    assets = [asset for asset in graph.assets or () if isinstance(asset, dg.AssetsDefinition)]
+    return step_executor(assets, load_use_cases())
 
 
 def _stages() -> Iterator[dg.Definitions]:

@@ -118,6 +118,7 @@ class Environment:
     postgres_url: str | None = field(repr=False)
     studies_url: str = field(repr=False)
     launch: Launch = ONE_PROCESS
+    is_on_kubernetes: bool = False  # every pod is told, by KUBERNETES_SERVICE_HOST
 
     @classmethod
     def current(cls) -> "Environment":
@@ -171,6 +172,7 @@ class Environment:
             postgres_url=postgres_url,
             studies_url=variables.get("ML_ASSETS_STUDIES") or shared_studies or (home / "studies").as_uri(),
             launch=_launch(variables),
+            is_on_kubernetes=bool(variables.get("KUBERNETES_SERVICE_HOST")) and not is_local,
         )
 
     @property

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
+from ml_assets.core.compute import Compute
 from ml_assets.core.decisions import Decisions
 from ml_assets.core.encoding import Output, Task
 from ml_assets.core.errors import InvalidDeclaration
@@ -16,6 +17,8 @@ from ml_assets.core.trainers.segments import Segments
 
 # The slice of a local day that is no feature: its calendar month.
 MONTH = "month"
+# Judgement: a year of the packaged flights, three times over.
+_MACHINE = Compute(cpus=2, memory_gb=8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +137,9 @@ class UseCase:
     ``segments`` asks for one model per value of a categorical input, with the model of all rows as the parent of the
     rest. They have the hyperparameters of the parent, and a study tunes the parent alone.
 
+    ``compute`` is the machine that its training set, its trainings and its searches get where each step has one of its
+    own, as on Kubernetes: ``Compute(cpus=4, memory_gb=32, gpus=1)``.
+
     A hyperparameter that it names is pinned: no study varies it. ``search_space`` is what a study varies; that of its
     trainer unless given, and ``{}`` for a model that is never tuned.
     """
@@ -154,6 +160,7 @@ class UseCase:
     split: SplitRule = SplitRule()
     promotion: PromotionRule = PromotionRule()
     retraining: RetrainingRule = RetrainingRule()
+    compute: Compute = _MACHINE
     seed: int = 13
 
     def __post_init__(self) -> None:
