@@ -74,7 +74,7 @@ class Numbers:
         for start in range(0, 2_000_000, 500_000):
             n = np.arange(start, start + 500_000)
             yield pa.table({"partition_on": pa.array(np.full(len(n), np.datetime64(day))), "n": n})
-            if start:
+            if start == 1_000_000:
                 kill_at("while the source is read")
 
 def watched(reader):
