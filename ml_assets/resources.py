@@ -13,6 +13,7 @@ from ml_assets.backends.environments import Environment
 from ml_assets.backends.log_alerter import LogAlerter
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.backends.optuna_studies import OptunaStudies
+from ml_assets.backends.sources.bigquery_tables import BigQueryTablesSource
 from ml_assets.backends.sources.files import FilesSource
 from ml_assets.backends.sources.gcs_files import GcsFileStore
 from ml_assets.backends.sources.local_files import LocalFileStore
@@ -20,7 +21,7 @@ from ml_assets.backends.sources.nycflights13 import NycFlights13Source
 from ml_assets.backends.sources.s3_files import S3FileStore
 from ml_assets.backends.sources.webhdfs_files import WebHdfsFileStore
 from ml_assets.backends.wandb_tracker import WandbTracker
-from ml_assets.core.contracts import Contract
+from ml_assets.core.contracts import PARTITION, Contract
 from ml_assets.core.errors import BadInput
 from ml_assets.core.feature_views import FeatureView, load_feature_views
 from ml_assets.core.ports import ArtifactStore, FileStore, Source, Tracker, Warehouse
@@ -67,6 +68,8 @@ def _routed(url: SplitResult, contract: Contract, environment: Environment) -> S
         case "webhdfs":
             user, _, host = url.netloc.rpartition("@")
             return _files(WebHdfsFileStore(host, unquote(url.path), connect=_http, user=user or None), url, contract)
+        case "bigquery":
+            return _bigquery_table(url, contract, environment)
         case _:
             raise BadInput(
                 f"ML_ASSETS_SOURCES: {contract.table} is in {url.geturl()}; there is no source for {url.scheme}"
@@ -81,6 +84,28 @@ def _files(store: FileStore, url: SplitResult, contract: Contract) -> FilesSourc
         raise BadInput(f"ML_ASSETS_SOURCES: {url.geturl()} ends in what means nothing; expected ?marker= or ?null=")
     nulls = ("", options["null"]) if options.get("null") else ("",)
     return FilesSource(store=store, contract=contract, nulls=nulls, marker=options.get("marker") or None)
+
+
+def _bigquery_table(url: SplitResult, contract: Contract, environment: Environment) -> BigQueryTablesSource:
+    """Return a table in BigQuery; ``?day=time_hour`` names the column that tells the local day."""
+    names, options = url.path.strip("/").split("/"), dict(parse_qsl(url.query, keep_blank_values=True))
+    if len(names) != 2 or set(options) - {"day"} or url.fragment:
+        raise BadInput(f"ML_ASSETS_SOURCES: found {url.geturl()}; expected bigquery://project/dataset/table?day=COLUMN")
+
+    def connect() -> "AbstractContextManager[Client]":
+        from dagster_gcp import BigQueryResource
+
+        # What a query costs is billed to this environment's project, wherever the table is.
+        return BigQueryResource(project=environment.project or url.netloc).get_client()
+
+    return BigQueryTablesSource(
+        project=url.netloc,
+        dataset=names[0],
+        table=names[1],
+        contract=contract,
+        connect=connect,
+        day_column=options.get("day", PARTITION),
+    )
 
 
 def _s3() -> "S3Client":

@@ -46,6 +46,50 @@ rows = pa.table({"partition_on": pa.array([day]), "n": [2]})
 Killed(Path(sys.argv[1])).replace_days({"raw.seen": rows}, DayRange(first=day, last=day))
 """
 
+_KILLED_WHILE_LANDING = """
+import os, signal, sys
+from datetime import date
+from pathlib import Path
+import numpy as np, pyarrow as pa
+from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
+from ml_assets.core.contracts import Column, Contract
+from ml_assets.core.landing import landing
+from ml_assets.core.ports import DayRange
+
+day, home, moment = date(2013, 7, 1), Path(sys.argv[1]).parent, sys.argv[2]
+days = DayRange(first=day, last=day)
+columns = [Column(name=name, type=kind, description=".") for name, kind in
+           (("partition_on", pa.date32()), ("n", pa.int64()))]
+contract = Contract(table="seen", description=".", columns=tuple(columns), key=("n",), is_partitioned=True)
+
+def kill_at(place):
+    if moment == place:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Numbers:
+    contracts = {"seen": contract}
+    def read(self, table, days=None): raise AssertionError
+    def note(self, days): return "numbers"
+    def batches(self, table, days=None):
+        for start in range(0, 2_000_000, 500_000):
+            n = np.arange(start, start + 500_000)
+            yield pa.table({"partition_on": pa.array(np.full(len(n), np.datetime64(day))), "n": n})
+            if start == 1_000_000:
+                kill_at("while the source is read")
+
+def watched(reader):
+    def batches():
+        for number, batch in enumerate(reader):
+            yield batch
+            if number:
+                kill_at("while the rows are written")
+    return pa.RecordBatchReader.from_batches(reader.schema, batches())
+
+with landing(Numbers(), contract, days, work_folder=home / "work", whole_bytes=2**20) as checked:
+    writes = {"raw.seen": watched(checked.accepted), "raw.seen_quarantine": checked.quarantined}
+    DuckDBWarehouse(Path(sys.argv[1])).replace_days(writes, days)
+"""
+
 _DISK_FULL_WHILE_WRITING = """
 import resource, sys
 from datetime import date
@@ -180,6 +224,17 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_old_day(path: Path, moment: 
     assert numbers_in(warehouse) == [1]
     warehouse.replace_days({"raw.seen": seen(2)}, DAY)
     assert numbers_in(warehouse) == [2]
+
+
+@pytest.mark.parametrize("moment", ["while the source is read", "while the rows are written"])
+def test_a_kill_while_a_stream_is_landed_leaves_the_old_day_and_no_file_and_the_next_run_heals(path: Path, moment: str):
+    command = [sys.executable, "-c", _KILLED_WHILE_LANDING, str(path)]
+    assert subprocess.run([*command, moment], check=False).returncode == -signal.SIGKILL
+    assert numbers_in(DuckDBWarehouse(path)) == [1]
+    assert list((path.parent / "work").iterdir()) == []
+    subprocess.run([*command, "never"], check=True)
+    counted = DuckDBWarehouse(path).query("SELECT count(*) AS n, count(DISTINCT n) AS n_distinct FROM raw.seen")
+    assert counted.to_pylist() == [{"n": 2_000_000, "n_distinct": 2_000_000}]
 
 
 @pytest.mark.parametrize("failing", ["_fit", "_delete", "_insert"])
