@@ -103,7 +103,8 @@ class DuckDBWarehouse:
         for table, rows in writes.items():
             refuse_other_days(table_name(table), at_hand(rows), days)
         self._refuse_without_room(writes)
-        with self._transaction() as connection, _little_memory(connection, writes):
+        is_streaming = any(isinstance(rows, pa.RecordBatchReader) for rows in writes.values())
+        with self._transaction(is_streaming=is_streaming) as connection:
             for table, rows in writes.items():
                 with _incoming(connection, rows, lambda batch, table=table: refuse_other_days(table, batch, days)):
                     columns = _columns_of_query(connection, "SELECT * FROM incoming", {})
@@ -155,8 +156,8 @@ class DuckDBWarehouse:
                 yield connection
 
     @contextmanager
-    def _transaction(self) -> Generator[duckdb.DuckDBPyConnection]:
-        with self._connection() as connection:
+    def _transaction(self, *, is_streaming: bool = False) -> Generator[duckdb.DuckDBPyConnection]:
+        with self._connection() as connection, _memory(connection, _STREAMING_MEMORY if is_streaming else None):
             connection.begin()
             try:
                 yield connection
@@ -344,14 +345,17 @@ def _incoming(
 
 
 @contextmanager
-def _little_memory(connection: duckdb.DuckDBPyConnection, writes: Mapping[str, Rows]) -> Generator[None]:
-    """Keep DuckDB from filling the memory with what a stream has brought; it writes that to its file as it comes."""
-    if not any(isinstance(rows, pa.RecordBatchReader) for rows in writes.values()):
+def _memory(connection: duckdb.DuckDBPyConnection, limit: str | None) -> Generator[None]:
+    """Bound what DuckDB keeps in memory, until it has moved what was committed to its place: that takes most."""
+    if limit is None:
         yield
         return
-    connection.execute(f"SET memory_limit='{_STREAMING_MEMORY}'")
+    connection.execute(f"SET memory_limit='{limit}'")
     try:
         yield
     finally:
+        # It is refused while another thread writes, and then left to the last one that closes the file.
+        with suppress(duckdb.Error):
+            connection.execute("CHECKPOINT")
         with suppress(duckdb.Error):
             connection.execute("RESET memory_limit")
