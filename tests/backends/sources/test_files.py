@@ -67,7 +67,7 @@ FORMATS: dict[str, Callable[[pa.Table], bytes]] = {
 LAYOUTS = ("{day}/part-{n}{ending}", "partition_on={day}/05/part-{n}{ending}")
 
 
-@pytest.mark.parametrize(("ending", "layout"), zip(FORMATS, LAYOUTS * 3, strict=False))
+@pytest.mark.parametrize(("ending", "layout"), list(zip(FORMATS, LAYOUTS * 3, strict=False)))
 def test_days_come_back_as_they_were_packaged(place: Place, ending: str, layout: str):
     contract = PACKAGED.contracts["flights"]
     write = FORMATS[ending]
