@@ -165,20 +165,21 @@ def test_a_new_day_lands_once_it_has_stopped_changing(place: Place, daemon: Daem
     assert len(daemon.runs()) == 1
 
 
+@pytest.mark.slow
 def test_a_late_file_of_an_old_day_and_a_corrected_one_replace_their_days_and_no_other(place: Place, daemon: Daemon):
-    for n in range(6):
+    for n in range(3):
         day = MONDAY + timedelta(days=n)
         place.put(f"partition_on={day}/00.csv", hours(day, 60 + n))
     daemon.until_quiet()
-    assert len(daemon.runs()) == 6
+    assert len(daemon.runs()) == 3
     place.put("partition_on=2013-07-01/late.csv", hours(MONDAY, 60, 90))
     place.put("partition_on=2013-07-02/00.csv", hours(TUESDAY, 55))
     daemon.until_quiet()
-    assert [subject for subject, _ in daemon.runs()[6:]] == ["weather/2013-07-01", "weather/2013-07-02"]
+    assert [subject for subject, _ in daemon.runs()[3:]] == ["weather/2013-07-01", "weather/2013-07-02"]
     assert (daemon.temperatures(MONDAY), daemon.temperatures(TUESDAY)) == ([60, 90], [55])
     place.remove("partition_on=2013-07-01/00.csv")  # as a life-cycle rule does
     daemon.until_quiet()
-    assert len(daemon.runs()) == 8
+    assert len(daemon.runs()) == 5
 
 
 @pytest.mark.slow
