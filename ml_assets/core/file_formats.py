@@ -43,7 +43,7 @@ def read_batches(
     """Yield the rows of one file, unpacked and seekable, with the contract's columns, types and order.
 
     ``name`` is what errors call the file, and its ending tells the format. The rows of a dated table are of ``day``: a
-    file without the column ``partition_on`` gets it, one that says another day is refused. ``nulls`` are the texts
+    row without ``partition_on`` gets it, one that says another day is refused. ``nulls`` are the texts
     that mean null in CSV, quoted or not; in JSON lines a field that is absent is null. Timestamps in text need a zone.
 
     Columns that the contract does not have are left out. Integers, floats, texts, dates and timestamps may be stored
@@ -158,6 +158,9 @@ def _of_contract(batch: pa.RecordBatch, contract: Contract, name: str, day: date
             columns.append(pa.repeat(pa.scalar(day, column.type), batch.num_rows))
             continue
         values = batch.column(column.name)
+        if column.name == PARTITION and day is not None and values.null_count:  # the path says what the row does not
+            filled = pa.scalar(day, pa.date32()).cast(values.type)
+            values = pc.fill_null(values, filled)
         try:
             columns.append(values if values.type == column.type else values.cast(column.type))
         except pa.ArrowInvalid as error:
