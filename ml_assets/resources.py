@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+import dagster as dg
+
 from ml_assets.backends.dbt_in_process import DbtInProcess
 from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
 from ml_assets.backends.environments import Environment
@@ -160,6 +162,12 @@ def store_of(environment: Environment) -> ArtifactStore:
     """Return the artifacts of this environment: a folder, or a bucket of S3 or GCS."""
     endpoints = {"s3": environment.endpoints.s3, "gs": environment.endpoints.gcs}
     return ObjectArtifactStore(environment.artifacts_url, endpoint=endpoints.get(environment.objects))
+
+
+def link_to(store: ArtifactStore, path: str) -> dg.MetadataValue[str]:
+    """Return where a person finds an artifact: a link that opens in a browser, or the path of a local file."""
+    address = store.address(path)
+    return dg.MetadataValue.url(address) if address.startswith("http") else dg.MetadataValue.path(address)
 
 
 def tracker_of(environment: Environment) -> Tracker:

@@ -148,7 +148,7 @@ class BigQueryWarehouse:
         table_name(table)
         with self._client() as client, ExitStack() as stack:
             if self._columns(client, table) is None:
-                self._create_dataset(client, table)
+                self._require_dataset(client, table)
             place = stack.enter_context(self._aside(client, table))
             self._jobs.query(client, bigquery_sql.create_as(place, sql), parameters)
             found = self._columns(client, place) or {}
@@ -167,7 +167,7 @@ class BigQueryWarehouse:
         columns = {t: typed_columns(t, bigquery_rows.sql_types(t, rows.schema)) for t, rows in writes.items()}
         with self._client() as client:
             for table, rows in writes.items():
-                self._create_dataset(client, table)
+                self._require_dataset(client, table)
                 self._load(client, table, rows, columns[table], disposition="WRITE_TRUNCATE")
 
     def _shared(self) -> "Client | None":
@@ -239,12 +239,18 @@ class BigQueryWarehouse:
                 self._jobs.query(client, bigquery_sql.add_columns(table, columns))
         return {table: {**(found[table] or {}), **columns} for table, columns in new.items()}
 
-    def _create_dataset(self, client: "Client", table: str) -> None:
+    def _require_dataset(self, client: "Client", table: str) -> None:
+        """Create the dataset of a table if there is none; who may not create one needs it to be there."""
+        from google.api_core.exceptions import NotFound
         from google.cloud.bigquery import Dataset
 
         dataset = Dataset(f"{client.project}.{table.partition('.')[0]}")
-        dataset.location = self._location
-        self._refuse_elsewhere(client.create_dataset(dataset, exists_ok=True, retry=self._jobs.retry))
+        try:
+            found = client.get_dataset(dataset.reference, retry=self._jobs.retry)
+        except NotFound:
+            dataset.location = self._location
+            found = client.create_dataset(dataset, exists_ok=True, retry=self._jobs.retry)
+        self._refuse_elsewhere(found)
 
     def _refuse_elsewhere(self, dataset: "Dataset") -> None:
         """Raise WarehouseError for a dataset in another location: BigQuery calls it absent to the jobs of this one."""
@@ -258,7 +264,7 @@ class BigQueryWarehouse:
     def _create(self, client: "Client", table: str, columns: Mapping[str, str]) -> None:
         from google.cloud.bigquery import Table, TimePartitioning
 
-        self._create_dataset(client, table)
+        self._require_dataset(client, table)
         created = Table(f"{client.project}.{table}", schema=_schema(columns))
         created.time_partitioning = TimePartitioning(field=PARTITION)
         created.clustering_fields = [name for name in self._clustered_by if columns.get(name) == "STRING"] or None

@@ -20,7 +20,7 @@ from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.reports import ablation_report, chart_markdown, insight_charts
 from ml_assets.core.spec import UseCase
 from ml_assets.core.view_costs import view_costs
-from ml_assets.resources import feature_views_of
+from ml_assets.resources import feature_views_of, link_to
 from ml_assets.use_cases import load_use_cases
 
 # Judgement: enough to rank the views; 14 models of arrival_delay, three times each, take about two minutes.
@@ -118,7 +118,7 @@ def _ablation(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsD
             data_version=dg.DataVersion(f"{fingerprint[:12]}-{config.n_train_rows}-{config.n_seeds}"),
             metadata={
                 **_facts(ablation),
-                "report": dg.MetadataValue.path(store.address(page)),
+                "report": link_to(store, page),
                 "dagster/uri": store.address(path),
             },
         )

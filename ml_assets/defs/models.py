@@ -34,7 +34,7 @@ from ml_assets.core.trainers.segments import SegmentOutcome
 from ml_assets.core.trainers.starts import cost_facts
 from ml_assets.core.training_sets import TrainingSet
 from ml_assets.core.trainings import champion_before
-from ml_assets.resources import feature_views_of
+from ml_assets.resources import feature_views_of, link_to
 from ml_assets.use_cases import code_version_of, load_use_cases
 
 # Judgement: enough calls that one interrupted by another process does not move the median.
@@ -120,7 +120,7 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
             data_version=dg.DataVersion(trained.package.package_hash),
             metadata={
                 **_facts(trained, store),
-                "report": dg.MetadataValue.path(store.address(path)),
+                "report": link_to(store, path),
                 "calibration": dg.MetadataValue.md(
                     chart_markdown(curve_spec(curve, unit=use_case.label.unit), name="predicted and happened")
                 ),

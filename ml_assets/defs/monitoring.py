@@ -20,7 +20,7 @@ from ml_assets.core.reports import chart_markdown, charts, monitoring_report
 from ml_assets.core.retraining import RETRAINING_SCHEMA, decide
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import AnyMetrics, meaning_of
-from ml_assets.resources import dbt_of, feature_views_of, source_of
+from ml_assets.resources import dbt_of, feature_views_of, link_to, source_of
 from ml_assets.use_cases import load_use_cases
 
 DRIFT, PERFORMANCE, RETRAINING = "monitoring.drift", "monitoring.performance", "monitoring.retraining_decisions"
@@ -172,7 +172,7 @@ def _report(use_case: UseCase) -> dg.AssetsDefinition:
             )
             path = report_path(use_case, day)
             store.put(path, page.encode())
-            context.add_asset_metadata({"report": dg.MetadataValue.path(store.address(path))}, partition_key=str(day))
+            context.add_asset_metadata({"report": link_to(store, path)}, partition_key=str(day))
         return dg.MaterializeResult()
 
     return _write

@@ -51,7 +51,7 @@ PREDEFINED = {
 }
 # As Google's reference of permissions writes them; what else would be a word that opens nothing, or more than is meant.
 PERMISSIONS = {
-    *("bigquery.jobs.create", "bigquery.datasets.create"),
+    "bigquery.jobs.create",
     *(f"bigquery.readsessions.{verb}" for verb in ("create", "getData", "update")),
     *("storage.buckets.get", *(f"storage.objects.{verb}" for verb in ("create", "delete", "get", "list"))),
     *(f"storage.multipartUploads.{verb}" for verb in ("abort", "create", "list", "listParts")),

@@ -1,16 +1,18 @@
-"""ML_ASSETS_SOURCES says where each raw table comes from; what it does not name is packaged."""
+"""The environment decides where raw tables come from, and how a person gets to a report."""
 
 from datetime import date
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from pyarrow import parquet
 
 from ml_assets.backends.environments import Environment
+from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.backends.sources.nycflights13 import NycFlights13Source
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import BadInput
-from ml_assets.resources import source_of
+from ml_assets.resources import link_to, source_of
 
 PACKAGED = NycFlights13Source(is_replaying=False)
 DAY = DayRange(first=date(2013, 7, 1), last=date(2013, 7, 1))
@@ -46,3 +48,12 @@ def test_without_a_name_all_is_packaged():
 def test_what_cannot_be_meant_is_refused(sources: str, said: str):
     with pytest.raises(BadInput, match=said):
         source(sources)
+
+
+def test_a_report_is_a_link_in_the_cloud_and_a_path_on_a_laptop(tmp_path: Path):
+    in_s3 = link_to(ObjectArtifactStore("s3://acme-ml-staging-artifacts"), "reports/a.html")
+    assert isinstance(in_s3, dg.UrlMetadataValue)
+    assert in_s3.url.startswith("https://")
+    assert "acme-ml-staging-artifacts" in in_s3.url
+    on_disk = link_to(ObjectArtifactStore(tmp_path.as_uri()), "reports/a.html")
+    assert on_disk == dg.MetadataValue.path(str(tmp_path / "reports" / "a.html"))
