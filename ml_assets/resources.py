@@ -16,6 +16,7 @@ from ml_assets.backends.log_alerter import LogAlerter
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.backends.optuna_studies import OptunaStudies
 from ml_assets.backends.sources.bigquery_tables import BigQueryTablesSource
+from ml_assets.backends.sources.bigtable import BigtableSource
 from ml_assets.backends.sources.files import FilesSource
 from ml_assets.backends.sources.gcs_files import GcsFileStore
 from ml_assets.backends.sources.local_files import LocalFileStore
@@ -32,6 +33,7 @@ from ml_assets.core.routed_source import RoutedSource
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
     from google.cloud.bigquery_storage import BigQueryReadClient
+    from google.cloud.bigtable.data import BigtableDataClient
     from google.cloud.storage import Client as StorageClient
     from requests import Session
 
@@ -72,6 +74,8 @@ def _routed(url: SplitResult, contract: Contract, environment: Environment) -> S
             return _files(WebHdfsFileStore(host, unquote(url.path), connect=_http, user=user or None), url, contract)
         case "bigquery":
             return _bigquery_table(url, contract, environment)
+        case "bigtable":
+            return _bigtable(url, contract)
         case _:
             raise BadInput(
                 f"ML_ASSETS_SOURCES: {contract.table} is in {url.geturl()}; there is no source for {url.scheme}"
@@ -107,6 +111,27 @@ def _bigquery_table(url: SplitResult, contract: Contract, environment: Environme
         contract=contract,
         connect=connect,
         day_column=options.get("day", PARTITION),
+    )
+
+
+def _bigtable(url: SplitResult, contract: Contract) -> BigtableSource:
+    """Return a table in Bigtable; ``?family=f`` names the column family."""
+    names, options = url.path.strip("/").split("/"), dict(parse_qsl(url.query, keep_blank_values=True))
+    if len(names) != 2 or set(options) != {"family"} or url.fragment:
+        raise BadInput(f"ML_ASSETS_SOURCES: found {url.geturl()}; expected bigtable://project/instance/table?family=F")
+
+    def connect() -> "BigtableDataClient":
+        from google.cloud.bigtable.data import BigtableDataClient
+
+        return BigtableDataClient(project=url.netloc)
+
+    return BigtableSource(
+        project=url.netloc,
+        instance=names[0],
+        table=names[1],
+        family=options["family"],
+        contract=contract,
+        connect=connect,
     )
 
 

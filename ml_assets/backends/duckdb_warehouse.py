@@ -25,7 +25,7 @@ _LOCK_PATIENCE = timedelta(seconds=30)
 # Judgement: room for the write-ahead log and one checkpoint beside the rows themselves.
 _SPARE_BYTES = 64 * 2**20
 # Judgement: what DuckDB keeps of a stream in memory before it writes to its file; more did not make it faster.
-_STREAMING_MEMORY = "512MB"
+_STREAMING_MEMORY = "256MB"
 _DISK_IS_FULL = re.compile(r"No space left on device|File too large|quota exceeded|max_temp_directory_size", re.I)
 
 
