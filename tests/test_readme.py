@@ -72,7 +72,7 @@ PRINTS = {
     "make test": ["-m pytest"],
     "make check": ["ruff format --check", "ruff check", "pyright", "dbt parse", "dg check defs", "-m pytest"],
     "ml-assets history": ["promote", "2013-07-01"],
-    "ml-assets doctor": ["warehouse", "artifacts", "time zones"],
+    "ml-assets doctor": ["DuckDB", "artifacts", "time zones"],
     "ml-assets experiments": ["promotion", "training", "arrival_delay", "air_time"],
     'ml-assets experiments --kind training --where "roc_auc>0.7" --sort roc_auc': ["arrival_delay"],
     "ml-assets board": ["board"],
