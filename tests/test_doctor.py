@@ -160,9 +160,9 @@ def service_account(path: Path, server: BigQueryServer) -> Path:
     return path
 
 
-def told(*options: str) -> tuple[int, str]:
+def told(*options: str, width: int = 100) -> tuple[int, str]:
     """Return exit code and output of the command."""
-    answer = CliRunner().invoke(cli.app, ["doctor", *options], env={"COLUMNS": "100"})
+    answer = CliRunner().invoke(cli.app, ["doctor", *options], env={"COLUMNS": str(width)})
     assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.output
     return answer.exit_code, answer.output
 
@@ -352,7 +352,7 @@ def _renamed(lake: Lake, table: str, old: str, new: str) -> str:
 
 # A fault at one place of six -> the table it is of, what must be found, and what the advice must name.
 FAULTS_AT_SOURCES: dict[str, tuple[Callable[[Lake, pytest.MonkeyPatch], object], str, str, str]] = {
-    "no folder": (lambda lake, _: shutil.rmtree(lake.folder), "airports", "there is no folder", "create the folder"),
+    "no folder": (lambda lake, _: shutil.rmtree(lake.folder), "airports", "there is no folder", "mkdir -p /"),
     "no bucket of S3": (
         lambda lake, m: m.setenv("ML_ASSETS_SOURCES", _renamed(lake, "schedules", "/lake/", "/nowhere/")),
         "schedules",
@@ -457,11 +457,19 @@ def test_on_a_fresh_clone_it_takes_seconds_and_makes_nothing(local: Path):
     assert not local.exists()
 
 
-def test_a_person_reads_it_in_100_columns(local: Path):
-    code, output = told()
-    assert code == 0
-    assert max(map(len, output.splitlines())) <= 100
-    assert "Nothing failed." in output
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_person_reads_it_in_a_terminal_and_copies_paths_and_commands_whole(
+    width: int, local: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = "/mnt/" + "a_folder_of_a_very_long_name_/" * 5 + "flights"
+    monkeypatch.setenv("ML_ASSETS_SOURCES", f"flights=file://{folder}")
+    code, output = told(width=width)
+    [advice] = [line for line in output.splitlines() if line.startswith("source flights: ")]
+    assert f"mkdir -p {folder}," in advice
+    rest = [line for line in output.splitlines() if line != advice]
+    assert max(map(len, rest)) <= width
+    assert "\N{HORIZONTAL ELLIPSIS}" not in output
+    assert (code, rest[-1]) == (1, "1 of 13 checks failed.")
 
 
 def test_a_warehouse_that_another_process_holds_is_no_failure_and_names_the_process(local: Path):

@@ -1,6 +1,7 @@
 """Where raw tables come from: each place of ``ML_ASSETS_SOURCES``, asked through the very source that will read it."""
 
 from dataclasses import replace
+from urllib.parse import unquote, urlsplit
 
 from ml_assets.backends.environments import Environment
 from ml_assets.backends.sources.bigquery_tables import BigQueryTablesSource
@@ -40,10 +41,10 @@ def advice(url: str) -> str:
         case "bigtable":
             return f"create {url}, or grant roles/bigtable.reader on it, {correct}"
         case "webhdfs":
-            host = url.split("/")[2].rpartition("@")[2]
+            host = urlsplit(url).netloc.rpartition("@")[2]
             return f"check that {host} is the name node's WebHDFS (port 9870) and lets this user read, {correct}"
         case _:
-            return f"create the folder, let this user read it, {correct}"
+            return f"mkdir -p {unquote(urlsplit(url).path)}, or mount the disk it is on, {correct}"
 
 
 def _source(environment: Environment, table: str) -> Source:
