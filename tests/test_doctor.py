@@ -16,6 +16,8 @@ import psycopg
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 from google.cloud.bigquery import Client, Dataset
+from google.cloud.bigtable import Client as BigtableAdmin
+from google.cloud.bigtable.column_family import MaxVersionsGCRule
 from typer.testing import CliRunner
 
 from ml_assets import cli
@@ -23,9 +25,14 @@ from ml_assets.backends.dbt_in_process import DbtInProcess
 from ml_assets.doctor.checkup import Check, Skipped, Trouble, examine
 from ml_assets.doctor.tables import SCHEMAS
 from tests.servers.bigquery import BigQueryServer
+from tests.servers.bigtable import BigtableServer
 from tests.servers.gcs import GcsServer
+from tests.servers.landing import gcs_client
 from tests.servers.postgres import PASSWORD, PostgresServer
 from tests.servers.s3 import KEYS, s3_client
+from tests.servers.webhdfs import WebHdfsServer, webhdfs_server
+
+pytestmark = pytest.mark.filterwarnings("ignore:Connecting to Bigtable emulator:RuntimeWarning")
 
 ROOT = Path(__file__).parents[1]
 PROJECT = "acme-ml-staging"
@@ -153,9 +160,9 @@ def service_account(path: Path, server: BigQueryServer) -> Path:
     return path
 
 
-def told(*options: str) -> tuple[int, str]:
+def told(*options: str, width: int = 100) -> tuple[int, str]:
     """Return exit code and output of the command."""
-    answer = CliRunner().invoke(cli.app, ["doctor", *options], env={"COLUMNS": "100"})
+    answer = CliRunner().invoke(cli.app, ["doctor", *options], env={"COLUMNS": str(width)})
     assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.output
     return answer.exit_code, answer.output
 
@@ -190,6 +197,11 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
         "datasets",
         f"bq mk --location=US -d {PROJECT}:features",
     ),
+    "a dataset that is not there": (
+        lambda s, _: s.bigquery.engine.drop_dataset("features", with_contents=True),
+        "datasets",
+        f"PROJECT={PROJECT} LOCATION=US envsubst < deploy/iam/gcp/datasets.sql | bq query",
+    ),
     "no bucket of artifacts": (
         lambda s, _: s.gcs.storage.delete_bucket(BUCKETS[0]),
         "artifacts",
@@ -210,7 +222,7 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
         "source weather",
         "correct ML_ASSETS_SOURCES",
     ),
-    "a dead BigQuery": (lambda _, m: m.setenv("BIGQUERY_EMULATOR_HOST", NOWHERE), "BigQuery", "roles/bigquery.jobUser"),
+    "a dead BigQuery": (lambda _, m: m.setenv("BIGQUERY_EMULATOR_HOST", NOWHERE), "BigQuery", "mlAssetsJobs"),
     "a revoked key": (
         lambda s, _: s.bigquery.expired_token(may_refresh=False),
         "BigQuery",
@@ -274,6 +286,138 @@ def test_a_fault_trips_its_own_check_whose_advice_names_what_to_do(
     assert set(OF_STAGING) <= set(found), "every check is told, whatever fails"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lake:
+    """Where each of the six raw tables comes from, each from a place of another kind."""
+
+    folder: Path
+    hdfs: WebHdfsServer
+    bigtable: BigtableServer
+    urls: dict[str, str]
+
+
+@pytest.fixture
+def lake(staging: Staging, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
+    """One file, row or table at every place."""
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "airports.csv").touch()
+    s3_client(s3).create_bucket(Bucket="lake")
+    s3_client(s3).put_object(Bucket="lake", Key="schedules/2013-07-01.csv", Body=b"")
+    staging.gcs.create_bucket("lake")
+    blob = gcs_client(staging.gcs.url).bucket("lake").blob("flights/2013-07-01.csv")
+    blob.upload_from_string("")
+    with webhdfs_server() as hdfs, BigtableServer() as bigtable, Client(project=PROJECT) as client:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": s3, "BIGTABLE_EMULATOR_HOST": bigtable.address}.items():
+            monkeypatch.setenv(name, value)
+        hdfs.put("/lake/weather/2013-07-01.csv", b"")
+        client.query("create table raw.all_airlines as select 'UA' as carrier, 'United' as name").result()
+        table = BigtableAdmin(project=PROJECT, admin=True).instance("lake").table("planes")
+        table.create(column_families={"f": MaxVersionsGCRule(1)})
+        row = table.direct_row("N12345")
+        row.set_cell("f", "tailnum", b"N12345")
+        row.commit()
+        urls = {
+            "airports": (tmp_path / "lake").as_uri(),
+            "schedules": "s3://lake/schedules",
+            "flights": "gs://lake/flights",
+            "weather": f"webhdfs://olga@{hdfs.host}/lake/weather",
+            "airlines": f"bigquery://{PROJECT}/raw/all_airlines",
+            "planes": f"bigtable://{PROJECT}/lake/planes?family=f",
+        }
+        monkeypatch.setenv("ML_ASSETS_SOURCES", " ".join(f"{table}={url}" for table, url in urls.items()))
+        yield Lake(folder=tmp_path / "lake", hdfs=hdfs, bigtable=bigtable, urls=urls)
+        client.delete_table("raw.all_airlines", not_found_ok=True)
+    s3_client(s3).delete_object(Bucket="lake", Key="schedules/2013-07-01.csv")
+    s3_client(s3).delete_bucket(Bucket="lake")
+    blob.delete()
+    staging.gcs.storage.delete_bucket("lake")
+
+
+def test_every_place_that_raw_tables_come_from_is_asked(lake: Lake):
+    found = results(code=0)
+    told = {name.removeprefix("source "): each for name, each in found.items() if name.startswith("source ")}
+    assert {table: (each["status"], each["found"].removeprefix(lake.urls[table])) for table, each in told.items()} == {
+        "airports": ("ok", ": begins with airports.csv"),
+        "schedules": ("ok", ": begins with 2013-07-01.csv"),
+        "flights": ("ok", ": begins with 2013-07-01.csv"),
+        "weather": ("ok", ": begins with 2013-07-01.csv"),
+        "airlines": ("ok", ": 1 rows in US"),
+        "planes": ("ok", ": begins with row N12345"),
+    }
+
+
+def _renamed(lake: Lake, table: str, old: str, new: str) -> str:
+    return " ".join(f"{name}={url.replace(old, new) if name == table else url}" for name, url in lake.urls.items())
+
+
+# A fault at one place of six -> the table it is of, what must be found, and what the advice must name.
+FAULTS_AT_SOURCES: dict[str, tuple[Callable[[Lake, pytest.MonkeyPatch], object], str, str, str]] = {
+    "no folder": (lambda lake, _: shutil.rmtree(lake.folder), "airports", "there is no folder", "mkdir -p /"),
+    "no bucket of S3": (
+        lambda lake, m: m.setenv("ML_ASSETS_SOURCES", _renamed(lake, "schedules", "/lake/", "/nowhere/")),
+        "schedules",
+        "there is no bucket 'nowhere'",
+        "aws s3 mb s3://nowhere;",
+    ),
+    "no bucket of GCS": (
+        lambda lake, m: m.setenv("ML_ASSETS_SOURCES", _renamed(lake, "flights", "/lake/", "/nowhere/")),
+        "flights",
+        "there is no bucket 'nowhere'",
+        "gcloud storage buckets create gs://nowhere ",
+    ),
+    "no folder in HDFS": (lambda lake, _: lake.hdfs.files.clear(), "weather", "there is no folder", "port 9870"),
+    "a user whom HDFS refuses": (lambda lake, _: lake.hdfs.users.add("ivan"), "weather", "403", "lets this user read"),
+    "a dead HDFS": (
+        lambda lake, m: m.setenv("ML_ASSETS_SOURCES", _renamed(lake, "weather", lake.hdfs.host, "127.0.0.1:9")),
+        "weather",
+        "cannot list webhdfs://127.0.0.1:9/lake/weather/",
+        "check that 127.0.0.1:9 is",
+    ),
+    "a column that the table lacks": (
+        lambda _, m: m.setenv("ML_ASSETS_SOURCES", f"weather=bigquery://{PROJECT}/raw/all_airlines?day=seen_on"),
+        "weather",
+        "seen_on",
+        "?day=COLUMN",
+    ),
+    "no table in Bigtable": (
+        lambda lake, _: lake.bigtable.tables.clear(),
+        "planes",
+        "not found",
+        "roles/bigtable.reader",
+    ),
+    "a table that has no contract": (
+        lambda lake, m: m.setenv("ML_ASSETS_SOURCES", f"bookings={lake.folder.as_uri()}"),
+        "bookings",
+        "there are contracts of",
+        "correct ML_ASSETS_SOURCES",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS_AT_SOURCES)
+def test_a_fault_at_a_source_trips_the_check_of_its_table_alone(name: str, lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    fault, table, wrong, advice = FAULTS_AT_SOURCES[name]
+    fault(lake, monkeypatch)
+    found = results(code=1)
+    assert [each for each, result in found.items() if result["status"] == "fail"] == [f"source {table}"]
+    assert wrong in found[f"source {table}"]["found"]
+    assert advice in found[f"source {table}"]["do"]
+
+
+def test_a_place_where_nothing_lies_yet_is_no_failure_and_is_told(lake: Lake):
+    for rows in lake.bigtable.tables.values():
+        rows.clear()
+    (lake.folder / "airports.csv").unlink()
+    found = results(code=0)
+    warned = {name: result["do"] for name, result in found.items() if result["status"] == "warn"}
+    in_vain = "write rows there, or correct ML_ASSETS_SOURCES"
+    assert {name: do for name, do in warned.items() if name != "packages"} == {
+        "source airports": in_vain,
+        "source planes": in_vain,
+    }
+
+
 def test_variables_that_are_missing_are_told_at_once(staging: Staging, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("ML_ASSETS_PROJECT")
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
@@ -313,11 +457,19 @@ def test_on_a_fresh_clone_it_takes_seconds_and_makes_nothing(local: Path):
     assert not local.exists()
 
 
-def test_a_person_reads_it_in_100_columns(local: Path):
-    code, output = told()
-    assert code == 0
-    assert max(map(len, output.splitlines())) <= 100
-    assert "Nothing failed." in output
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_person_reads_it_in_a_terminal_and_copies_paths_and_commands_whole(
+    width: int, local: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = "/mnt/" + "a_folder_of_a_very_long_name_/" * 5 + "flights"
+    monkeypatch.setenv("ML_ASSETS_SOURCES", f"flights=file://{folder}")
+    code, output = told(width=width)
+    [advice] = [line for line in output.splitlines() if line.startswith("source flights: ")]
+    assert f"mkdir -p {folder}," in advice
+    rest = [line for line in output.splitlines() if line != advice]
+    assert max(map(len, rest)) <= width
+    assert "\N{HORIZONTAL ELLIPSIS}" not in output
+    assert (code, rest[-1]) == (1, "1 of 13 checks failed.")
 
 
 def test_a_warehouse_that_another_process_holds_is_no_failure_and_names_the_process(local: Path):

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -35,6 +36,10 @@ def doctor(
         typer.echo(json.dumps([{**asdict(r), "seconds": round(r.seconds, 3)} for r in results], indent=2))
     else:
         console.print(_table(results))
+        for result in results:
+            if result.do:
+                # In one line, however long: a command must be whole when it is copied.
+                console.print(f"[bold]{result.name}[/]: {escape(result.do)}", soft_wrap=True)
         n_failed = sum(result.status == "fail" for result in results)
         console.print(f"{n_failed} of {len(results)} checks failed." if n_failed else "Nothing failed.")
     if any(result.status == "fail" for result in results):
@@ -42,11 +47,12 @@ def doctor(
 
 
 def _table(results: list[Result]) -> Table:
+    found = Column("found", overflow="fold")
     table = Table(
-        Column("check", no_wrap=True), Column("", no_wrap=True), Column("s", justify="right"), "found, and what to do"
+        Column("check", no_wrap=True), Column("", no_wrap=True), Column("s", justify="right"), found, box=SIMPLE_HEAD
     )
     for result in results:
         colour = _COLOURS[result.status]
-        found = escape(result.found) + (f"\n[bold]-> {escape(result.do)}[/]" if result.do else "")
-        table.add_row(result.name, f"[{colour}]{result.status}[/]", f"{result.seconds:.1f}", found)
+        told = f"[{colour}]{result.status}[/]"
+        table.add_row(result.name, told, f"{result.seconds:.1f}", escape(result.found))
     return table

@@ -11,7 +11,7 @@ from ml_assets.backends.environments import Environment, wandb_key
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.core.errors import BadInput
 from ml_assets.core.ports import ArtifactStore
-from ml_assets.doctor import machine, objects, services, tables
+from ml_assets.doctor import machine, objects, services, sources, tables
 from ml_assets.doctor.checkup import Check, Trouble
 from ml_assets.resources import dbt_of
 
@@ -22,7 +22,7 @@ _ROOT = Path(__file__).parents[2]
 _PATIENCE = timedelta(seconds=5)
 _SIGN_IN = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a valid key, or: gcloud auth application-default login; "
-    "grant roles/bigquery.jobUser on {project}"
+    "give its account the role mlAssetsJobs on {project} (docs/cloud.md, step 2)"
 )
 
 
@@ -44,6 +44,7 @@ def checks_of(environment: Environment) -> Iterator[Check]:
     yield from _of_machine(environment)
     yield from _of_objects(environment)
     yield from _of_warehouse(environment)
+    yield from _of_sources(environment)
     yield from _of_services(environment)
 
 
@@ -68,11 +69,6 @@ def _of_objects(environment: Environment) -> Iterator[Check]:
     if environment.name != "local":
         do = _make(environment, environment.logs_url)
         yield Check(name="compute logs", look=partial(services.compute_logs, environment), do=do)
-    for table, url in environment.sources.items():
-        if url.startswith(("s3://", "gs://")):
-            bucket = "/".join(url.split("/")[:3])
-            look = partial(objects.listed, _store(environment, bucket), url)
-            yield Check(name=f"source {table}", look=look, do=_make(environment, bucket))
 
 
 def _of_warehouse(environment: Environment) -> Iterator[Check]:
@@ -85,18 +81,21 @@ def _of_warehouse(environment: Environment) -> Iterator[Check]:
         sign_in = _SIGN_IN.format(project=environment.project)
         yield Check(name="BigQuery", look=partial(tables.sign_in, connect, environment), do=sign_in)
         needs = ("BigQuery",)
-        do = f"grant roles/bigquery.dataEditor on the datasets of {environment.project}"
+        do = f"let the account of runs edit the datasets of {environment.project}: deploy/iam/gcp/datasets.sql"
         yield Check(name="datasets", look=partial(tables.datasets, connect, environment), do=do, needs=needs)
         look = partial(tables.writes, connect, environment)
         yield Check(name="writing", look=look, do=do, needs=(*needs, "datasets"))
-    for table, url in environment.sources.items():
-        if url.startswith("bigquery://"):
-            look = partial(tables.source, partial(_connect, environment), url)
-            do = f"create {url}, or grant roles/bigquery.dataViewer on it, or correct ML_ASSETS_SOURCES"
-            yield Check(name=f"source {table}", look=look, do=do, needs=needs)
     project = dbt_of(environment)
     do = f"look at {project.project_folder / 'profiles.yml'}"
     yield Check(name="dbt", look=partial(tables.dbt, project, environment), do=do, seconds=60.0, needs=needs)
+
+
+def _of_sources(environment: Environment) -> Iterator[Check]:
+    for table, url in environment.sources.items():
+        is_bucket = url.startswith(("s3://", "gs://"))
+        do = _make(environment, "/".join(url.split("/")[:3])) if is_bucket else sources.advice(url)
+        needs = ("BigQuery",) if url.startswith("bigquery://") else ()
+        yield Check(name=f"source {table}", look=partial(sources.reached, environment, table), do=do, needs=needs)
 
 
 def _of_services(environment: Environment) -> Iterator[Check]:
@@ -126,7 +125,7 @@ def _make(environment: Environment, url: str) -> str:
     if url.startswith("s3://"):
         return f"aws s3 mb {url}; or give this identity list, read, write and delete on it (deploy/iam/aws)"
     place = f"--project={environment.project} --location={environment.location}"
-    return f"gcloud storage buckets create {url} {place}; or grant roles/storage.objectUser on it (deploy/iam/gcp)"
+    return f"gcloud storage buckets create {url} {place}; or let this account use it (deploy/iam/gcp)"
 
 
 def _connect(environment: Environment) -> "AbstractContextManager[Client]":

@@ -12,7 +12,8 @@ from ml_assets.core.errors import MlAssetsError
 
 Status = Literal["ok", "warn", "fail", "skipped"]
 
-_PASSWORD = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]+@")
+# Not those that an advice leaves to be filled in.
+_PASSWORD = re.compile(r"(?<=://)(?!USER:PASSWORD@)[^/\s@]*:[^/\s@]+@")
 
 
 class Trouble(MlAssetsError):

@@ -54,12 +54,6 @@ def _refuse_second(store: ArtifactStore, path: str, url: str) -> None:
         )
 
 
-def listed(store: ArtifactStore, url: str) -> str:
-    """List a place where others leave files: of no name, so that it takes one request whatever lies there."""
-    store.list(f"doctor-{uuid.uuid4().hex}")
-    return f"{url}: can be listed"
-
-
 def room(folder: Path) -> str:
     """Look whether the local folder of all state can be written to, and how much room it has."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())

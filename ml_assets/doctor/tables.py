@@ -50,7 +50,7 @@ def sign_in(connect: Connect, environment: Environment) -> str:
     from google.cloud.bigquery import QueryJobConfig
 
     cap = inspect.signature(BigQueryWarehouse).parameters["maximum_bytes_billed"].default
-    with _asked(connect) as client:
+    with asked(connect) as client:
         config = QueryJobConfig(dry_run=True, use_query_cache=False, maximum_bytes_billed=cap)
         client.query("select 1", job_config=config, retry=None, job_retry=None, timeout=_SECONDS)
         return f"{environment.project}: jobs run in {environment.location}, {cap / 2**30:g} GiB a query at most"
@@ -61,7 +61,7 @@ def datasets(connect: Connect, environment: Environment) -> str:
     from google.api_core.exceptions import NotFound
 
     found: dict[str, str] = {}
-    with _asked(connect) as client:
+    with asked(connect) as client:
         for schema in SCHEMAS:
             try:
                 dataset = client.get_dataset(f"{environment.project}.{schema}", retry=None, timeout=_SECONDS)
@@ -82,19 +82,11 @@ def datasets(connect: Connect, environment: Environment) -> str:
         )
     if missing := [schema for schema in SCHEMAS if schema not in found]:
         raise Trouble(
-            f"not there yet: {', '.join(missing)}; made at first use where the account may create datasets",
-            do=f"for d in {' '.join(missing)}; do "
-            f"bq mk --location={environment.location} -d {environment.project}:$d; done",
-            status="warn",
+            f"not there yet: {', '.join(missing)}; runs may not create datasets",
+            do=f"PROJECT={environment.project} LOCATION={environment.location} envsubst < deploy/iam/gcp/datasets.sql "
+            f"| bq query --project_id {environment.project} --use_legacy_sql=false",
         )
     return f"{len(found)} datasets in {environment.location}"
-
-
-def source(connect: Connect, url: str) -> str:
-    """Look at a table of BigQuery that raw rows come from: ``bigquery://project/dataset/table``."""
-    with _asked(connect) as client:
-        found = client.get_table(url.removeprefix("bigquery://").replace("/", "."), retry=None, timeout=_SECONDS)
-        return f"{url}: {found.num_rows or 0:,} rows in {found.location}"
 
 
 def writes(connect: Connect, environment: Environment) -> str:
@@ -106,7 +98,7 @@ def writes(connect: Connect, environment: Environment) -> str:
     options = f"OPTIONS (expiration_timestamp = TIMESTAMP '{expires}')"
     capped = QueryJobConfig(maximum_bytes_billed=10 * 2**20)
 
-    with _asked(connect) as client:
+    with asked(connect) as client:
 
         def run(statement: str) -> None:
             job = client.query(statement, job_config=capped, retry=None, job_retry=None, timeout=_SECONDS)
@@ -132,7 +124,8 @@ def dbt(project: DbtInProcess, environment: Environment) -> str:
 
 
 @contextmanager
-def _asked(connect: Connect) -> "Iterator[Client]":
+def asked(connect: Connect) -> "Iterator[Client]":
+    """Open a client of BigQuery; raise what it raises in our words."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
     from requests import RequestException

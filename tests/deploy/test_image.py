@@ -7,12 +7,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dockerfile
 import pytest
+import sqlglot
 import yaml
 from compose_spec import PyCompose
+from sqlglot import exp
 
+from ml_assets.backends.environments import Environment
 from tests.deploy import compose
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +112,19 @@ def test_compose_is_what_the_specification_allows():
     document["services"]["code"]["restrat"] = "always"
     with pytest.raises(ValueError, match="restrat"):
         PyCompose.from_yaml(yaml.safe_dump(document))
+
+
+def test_the_database_of_studies_that_the_environment_derives_is_made_beside_that_of_dagster():
+    postgres, code = SERVICES["postgres"], SERVICES["code"]
+    of_code = {**code["environment"], "ML_ASSETS_CREDENTIALS": "attached", "GOOGLE_APPLICATION_CREDENTIALS": ""}
+    environment = Environment.of(of_code)
+    made = [volume.split(":") for volume in postgres["volumes"] if "/docker-entrypoint-initdb.d/" in volume]
+    assert [(where, how) for _, where, how in made] == [("/docker-entrypoint-initdb.d/studies.sql", "ro")]
+    [statement] = sqlglot.parse((DOCKER / made[0][0]).read_text(), dialect="postgres")
+    assert isinstance(statement, exp.Create)
+    assert statement.kind == "DATABASE"
+    assert urlsplit(environment.studies_url).path == f"/{statement.this.name}"
+    assert urlsplit(environment.postgres_url or "").path == f"/{postgres['environment']['POSTGRES_DB']}"
 
 
 @pytest.mark.parametrize("name", SET)

@@ -82,6 +82,14 @@ class BigtableSource:
             while part := list(islice(rows, _ROWS_AT_ONCE)):
                 yield self._typed(part)
 
+    def first_key(self, *, patience_seconds: float) -> bytes | None:
+        """Return the key of the first row of all, None where there is none; raises as ``batches`` does."""
+        query = self._query(None)
+        query.limit = 1
+        with self._known_errors(), self.connect() as client, client.get_table(self.instance, self.table) as found:
+            rows = found.read_rows(query, operation_timeout=patience_seconds, attempt_timeout=patience_seconds)
+            return rows[0].row_key if rows else None
+
     def note(self, days: DayRange) -> str:
         """Say in one line where the rows of these days come from."""
         return f"{self._address}, {days} by row key" if self.contract.is_partitioned else self._address
