@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._core.workspace.load_target import ModuleTarget, PythonFileTarget
 from typer.testing import CliRunner
 
 from ml_assets import cli
@@ -22,6 +23,7 @@ from ml_assets.definitions import defs
 from ml_assets.lifecycle import Lifecycle, RunFailed
 from ml_assets.resources import resources_of, store_of, warehouse_of
 from tests.cloud import Cloud
+from tests.webserver import answers
 
 pytestmark = [
     pytest.mark.timeout(900),  # the first test lives a life over HTTP
@@ -93,6 +95,64 @@ def test_no_canary_is_in_what_dagster_keeps_and_shows(staging: Cloud):
     assert len(runs) >= 4
     assert any(b"bigquery_bytes_billed" in text for place, text in places.items() if place.startswith("events"))
     assert found_in(places, staging.secrets) == set()
+
+
+# A code location as nobody should write one: its secret is a plain string, beside one that Dagster is told to keep.
+LEAKS = """
+import os
+import dagster as dg
+
+class Service(dg.ConfigurableResource):
+    key: str
+    kept_key: str
+
+class Form(dg.Config):
+    password: str = os.environ["AWS_SECRET_ACCESS_KEY"]
+
+@dg.asset(metadata={"opened_with": os.environ["ML_ASSETS_POSTGRES_URL"]})
+def leaks(config: Form, service: Service): ...
+
+service = Service(key=os.environ["WANDB_API_KEY"], kept_key=dg.EnvVar("AWS_SECRET_ACCESS_KEY"))
+defs = dg.Definitions(assets=[leaks], jobs=[dg.define_asset_job("leak", [leaks])], resources={"service": service})
+"""
+
+
+@pytest.fixture(scope="module")
+def shown(cloud: Cloud) -> Mapping[str, bytes]:
+    """What the webserver shows of this project's code location in staging, of its runs, and of a location that leaks."""
+    leaking = cloud.folder / "leaking.py"
+    leaking.write_text(LEAKS)
+    locations = [
+        ModuleTarget("ml_assets.definitions", None, None, "ml_assets"),
+        PythonFileTarget(str(leaking), None, None, "leaking"),
+    ]
+    with cloud.environment(), dg.DagsterInstance.from_config(str(cloud.folder / "dagster")) as instance:
+        return answers(instance, locations)
+
+
+@pytest.mark.slow
+def test_no_canary_is_in_what_the_webserver_shows(staging: Cloud, shown: Mapping[str, bytes]):
+    """Resources, run config, the launchpad's forms, variables, metadata, logs, and what the steps have printed."""
+    ours = {place: text for place, text in shown.items() if not place.startswith("leaking: ")}
+    parts = "allTopLevelResourceDetails", "jobs", "assetNodes", "variables", "launchpad of __ASSET_JOB"
+    assert {f"ml_assets: {part}" for part in parts} < set(ours)
+    assert b"bigquery_bytes_billed" in ours["ml_assets: assetNodes"]
+    assert b'"warehouse"' in ours["ml_assets: allTopLevelResourceDetails"]
+    assert sum(place.startswith("logs of run") and b"bigquery_bytes_billed" in text for place, text in ours.items()) >= 2
+    assert found_in(ours, staging.secrets) == set()
+
+
+@pytest.mark.slow
+def test_a_secret_that_a_code_location_leaks_is_seen_in_the_webserver(staging: Cloud, shown: Mapping[str, bytes]):
+    leaked = found_in({place: text for place, text in shown.items() if place.startswith("leaking: ")}, staging.secrets)
+    assert leaked >= {
+        "wandb: leaking: allTopLevelResourceDetails",
+        "aws: leaking: assetNodes",
+        "postgres: leaking: assetNodes",
+        "aws: leaking: launchpad of leak",
+    }
+    assert "aws: leaking: allTopLevelResourceDetails" not in leaked  # dg.EnvVar is shown by its name
+    assert b"AWS_SECRET_ACCESS_KEY" in shown["leaking: variables"]
 
 
 @pytest.mark.slow
