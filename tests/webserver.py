@@ -73,7 +73,9 @@ _LOGS = (
 query ($run: ID!, $after: String) { logsForRun(runId: $run, afterCursor: $after) { __typename
   ... on EventConnection { cursor hasMore events { ...messageEventFragment
     ... on MaterializationEvent { metadataEntries { ...metadataEntryFragment } }
-    ... on AssetCheckEvaluationEvent { evaluation { checkName description metadataEntries { ...metadataEntryFragment } } }
+    ... on AssetCheckEvaluationEvent {
+      evaluation { checkName description metadataEntries { ...metadataEntryFragment } }
+    }
     ... on LogsCapturedEvent { logKey fileKey externalUrl externalStdoutUrl externalStderrUrl }
   } }
 } }

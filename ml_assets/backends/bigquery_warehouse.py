@@ -40,10 +40,10 @@ class BigQueryWarehouse:
     """The Warehouse port on BigQuery datasets, one per schema, in one location.
 
     ``connect`` opens a client, as ``dagster_gcp.BigQueryResource.get_client`` does. The operations of a thread share
-    one, and with it one access token, for five minutes or until one of them fails. A table is partitioned by ``partition_on`` and clustered
-    by those columns of ``clustered_by`` it has. What a write replaces is chosen by constant days, so that BigQuery
-    reads and bills no other partition. Several writers of one table may meet: BigQuery aborts the transaction of all
-    but one, and it is tried again.
+    one, and with it one access token, for five minutes or until one of them fails. A table is partitioned by
+    ``partition_on`` and clustered by those columns of ``clustered_by`` it has. What a write replaces is chosen by
+    constant days, so that BigQuery reads and bills no other partition. Several writers of one table may meet: BigQuery
+    aborts the transaction of all but one, and it is tried again.
 
     Args:
         connect: opens a client of the project.

@@ -237,6 +237,40 @@ def test_a_token_that_cannot_be_renewed_is_one_clear_error(warehouse: BigQueryWa
     assert scripts_run(bigquery) == 1
 
 
+def test_a_token_that_expires_in_the_middle_of_a_write_leaves_the_day_old_or_new_and_one_more_run_heals(
+    bigquery: BigQueryServer, monkeypatch: pytest.MonkeyPatch
+):
+    answer, left = bigquery.answer, [sys.maxsize]
+
+    def answer_until_expired(*request: Any) -> Any:
+        left[0] -= 1
+        if left[0] <= 0:
+            bigquery.expired_token(may_refresh=False)
+        return answer(*request)
+
+    monkeypatch.setattr(bigquery, "answer", answer_until_expired)
+    refused, day = 0, (list[int](), list[int]())
+    warehouse_on(bigquery).replace_days({"raw.seen": seen(), "raw.bad": seen()}, DAY)
+    for n in range(1, 100):
+        new, left[0] = ([n], [-n]), n
+        try:
+            warehouse_on(bigquery).replace_days({"raw.seen": seen(n), "raw.bad": seen(-n)}, DAY)
+        except AccessRefused:
+            refused += 1
+        left[0] = sys.maxsize
+        bigquery.expired_token()  # and the account gets new ones again
+        healed = warehouse_on(bigquery)
+        assert (numbers_in(healed), numbers_in(healed, "raw.bad")) in (day, new)
+        healed.replace_days({"raw.seen": seen(n), "raw.bad": seen(-n)}, DAY)
+        assert (numbers_in(healed), numbers_in(healed, "raw.bad")) == new
+        if refused < n:
+            break
+        day = new
+    assert refused > 10
+    aside = [name for name in tables_of(bigquery) if name not in ("seen", "bad")]
+    assert all("expirationTime" in bigquery.engine.tables["raw", name] for name in aside)
+
+
 def test_a_process_without_credentials_is_told_so(bigquery: BigQueryServer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/no/such/key.json")
     with pytest.raises(AccessRefused, match="such/key"):
