@@ -29,9 +29,13 @@ from tests.servers.postgres import PostgresMissing, PostgresServer, postgres_ser
 from tests.servers.s3 import KEYS
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler.loadfile import LoadFileScheduling
+
     from tests.cloud import Cloud
     from tests.servers.gcs import GcsServer
 
+_SHARE_THE_CLOUD = {f"tests/test_{name}.py" for name in ("bigquery_sql", "same_graph", "secrets")}
 _DATA = ("warehouse.duckdb", "artifacts", "work", "studies")
 
 
@@ -215,6 +219,21 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Cloud"]:
 
     with staging(tmp_path_factory.mktemp("cloud")) as found:
         yield found
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer | None") -> "LoadFileScheduling | None":
+    """Let the files that share ``cloud`` be one to ``--dist loadfile``: in two workers each would live its own life."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler.loadfile import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "cloud" if file in _SHARE_THE_CLOUD else file
+
+    return Together(config, log)
 
 
 def pytest_unconfigure() -> None:

@@ -4,12 +4,15 @@ import re
 import subprocess
 import traceback
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from datetime import date
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._core.workspace.load_target import ModuleTarget, PythonFileTarget
 from typer.testing import CliRunner
 
 from ml_assets import cli
@@ -22,6 +25,7 @@ from ml_assets.definitions import defs
 from ml_assets.lifecycle import Lifecycle, RunFailed
 from ml_assets.resources import resources_of, store_of, warehouse_of
 from tests.cloud import Cloud
+from tests.webserver import answers
 
 pytestmark = [
     pytest.mark.timeout(900),  # the first test lives a life over HTTP
@@ -93,6 +97,65 @@ def test_no_canary_is_in_what_dagster_keeps_and_shows(staging: Cloud):
     assert len(runs) >= 4
     assert any(b"bigquery_bytes_billed" in text for place, text in places.items() if place.startswith("events"))
     assert found_in(places, staging.secrets) == set()
+
+
+# A code location as nobody should write one: its secret is a plain string, beside one that Dagster is told to keep.
+LEAKS = """
+import os
+import dagster as dg
+
+class Service(dg.ConfigurableResource):
+    key: str
+    kept_key: str
+
+class Form(dg.Config):
+    password: str = os.environ["AWS_SECRET_ACCESS_KEY"]
+
+@dg.asset(metadata={"opened_with": os.environ["ML_ASSETS_POSTGRES_URL"]})
+def leaks(config: Form, service: Service): ...
+
+service = Service(key=os.environ["WANDB_API_KEY"], kept_key=dg.EnvVar("AWS_SECRET_ACCESS_KEY"))
+defs = dg.Definitions(assets=[leaks], jobs=[dg.define_asset_job("leak", [leaks])], resources={"service": service})
+"""
+
+
+@pytest.fixture(scope="module")
+def shown(cloud: Cloud) -> Mapping[str, bytes]:
+    """What the webserver shows of this project's code location in staging, its runs, and a location that leaks."""
+    leaking = cloud.folder / "leaking.py"
+    leaking.write_text(LEAKS)
+    locations = [
+        ModuleTarget("ml_assets.definitions", None, None, "ml_assets"),
+        PythonFileTarget(str(leaking), None, None, "leaking"),
+    ]
+    with cloud.environment(), dg.DagsterInstance.from_config(str(cloud.folder / "dagster")) as instance:
+        return answers(instance, locations)
+
+
+@pytest.mark.slow
+def test_no_canary_is_in_what_the_webserver_shows(staging: Cloud, shown: Mapping[str, bytes]):
+    """Resources, run config, the launchpad's forms, variables, metadata, logs, and what the steps have printed."""
+    ours = {place: text for place, text in shown.items() if not place.startswith("leaking: ")}
+    parts = "allTopLevelResourceDetails", "jobs", "assetNodes", "variables", "launchpad of __ASSET_JOB"
+    assert {f"ml_assets: {part}" for part in parts} < set(ours)
+    assert b"bigquery_bytes_billed" in ours["ml_assets: assetNodes"]
+    assert b'"warehouse"' in ours["ml_assets: allTopLevelResourceDetails"]
+    logs = [text for place, text in ours.items() if place.startswith("logs of run")]
+    assert sum(b"bigquery_bytes_billed" in text for text in logs) >= 2
+    assert found_in(ours, staging.secrets) == set()
+
+
+@pytest.mark.slow
+def test_a_secret_that_a_code_location_leaks_is_seen_in_the_webserver(staging: Cloud, shown: Mapping[str, bytes]):
+    leaked = found_in({place: text for place, text in shown.items() if place.startswith("leaking: ")}, staging.secrets)
+    assert leaked >= {
+        "wandb: leaking: allTopLevelResourceDetails",
+        "aws: leaking: assetNodes",
+        "postgres: leaking: assetNodes",
+        "aws: leaking: launchpad of leak",
+    }
+    assert "aws: leaking: allTopLevelResourceDetails" not in leaked  # dg.EnvVar is shown by its name
+    assert b"AWS_SECRET_ACCESS_KEY" in shown["leaking: variables"]
 
 
 @pytest.mark.slow
@@ -179,6 +242,8 @@ def test_the_scan_of_the_repository_knows_a_secret_when_it_sees_one(name: str, p
 @pytest.mark.slow
 def test_datasets_elsewhere_are_one_sentence_in_the_failed_run(staging: Cloud, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ML_ASSETS_LOCATION", "EU")
+    engine = staging.bigquery.engine
+    before = deepcopy((engine.datasets, engine.tables))  # each with an etag, which any write changes
     with pytest.raises(RunFailed) as caught:
         Lifecycle(Environment.current()).run_groups(("raw",), DayRange(first=date(2013, 1, 3), last=date(2013, 1, 3)))
     assert isinstance(caught.value, MlAssetsError)
@@ -187,6 +252,42 @@ def test_datasets_elsewhere_are_one_sentence_in_the_failed_run(staging: Cloud, m
         "datasets to EU"
     )
     assert f"raw__airlines: ml_assets.core.errors.WarehouseError: {sentence}" in str(caught.value)
+    assert (engine.datasets, engine.tables) == before
+
+
+@pytest.mark.slow
+def test_a_token_that_expires_within_a_run_of_a_day_leaves_its_tables_whole_and_one_more_run_heals(
+    staging: Cloud, monkeypatch: pytest.MonkeyPatch
+):
+    lifecycle, day, landed = staging.life.lifecycle, DayRange(first=date(2013, 1, 3), last=date(2013, 1, 3)), set[str]()
+
+    def expire_after_the_first(entry: dg.EventLogEntry) -> None:
+        if entry.dagster_event and entry.dagster_event.is_step_materialization:
+            landed.add(entry.dagster_event.asset_key.to_user_string())
+            if len(landed) == 1:
+                staging.bigquery.expired_token(may_refresh=False)
+
+    before = raw_rows(staging)
+    with monkeypatch.context() as patch:
+        patch.setattr(lifecycle, "_on_event", expire_after_the_first)
+        try:
+            with pytest.raises(RunFailed, match="AccessRefused: Google refused the credentials"):
+                lifecycle.run_groups(("raw",), day)
+        finally:
+            staging.bigquery.expired_token()  # and the account gets new ones again
+        assert len(landed) == 1
+        assert raw_rows(staging) == before
+        patch.setattr(lifecycle, "_on_event", lambda entry: None)
+        lifecycle.run_groups(("raw",), day)
+    assert raw_rows(staging) == before
+
+
+def raw_rows(staging: Cloud) -> dict[str, pa.Table]:
+    """Return the rows of every raw table as the server has them, sorted by all columns."""
+    engine = staging.bigquery.engine
+    tables = {name: engine.table_rows((schema, name))[1] for schema, name in list(engine.tables) if schema == "raw"}
+    assert tables["flights"].num_rows > 10_000
+    return {n: rows.sort_by([(column, "ascending") for column in rows.column_names]) for n, rows in tables.items()}
 
 
 @pytest.mark.slow
