@@ -1,11 +1,14 @@
 """Weights & Biases as the experiment tracker: offline by default, silent, and never in the way of a training."""
 
+import atexit
 import json
 import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -23,7 +26,8 @@ class WandbRun:
 
     What it is told goes into a pipe, without waiting. ``finish`` gives that process 8 seconds to end; if it does not,
     it is left to itself, and ends when W&B's own time limits are over. After the first failure nothing is written.
-    Where ``is_awaited`` is false it is left to itself at once.
+    Where ``is_awaited`` is false it is left to itself at once, and given these seconds when this process ends: in a
+    pod, its end is that of all others.
     """
 
     def __init__(self, process: "subprocess.Popen[bytes] | None", *, is_awaited: bool = True) -> None:
@@ -60,6 +64,7 @@ class WandbRun:
         process, self._process = self._process, None
         if not self._is_awaited:
             _left_behind.append(process)
+            _unfinished.append(process)
             return
         try:
             answer, _ = process.communicate(timeout=_MOST_SECONDS_WAITED)
@@ -68,6 +73,7 @@ class WandbRun:
                 "W&B has not finished its run after %g s; the training goes on without it", _MOST_SECONDS_WAITED
             )
             _left_behind.append(process)
+            _waited_in_vain.append(process)
         except OSError:
             _LOGGER.warning("W&B failed; the training goes on without it", exc_info=True)
         else:
@@ -91,6 +97,20 @@ class WandbRun:
 
 # Popen complains of a process that is forgotten while it runs; those that ended are dropped as the next run starts.
 _left_behind: list["subprocess.Popen[bytes]"] = []
+# Of these: those that nobody has waited for yet, and those that were waited for in vain.
+_unfinished: list["subprocess.Popen[bytes]"] = []
+_waited_in_vain: list["subprocess.Popen[bytes]"] = []
+
+
+@atexit.register
+def _await_unfinished() -> None:
+    """Give what was told last 8 seconds to arrive, unless a server that answers nothing has cost that already."""
+    until = time.monotonic() + _MOST_SECONDS_WAITED
+    if any(process.poll() is None for process in _waited_in_vain):
+        return
+    for process in _unfinished:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, until - time.monotonic()))
 
 
 class WandbTracker:
@@ -165,7 +185,9 @@ def _forget_the_ended() -> None:
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-        _left_behind.remove(process)
+        for those in (_left_behind, _unfinished, _waited_in_vain):
+            with suppress(ValueError):
+                those.remove(process)
 
 
 def _report(answer: bytes) -> None:

@@ -13,8 +13,10 @@ from ml_assets.calendar import refuse_unknown_partitions
 from ml_assets.cli.terminal import UseCaseName, console, failures_in_words, known, store_of_environment
 from ml_assets.core import approvals, registry
 from ml_assets.core.errors import BadInput
+from ml_assets.core.experiments import track_decision
 from ml_assets.core.package import load_package
 from ml_assets.core.ports import ArtifactStore, DayRange
+from ml_assets.core.registry import LedgerEntry
 from ml_assets.lifecycle import instance_of, tell_dagster
 
 
@@ -43,7 +45,8 @@ def rollback(
 ) -> None:
     """Put an earlier champion back in charge, with one more ledger entry.
 
-    Dagster is told of it as of a promotion: where it runs, a sensor predicts the days since again.
+    Dagster and the tracker are told of it as of a promotion: where Dagster runs, a sensor predicts the days since
+    again.
     """
     with failures_in_words():
         refuse_unknown_partitions(DayRange(first=effective_from.date(), last=effective_from.date()))
@@ -59,6 +62,7 @@ def rollback(
             recorded_by=getuser(),
         )
         tell_dagster(instance_of(Environment.current()), known(use_case), entry)
+        _tell_tracker(entry, store_of_environment())
         known_by_now = registry.entries(store_of_environment(), use_case)
         later = [e for e in known_by_now if e.effective_from > entry.effective_from and e.action in registry.ACTING]
     end = next((f" until {e.version} takes over on {e.effective_from}" for e in later), " on")
@@ -115,6 +119,7 @@ def approve(
             recorded_at=datetime.now(UTC),
             recorded_by=by,
         )
+        _tell_tracker(entry, store)
     console.print(
         f"{entry.version} (package {entry.package_hash[:12]}) is approved by {entry.recorded_by} (ledger entry "
         f"{entry.sequence})."
@@ -141,7 +146,15 @@ def reject(
             recorded_at=datetime.now(UTC),
             recorded_by=by,
         )
+        _tell_tracker(entry, store)
     console.print(f"{entry.version} is rejected by {entry.recorded_by} (ledger entry {entry.sequence}).")
+
+
+def _tell_tracker(entry: LedgerEntry, store: ArtifactStore) -> None:
+    """Tell the tracker what a person decided; whatever fails in it is a warning, and the decision stands."""
+    from ml_assets.resources import tracker_of
+
+    track_decision(tracker_of(Environment.current()), entry, store)
 
 
 def _package_hash(store: ArtifactStore, use_case: str, version: str, given: str | None) -> str:

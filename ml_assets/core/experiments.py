@@ -17,7 +17,7 @@ from ml_assets.core.intervals import Interval
 from ml_assets.core.names import artifact_path, identifier
 from ml_assets.core.package import ModelPackage, Recipe
 from ml_assets.core.ports import ArtifactStore, Tracker
-from ml_assets.core.registry import LedgerEntry
+from ml_assets.core.registry import ACTING, LedgerEntry
 from ml_assets.core.tracked_artifacts import tracked_model
 from ml_assets.core.training_sets import TrainingSet
 
@@ -152,9 +152,10 @@ def begin_training(log: ExperimentLog | None, recipe: Recipe, training_set: Trai
 
 
 def track_decision(tracker: Tracker, entry: LedgerEntry, store: ArtifactStore) -> None:
-    """Tell the tracker of a decision that gates made: on which model, and what each of them found.
+    """Tell the tracker of a decision: on which model, and what each gate found where gates decided.
 
-    A model that was promoted is called champion there from then on; who is in charge on a day only the ledger says.
+    A model that was put in charge, or back in charge, is called champion there from then on; who is in charge on a day
+    only the ledger says.
     """
     run = tracker.start(
         use_case=entry.use_case,
@@ -162,9 +163,10 @@ def track_decision(tracker: Tracker, entry: LedgerEntry, store: ArtifactStore) -
         parameters={**entry.facts, "as_of": entry.as_of},
         job_type="promotion",
     )
-    alias = "champion" if entry.action == "promote" else "candidate"
+    alias = "champion" if entry.action in ACTING else "candidate"
     run.used(tracked_model(entry.use_case, entry.version, entry.package_hash, entry.as_of, store, alias=alias))
-    run.finish({gate.name: gate.found for gate in entry.gates if gate.found is not None})
+    figures = {gate.name: gate.found for gate in entry.gates if gate.found is not None}
+    run.finish({"ledger_sequence": entry.sequence, **figures})  # a person's decision has no other figure
 
 
 def _figures(metrics: Mapping[str, object], package: ModelPackage | None) -> dict[str, float]:

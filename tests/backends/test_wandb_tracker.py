@@ -173,6 +173,28 @@ def test_a_run_that_ends_without_figures_is_marked_as_failed(tmp_path, server):
     assert server.streams[-1]["exitcode"] == 1
 
 
+DECIDER = """
+import sys
+from pathlib import Path
+from ml_assets.backends.wandb_tracker import WandbTracker
+tracker = WandbTracker(Path(sys.argv[1]), mode="online")
+tracker.start(use_case="storm_delay", run_name="v", parameters={}, job_type="promotion").finish({"ledger_sequence": 1})
+"""
+
+
+def test_a_decision_has_arrived_when_the_process_that_told_of_it_ends_as_its_pod_does(tmp_path, server):
+    subprocess.run([sys.executable, "-c", DECIDER, str(tmp_path)], check=True, timeout=60)
+    assert server.summary()["ledger_sequence"] == 1
+
+
+@pytest.mark.slow
+def test_a_decision_keeps_the_process_that_told_of_it_for_less_than_10_seconds(tmp_path, server):
+    server.is_hanging = True
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", DECIDER, str(tmp_path)], check=True, timeout=60)
+    assert time.perf_counter() - started < MOST_SECONDS + 2  # to start Python, twice
+
+
 def test_a_server_that_takes_every_call_and_answers_none_costs_less_than_10_seconds(tmp_path, server, caplog):
     server.is_hanging = True
     assert track(WandbTracker(tmp_path, mode="online")) < MOST_SECONDS

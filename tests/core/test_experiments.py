@@ -179,12 +179,14 @@ def test_trials_and_decisions_are_rows_with_what_their_own_files_say(store, spy)
 
     track_decision(spy, entry, store)
     assert spy.parameters["run_name"] == "refuse 2013-01-31-abc"
-    assert spy.summaries == [{"roc_auc_floor": 0.61}]
+    assert spy.summaries == [{"ledger_sequence": 1, "roc_auc_floor": 0.61}]
     ((verb, model),) = spy.artifacts
     assert (verb, model.kind, model.version, model.digest) == ("used", "model", entry.version, entry.package_hash)
     assert model.alias == "candidate"
-    track_decision(spy, replace(entry, action="promote"), store)
-    assert spy.artifacts[-1][1] == replace(model, alias="champion")
+    for action, alias in {"promote": "champion", "rollback": "champion", "approve": "candidate"}.items():
+        track_decision(spy, replace(entry, action=action, gates=()), store)
+        assert spy.artifacts[-1][1] == replace(model, alias=alias)
+        assert spy.summaries[-1], "without any the run would be marked as failed"
 
 
 def test_the_tracker_is_told_which_training_set_a_model_was_made_of(trained):

@@ -116,7 +116,7 @@ def pods(found: Values) -> Iterator[tuple[str, Values]]:
             "securityContext": of_part["securityContext"],
             "resources": of_part["resources"],
             "volumeMounts": of_part["volumeMounts"],
-            **{probe: of_part[probe] for probe in ("readinessProbe",) if probe in of_part},
+            **{probe: of_part[probe] for probe in ("readinessProbe", "livenessProbe") if probe in of_part},
         }
         yield (
             part,

@@ -102,6 +102,9 @@ def test_every_pod_is_what_kubernetes_accepts_and_is_nobody_in_particular(part: 
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert "memory" in container["resources"]["limits"]
+    assert container["livenessProbe"]["failureThreshold"] > 1, (
+        "one that hangs is replaced, one slow answer is not enough"
+    )
     assert spec["serviceAccountName"] == ("ml-assets-runs" if "user" in part else "ml-assets-dagster")
 
 

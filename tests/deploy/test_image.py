@@ -166,3 +166,38 @@ def test_every_service_is_bounded_watched_and_unprivileged(name: str):
 
 def test_the_key_of_the_tracker_goes_to_the_code_alone():
     assert [name for name, service in SERVICES.items() if "WANDB_API_KEY" in service.get("environment", {})] == ["code"]
+
+
+def test_a_container_gets_what_dbt_parsed_for_its_own_code_whatever_its_volume_holds(tmp_path):
+    parsed, home = tmp_path / "parsed", tmp_path / "state"
+    script = (DOCKER / "entrypoint.sh").read_text().replace("/opt/parsed", str(parsed))
+    (parsed / "dbt").mkdir(parents=True)
+    home.mkdir()
+
+    def started_with(made_of: str) -> str:
+        (parsed / "dbt" / "made-of").write_text(made_of)
+        (parsed / "dbt" / "manifest.json").write_text(f"parsed from {made_of}")
+        variables = {"ML_ASSETS_HOME": str(home), "PATH": "/usr/bin:/bin"}
+        done = subprocess.run(
+            ["sh", "-c", script, "-", "cat", f"{home}/dbt/manifest.json"], capture_output=True, env=variables
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode()
+
+    assert started_with("one") == "parsed from one"
+    (home / "dbt" / "manifest.json").write_text("parsed again since")
+    (home / "dbt" / "manifest.json").touch()
+    assert started_with("one") == "parsed again since", "what it has made itself stays"
+    assert started_with("two") == "parsed from two"
+    assert started_with("one") == "parsed from one", "back to the image before"
+
+
+def test_with_s3_every_service_of_dagster_has_its_keys():
+    services = compose.services(
+        {**SET, "ML_ASSETS_OBJECTS": "s3", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    )
+    for name in ("code", "daemon", "webserver"):
+        given = {key: str(value or "") for key, value in services[name]["environment"].items()}
+        found = Environment.of({**given, "GOOGLE_APPLICATION_CREDENTIALS": __file__})
+        assert found.artifacts_url == "s3://acme-ml-staging-artifacts", name
+    assert set(services["proxy"].get("environment", {})) == set()
