@@ -260,6 +260,11 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
         "Dagster storage",
         "check that PostgreSQL runs there",
     ),
+    "a laptop's dagster.yaml": (
+        lambda s, _: shutil.copy(ROOT / "deploy" / "local" / "dagster.yaml", s.dagster_home / "dagster.yaml"),
+        "dagster.yaml",
+        "keeps runs in no PostgreSQL",
+    ),
     "no dagster.yaml": (
         lambda s, _: (s.dagster_home / "dagster.yaml").unlink(),
         "dagster.yaml",

@@ -10,6 +10,10 @@ from ml_assets.core.errors import StoreError, StoreRefused, StoreUnavailable
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _MESSAGE = re.compile(r"<(?:Message|Details)>([^<]*)<")
+# What the libraries of credentials say when the server that renews a token cannot be reached.
+_UNREACHABLE = re.compile(
+    r"TransportError|ConnectionError|ConnectTimeout|ReadTimeout|Failed to resolve|Could not connect"
+)
 # obstore prints its source code's view of an error after the error itself.
 _DEBUG = "Debug source:"
 _MOST_CHARACTERS = 300
@@ -60,7 +64,8 @@ class Refusal:
         if isinstance(error, UnauthenticatedError | PermissionDeniedError) and not status:
             # A provider of credentials failed in this process: no request was made.
             said = text.partition("credential provider:")[2].strip() or text.strip()
-            return Refusal(status=401, code="NoCredentials", message=said[:_MOST_CHARACTERS])
+            code = "" if (is_unreachable := _UNREACHABLE.search(said)) else "NoCredentials"
+            return Refusal(status=0 if is_unreachable else 401, code=code, message=said[:_MOST_CHARACTERS])
         return Refusal(
             status=int(status[1]) if status else 0,
             code=code[1] if code else "",

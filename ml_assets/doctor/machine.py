@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
 
 from ml_assets.backends.environments import Environment
 from ml_assets.core.days import LOCAL_ZONE_NAME
@@ -62,6 +65,12 @@ def dagster_settings(environment: Environment, template: Path) -> str:
         raise Trouble(
             f"there is no {file}",
             do=f"mkdir -p {file.parent} && cp {template} {file}, and set DAGSTER_HOME={file.parent}",
+        )
+    settings = cast("dict[str, object] | None", yaml.safe_load(file.read_text())) or {}
+    if environment.name != "local" and "postgres" not in cast("dict[str, object]", settings.get("storage") or {}):
+        raise Trouble(
+            f"{file} keeps runs in no PostgreSQL: it is a laptop's",
+            do=f"set DAGSTER_HOME to a folder of its own and copy {template} into it",
         )
     return str(file)
 

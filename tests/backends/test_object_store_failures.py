@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
+from obstore.exceptions import UnauthenticatedError
 
 from ml_assets.backends.object_store import PART_BYTES, ObjectArtifactStore
 from ml_assets.core.errors import AlreadyExists, ArtifactMissing, StoreRefused, StoreUnavailable
@@ -23,6 +24,7 @@ ROOTS = {"s3": "s3://bucket", "gcs": "gs://bucket"}
 UPLOADER = """
 import sys
 from ml_assets.backends.object_store import ObjectArtifactStore
+from ml_assets.backends.object_store_errors import Refusal
 url, endpoint = sys.argv[1:]
 ObjectArtifactStore(url, endpoint=endpoint).put("training_sets/storm_delay/a/train.arrow", bytes(64_000_000))
 """
@@ -295,3 +297,13 @@ def test_a_bucket_that_is_not_there_is_no_missing_file(kind: str, proxy: Proxy):
     for call in calls:
         with pytest.raises(StoreRefused, match=r"nobody-made-this.*404 NoSuchBucket.*create the bucket"):
             call(ObjectArtifactStore(root, endpoint=proxy.url, patience=timedelta(seconds=2)))
+
+
+def test_a_server_of_credentials_that_cannot_be_reached_has_refused_nothing():
+    said = "TransportError(MaxRetryError(host='oauth2.googleapis.com': Failed to resolve 'oauth2.googleapis.com'))"
+    unreachable = Refusal.of(UnauthenticatedError(f"Generic GCS error: credential provider: {said}"))
+    assert unreachable.is_transient
+    assert "see whether it can be reached from here" in str(unreachable.as_error("gs://b/x", waited_seconds=9.0))
+    nobody = Refusal.of(UnauthenticatedError("Generic GCS error: credential provider: no credentials were found"))
+    assert not nobody.is_transient
+    assert "gcloud auth application-default login" in str(nobody.as_error("gs://b/x", waited_seconds=0.0))

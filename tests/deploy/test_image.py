@@ -28,6 +28,7 @@ SET = {
     "POSTGRES_PASSWORD": "canaryofpostgres",
     "WANDB_API_KEY": "canary-of-the-tracker",
     "GOOGLE_CREDENTIALS_FILE": "/etc/ml-assets/google.json",
+    "DAGSTER_CREDENTIALS_FILE": "/etc/ml-assets/dagster.json",
     "HTPASSWD_FILE": "/etc/ml-assets/htpasswd",
 }
 SERVICES = compose.services(SET)
