@@ -15,6 +15,7 @@ import duckdb
 import psycopg
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
+from dbt.adapters.bigquery.credentials import _create_bigquery_defaults
 from google.cloud.bigquery import Client, Dataset
 from google.cloud.bigtable import Client as BigtableAdmin
 from google.cloud.bigtable.column_family import MaxVersionsGCRule
@@ -136,6 +137,8 @@ def staging(
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    # dbt keeps, for the life of a process, the credentials that it found first: those of another test's server.
+    _create_bigquery_defaults.cache_clear()
     for bucket in BUCKETS:
         if gcs.storage.get_bucket(bucket) is None:
             gcs.create_bucket(bucket)
