@@ -25,6 +25,7 @@ UPLOADER = """
 import sys
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.backends.object_store_errors import Refusal
+from ml_assets.backends.object_store_errors import Refusal
 url, endpoint = sys.argv[1:]
 ObjectArtifactStore(url, endpoint=endpoint).put("training_sets/storm_delay/a/train.arrow", bytes(64_000_000))
 """
