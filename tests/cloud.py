@@ -17,11 +17,6 @@ from tests.conftest import Home, Life, environment_of, live, small_life
 from tests.servers.bigquery import BigQueryServer
 from tests.servers.s3 import s3_server
 
-# On SQLite, at half the cost of a run: tests/test_cloud_instance.py has PostgreSQL.
-_INSTANCE = """
-instance_class: {module: ml_assets.local_instance, class: LocalInstance}
-telemetry: {enabled: false}
-"""
 PROJECT, BUCKET = "acme-ml-staging", "acme-ml-staging-artifacts"
 
 
@@ -86,7 +81,7 @@ def staging(folder: Path) -> Iterator[Cloud]:
             "DAGSTER_HOME": str(folder / "dagster"),
         }
         (folder / "dagster").mkdir(parents=True)
-        (folder / "dagster" / "dagster.yaml").write_text(_INSTANCE)
+        (folder / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
         events: list[dg.DagsterEvent] = []
         with _staging(folder, variables):
             lifecycle, use_case = small_life(events.append)
