@@ -1,6 +1,7 @@
 """The warehouse in BigQuery: rows are loaded aside, then one transaction puts them in the place of the old days."""
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -29,6 +30,8 @@ _DEADLINE = timedelta(minutes=15)
 _FIRST_PAUSE = timedelta(seconds=0.5)
 # Judgement: a load job takes a second or two whatever its size, and a table may be loaded 1,500 times a day.
 _PART_BYTES = 128 * 2**20
+# Judgement: the operations of a step come within minutes, and a new key in the credentials' file is read soon after.
+_CLIENT_IS_KEPT = timedelta(minutes=5)
 # New tables are clustered by those of these columns they have: what rows are asked for by, beside their day.
 _CLUSTERED_BY = ("use_case", "origin", "decision_id")
 
@@ -36,8 +39,8 @@ _CLUSTERED_BY = ("use_case", "origin", "decision_id")
 class BigQueryWarehouse:
     """The Warehouse port on BigQuery datasets, one per schema, in one location.
 
-    ``connect`` opens a client, as ``dagster_gcp.BigQueryResource.get_client`` does; every operation opens one, and
-    inside ``session`` the operations of this thread share one. A table is partitioned by ``partition_on`` and clustered
+    ``connect`` opens a client, as ``dagster_gcp.BigQueryResource.get_client`` does. The operations of a thread share
+    one, and with it one access token, for five minutes or until one of them fails. A table is partitioned by ``partition_on`` and clustered
     by those columns of ``clustered_by`` it has. What a write replaces is chosen by constant days, so that BigQuery
     reads and bills no other partition. Several writers of one table may meet: BigQuery aborts the transaction of all
     but one, and it is tried again.
@@ -88,7 +91,7 @@ class BigQueryWarehouse:
 
     @contextmanager
     def session(self) -> Generator[None]:
-        """Share one client, and with it one access token, between the operations of this thread."""
+        """Share one client between the operations of this thread, however long they take."""
         with ExitStack() as stack:
             if self._shared() is None:
                 with self._known_errors():
@@ -175,13 +178,29 @@ class BigQueryWarehouse:
 
     @contextmanager
     def _opened(self) -> "Generator[Client]":
-        with self._connect() as client:
-            self._of_thread.client = client
-            try:
-                yield client
-            finally:
-                self._of_thread.client = None
-                client.close()
+        """Lend this thread the client that it kept, or a new one; where the context fails it is not kept."""
+        of_thread = self._of_thread
+        if time.monotonic() >= getattr(of_thread, "kept_until", 0.0):
+            self._close_kept()
+            with ExitStack() as stack:
+                of_thread.kept = client = stack.enter_context(self._connect())
+                stack.callback(client.close)
+                of_thread.close = stack.pop_all().close
+            of_thread.kept_until = time.monotonic() + _CLIENT_IS_KEPT.total_seconds()
+        of_thread.client = of_thread.kept
+        try:
+            yield of_thread.kept
+        except BaseException:
+            self._close_kept()
+            raise
+        finally:
+            of_thread.client = None
+
+    def _close_kept(self) -> None:
+        close = vars(self._of_thread).pop("close", None)
+        self._of_thread.kept_until = 0.0
+        if close:
+            close()
 
     @contextmanager
     def _client(self) -> "Generator[Client]":

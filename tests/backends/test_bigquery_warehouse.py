@@ -123,6 +123,7 @@ def test_whichever_request_is_lost_a_query_is_written_and_read_once(
 ):
     with Unreliable(bigquery.address) as proxy:
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", proxy.address)
+        warehouse = warehouse_on(bigquery)  # its client is not yet opened, on the server itself
         for n in range(1, 100):
             proxy.cut_at(n, after=after)
             sql = "SELECT partition_on, n + @more AS n FROM raw.seen"
@@ -222,11 +223,10 @@ def test_a_query_above_the_cap_reads_nothing_and_says_what_it_would_have_read(
 
 
 def test_a_token_that_expires_is_renewed_unnoticed(warehouse: BigQueryWarehouse, bigquery: BigQueryServer):
-    with warehouse.session():
-        assert numbers_in(warehouse) == [1]
-        bigquery.expired_token()
-        assert numbers_in(warehouse) == [1]
-    assert sent(bigquery, "POST /token") == 2
+    assert numbers_in(warehouse) == [1]
+    bigquery.expired_token()
+    assert numbers_in(warehouse) == [1]
+    assert sent(bigquery, "POST /token") == 1
 
 
 def test_a_token_that_cannot_be_renewed_is_one_clear_error(warehouse: BigQueryWarehouse, bigquery: BigQueryServer):
@@ -450,6 +450,7 @@ def test_what_the_jobs_of_a_step_cost_stands_on_its_asset_and_who_ran_them_on_th
     assert billed >= 3 * 10 * 2**20  # BigQuery bills 10 MiB for a table at least
     labels = {"environment": "staging", "use_case": "delay", "step": "delay__examples", "run": result.run_id}
     assert [job["configuration"]["labels"] for job in bigquery.jobs.values()] == [labels] * 4
+    assert sent(bigquery, "POST /token") == 1  # of all that the step asked, and of the write before it
 
 
 def test_a_job_that_failed_is_told_of_too(warehouse: BigQueryWarehouse, bigquery: BigQueryServer):
@@ -459,14 +460,28 @@ def test_a_job_that_failed_is_told_of_too(warehouse: BigQueryWarehouse, bigquery
     assert [usage.job_id for usage in told] == [request.job_id for request in bigquery.requests if request.query]
 
 
-def test_a_session_shares_one_access_token(warehouse: BigQueryWarehouse, bigquery: BigQueryServer):
+def test_the_operations_of_a_thread_share_one_access_token(
+    warehouse: BigQueryWarehouse, bigquery: BigQueryServer, monkeypatch: pytest.MonkeyPatch
+):
     numbers_in(warehouse)
+    assert sent(bigquery, "POST /token") == 0  # that of the write before is used
+    thread = threading.Thread(target=numbers_in, args=(warehouse,))
+    thread.start()
+    thread.join()
+    assert sent(bigquery, "POST /token") == 1
+    with pytest.raises(WarehouseError, match="Syntax error"):
+        warehouse.query("SELECT SELECT")
     numbers_in(warehouse)
-    assert sent(bigquery, "POST /token") == 2
-    with warehouse.session(), warehouse.session():
-        numbers_in(warehouse)
-        numbers_in(warehouse)
-    assert sent(bigquery, "POST /token") == 3
+    assert sent(bigquery, "POST /token") == 2  # what failed may have failed for its client
+    monkeypatch.setattr("ml_assets.backends.bigquery_warehouse._CLIENT_IS_KEPT", timedelta(0))
+    now = warehouse_on(bigquery)
+    numbers_in(now)
+    numbers_in(now)
+    assert sent(bigquery, "POST /token") == 4
+    with now.session(), now.session():
+        numbers_in(now)
+        numbers_in(now)
+    assert sent(bigquery, "POST /token") == 5
     with pytest.raises(TimeoutError, match="of the caller"), warehouse.session():
         raise TimeoutError("of the caller")
 
