@@ -3,9 +3,11 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,40 @@ def test_whichever_request_is_lost_a_query_is_written_and_read_once(
             if not proxy.was_cut:
                 break
         assert n > 10
+
+
+@pytest.mark.slow
+def test_whichever_request_is_never_answered_it_is_sent_again_and_a_write_happens_once(
+    bigquery: BigQueryServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("google.cloud.bigquery.client._MIN_GET_QUERY_RESULTS_TIMEOUT", 0)  # it is two minutes
+    bigquery.page_rows = 1
+    with Unreliable(bigquery.address) as proxy:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", proxy.address)
+        warehouse = warehouse_on(bigquery, answer_within=timedelta(seconds=1))
+        for n in range(1, 100):
+            proxy.hold_at(n, held_for=15)
+            began = time.monotonic()
+            warehouse.replace_days({"raw.seen": seen(n, n + 1)}, DAY)
+            assert numbers_in(warehouse) == [n, n + 1]
+            assert time.monotonic() - began < 10
+            if not proxy.was_cut:
+                break
+        assert n > 8
+    assert scripts_run(bigquery) == n
+    assert tables_of(bigquery) == ["seen"]
+
+
+def test_a_server_that_accepts_and_never_answers_is_given_up_at_the_deadline(
+    warehouse: BigQueryWarehouse, bigquery: BigQueryServer, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        waiting = warehouse_on(bigquery, deadline=timedelta(seconds=0.5))
+        began = time.monotonic()
+        with pytest.raises(WarehouseBusy, match=r"did not answer within 0.5 s: .*run it again"):
+            waiting.columns("raw.seen")
+        assert time.monotonic() - began < 10
 
 
 def test_a_job_whose_answer_was_lost_is_found_again_and_not_sent_under_another_id(
@@ -409,6 +445,24 @@ def test_where_the_storage_api_cannot_be_used_the_rows_come_by_rest(
         assert numbers_in(warehouse_on(bigquery, connect_storage=storage.client)) == many
     assert len(storage.tables) == 1
     assert "the Storage API of BigQuery cannot be used" in caplog.text
+
+
+@pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK], ids=["gives up", "is silent"])
+def test_where_the_storage_api_stalls_amid_the_rows_all_of_them_come_by_rest(
+    bigquery: BigQueryServer, many: list[int], status: grpc.StatusCode, caplog: pytest.LogCaptureFixture
+):
+    with BigQueryStorageServer(pa.table({"n": many}), batch_rows=9_999, stalls_with=status) as storage:
+        warehouse = warehouse_on(bigquery, connect_storage=storage.client, deadline=timedelta(seconds=3))
+        assert numbers_in(warehouse) == many
+    assert "the Storage API of BigQuery cannot be used" in caplog.text
+
+
+def test_where_the_storage_api_gives_too_few_rows_all_of_them_come_by_rest(
+    bigquery: BigQueryServer, many: list[int], caplog: pytest.LogCaptureFixture
+):
+    with BigQueryStorageServer(pa.table({"n": many[:-1]}), batch_rows=9_999) as storage:
+        assert numbers_in(warehouse_on(bigquery, connect_storage=storage.client)) == many
+    assert "gave 24999 rows of 25000, all come by REST" in caplog.text
 
 
 # --- what it costs, and for whom
