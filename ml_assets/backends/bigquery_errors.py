@@ -35,7 +35,7 @@ def helps_to_retry(error: BaseException) -> bool:
     if isinstance(error, RefreshError):
         return error.retryable
     if isinstance(error, exceptions.GoogleAPICallError):
-        reasons = _reasons(error)
+        reasons = reasons_of(error)
         if reasons & {"quotaExceeded", "bytesBilledLimitExceeded"}:
             return False
         of_the_moment = (
@@ -49,7 +49,7 @@ def helps_to_retry(error: BaseException) -> bool:
     )
 
 
-def _reasons(error: BaseException) -> set[str]:
+def reasons_of(error: BaseException) -> set[str]:
     """Return the reasons the API gives, beside its HTTP status: one word each."""
     details: object = getattr(error, "errors", ())
     return {str(detail.get("reason")) for detail in cast("list[object]", details or ()) if isinstance(detail, Mapping)}
@@ -62,7 +62,7 @@ def in_our_words(error: Exception, *, deadline: timedelta) -> MlAssetsError:
 
     if isinstance(error, exceptions.RetryError) and error.cause is not None:
         error = cast("Exception", error.cause)
-    said, reasons = _in_one_line(error), _reasons(error)
+    said, reasons = _in_one_line(error), reasons_of(error)
     if helps_to_retry(error):
         words = "kept refusing a write beside another one to the table" if _CONFLICT.search(said) else "did not answer"
         return WarehouseBusy(
