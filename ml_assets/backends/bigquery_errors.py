@@ -23,6 +23,7 @@ _HELPED_BY_TIME = {
 }
 _CONFLICT = re.compile(r"due to concurrent update", re.I)
 _ABSENT = re.compile(r"Not found: (?:Dataset|Table) ([a-z0-9.:-]+):(\w+)", re.I)
+_PARTITIONS = re.compile(r"too many partitions", re.I)
 _CAP = re.compile(r"limit for bytes billed: (\d+).*?(\d+) or higher required", re.S)
 
 
@@ -89,6 +90,8 @@ def in_our_words(error: Exception, *, deadline: timedelta) -> MlAssetsError:
         return AccessRefused(f"not allowed: {said}; grant the role that is missing to the account that runs this")
     if isinstance(error, exceptions.NotFound) and dataset_not_found(error):
         return DataMissing(f"{said}; materialize the asset that writes it first")
+    if _PARTITIONS.search(str(error)):
+        return WarehouseError(f"BigQuery refused: {said}; write shorter ranges of days, nothing was changed")
     return WarehouseError(f"BigQuery refused: {said}; correct the statement, trying again does not help")
 
 

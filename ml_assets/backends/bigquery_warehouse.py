@@ -127,8 +127,10 @@ class BigQueryWarehouse:
         and a column that such a table does not have yet is added to it, null in the rows it has.
 
         Creates a missing schema or table from the rows' Arrow schema. A day without rows ends up empty.
-        Raises SchemaChanged where the columns differ from the table's, ValueError for a row outside the days.
+        Raises SchemaChanged where the columns differ from the table's, ValueError for a row outside the days,
+        WarehouseError for more than 4,000 days, which BigQuery does not change at once.
         """
+        bigquery_sql.refuse_too_many_days(writes, days)
         for table, rows in writes.items():
             refuse_other_days(table_name(table), at_hand(rows), days)
         with self._client() as client, ExitStack() as loaded:
@@ -151,7 +153,7 @@ class BigQueryWarehouse:
 
         Raises as ``replace_days``. The type of a bare NULL is INT64 to BigQuery: cast it.
         """
-        table_name(table)
+        bigquery_sql.refuse_too_many_days([table_name(table)], days)
         with self._client() as client, ExitStack() as stack:
             if self._columns(client, table) is None:
                 self._require_dataset(client, table)

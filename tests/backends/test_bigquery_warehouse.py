@@ -40,6 +40,7 @@ MONDAY, TUESDAY = date(2013, 7, 1), date(2013, 7, 2)
 DAY = DayRange(first=MONDAY, last=MONDAY)
 JOBS = "POST /bigquery/v2/projects/[^/]+/jobs"
 UPLOADS = "POST /upload/"
+TOO_MANY = "Too many partitions produced by query, allowed 4000, query modifies at least 4018 partitions"
 
 _KILLED_WHILE_WRITING = """
 import os, signal, sys
@@ -232,12 +233,13 @@ def test_a_transaction_that_another_one_aborted_is_tried_again(warehouse: BigQue
         ((403, "quotaExceeded"), QuotaExhausted, r"quota of the Google project is used up: .*midnight"),
         ((403, "accessDenied"), AccessRefused, r"not allowed: .*grant the role"),
         ((400, "invalidQuery"), WarehouseError, r"BigQuery refused: .*correct the statement"),
+        ((400, "invalidQuery", TOO_MANY), WarehouseError, r"at least 4018 partitions .*; write shorter ranges of days"),
     ],
 )
 def test_what_trying_again_does_not_help_is_refused_at_once(
-    warehouse: BigQueryWarehouse, bigquery: BigQueryServer, fault: tuple[int, str], error: type, message: str
+    warehouse: BigQueryWarehouse, bigquery: BigQueryServer, fault: tuple[Any, ...], error: type, message: str
 ):
-    bigquery.fail_next(1, status=fault[0], reason=fault[1], path=JOBS)
+    bigquery.fail_next(1, **dict(zip(("status", "reason", "message"), fault, strict=False)), path=JOBS)
     with pytest.raises(error, match=message):
         numbers_in(warehouse)
     assert sent(bigquery, JOBS) == 1
@@ -256,6 +258,18 @@ def test_a_query_above_the_cap_reads_nothing_and_says_what_it_would_have_read(
     with pytest.raises(QuotaExhausted, match=r"read 10.0 MiB \(0.0001 USD\).*cap is 1.0 MiB.*fewer days, or raise"):
         numbers_in(capped)
     assert sent(bigquery, JOBS) == 1
+
+
+def test_bigquery_itself_stops_a_query_or_a_load_that_outlives_the_deadline(
+    warehouse: BigQueryWarehouse, bigquery: BigQueryServer
+):
+    bigquery.jobs.clear()
+    warehouse.replace_days({"raw.seen": seen(2)}, DAY)
+    configured = [job["configuration"] for job in bigquery.jobs.values()]
+    assert [(next(iter(of.keys() & {"load", "query"})), of["jobTimeoutMs"]) for of in configured] == [
+        ("load", "20000"),
+        ("query", "20000"),
+    ]
 
 
 def test_a_token_that_expires_is_renewed_unnoticed(warehouse: BigQueryWarehouse, bigquery: BigQueryServer):
@@ -391,6 +405,21 @@ def test_what_a_write_deletes_is_chosen_by_constant_days(warehouse: BigQueryWare
         between = delete.args["where"].this
         assert between.this.name == "partition_on"
         assert [str(between.args[end].this.this) for end in ("low", "high")] == ["2013-07-01", "2013-07-07"]
+
+
+def test_more_days_than_bigquery_changes_at_once_are_refused_before_anything_is_sent(
+    warehouse: BigQueryWarehouse, bigquery: BigQueryServer
+):
+    most = DayRange(first=MONDAY, last=date(2024, 6, 12))
+    more = DayRange(first=MONDAY, last=date(2024, 6, 13))
+    told = r"raw.seen: 2013-07-01\.\.2024-06-13 is 4,001 days, and BigQuery changes 4,000 .*shorter ranges of days"
+    with pytest.raises(WarehouseError, match=told):
+        warehouse.replace_days({"raw.seen": seen(2)}, more)
+    with pytest.raises(WarehouseError, match=told):
+        warehouse.replace_days_with_query("raw.seen", "SELECT DATE '2013-07-01' AS partition_on, 2 AS n", more)
+    assert bigquery.requests == []
+    warehouse.replace_days({"raw.seen": seen(2)}, most)
+    assert numbers_in(warehouse) == [2]
 
 
 def test_a_type_that_would_not_come_back_as_it_was_is_refused(warehouse: BigQueryWarehouse, bigquery: BigQueryServer):
