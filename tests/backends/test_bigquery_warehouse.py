@@ -163,12 +163,16 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_at_the_deadline(
     warehouse: BigQueryWarehouse, bigquery: BigQueryServer, monkeypatch: pytest.MonkeyPatch
 ):
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        ended = threading.Timer(15, silent.close)  # where nobody gives up, the test fails and does not hang
+        ended.daemon = True
+        ended.start()
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
         waiting = warehouse_on(bigquery, deadline=timedelta(seconds=0.5))
         began = time.monotonic()
         with pytest.raises(WarehouseBusy, match=r"did not answer within 0.5 s: .*run it again"):
             waiting.columns("raw.seen")
         assert time.monotonic() - began < 10
+        ended.cancel()
 
 
 def test_a_job_whose_answer_was_lost_is_found_again_and_not_sent_under_another_id(

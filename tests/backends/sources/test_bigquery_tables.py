@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -251,9 +252,15 @@ def test_a_server_that_accepts_and_never_answers_is_unavailable(
     source: BigQueryTablesSource, monkeypatch: pytest.MonkeyPatch
 ):
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        ended = threading.Timer(15, silent.close)  # where nobody gives up, the test fails and does not hang
+        ended.daemon = True
+        ended.start()
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
         with pytest.raises(SourceUnavailable, match=r"lake/seen does not answer: .*try again later"):
             replace(source, deadline=timedelta(seconds=0.5)).read("seen", DAYS)
+        assert time.monotonic() - began < 10
+        ended.cancel()
 
 
 def test_the_query_carries_its_cap_its_label_and_the_tables_location(
