@@ -61,6 +61,7 @@ PAIRS_OF_BACKENDS = {
     ("optuna_studies", "optuna_journal"),
     *(("bigquery_warehouse", f"bigquery_{part}") for part in ("jobs", "errors", "rows", "sql")),
     ("bigquery_jobs", "bigquery_errors"),
+    *(("sources.bigquery_tables", f"bigquery_{part}") for part in ("jobs", "errors")),
     ("object_store", "object_store_connection"),
     ("object_store", "object_store_errors"),
 }

@@ -23,6 +23,7 @@ _HELPED_BY_TIME = {
 }
 _CONFLICT = re.compile(r"due to concurrent update", re.I)
 _ABSENT = re.compile(r"Not found: (?:Dataset|Table) ([a-z0-9.:-]+):(\w+)", re.I)
+_PARTITIONS = re.compile(r"too many partitions", re.I)
 _CAP = re.compile(r"limit for bytes billed: (\d+).*?(\d+) or higher required", re.S)
 
 
@@ -35,7 +36,7 @@ def helps_to_retry(error: BaseException) -> bool:
     if isinstance(error, RefreshError):
         return error.retryable
     if isinstance(error, exceptions.GoogleAPICallError):
-        reasons = _reasons(error)
+        reasons = reasons_of(error)
         if reasons & {"quotaExceeded", "bytesBilledLimitExceeded"}:
             return False
         of_the_moment = (
@@ -49,7 +50,7 @@ def helps_to_retry(error: BaseException) -> bool:
     )
 
 
-def _reasons(error: BaseException) -> set[str]:
+def reasons_of(error: BaseException) -> set[str]:
     """Return the reasons the API gives, beside its HTTP status: one word each."""
     details: object = getattr(error, "errors", ())
     return {str(detail.get("reason")) for detail in cast("list[object]", details or ()) if isinstance(detail, Mapping)}
@@ -62,7 +63,7 @@ def in_our_words(error: Exception, *, deadline: timedelta) -> MlAssetsError:
 
     if isinstance(error, exceptions.RetryError) and error.cause is not None:
         error = cast("Exception", error.cause)
-    said, reasons = _in_one_line(error), _reasons(error)
+    said, reasons = _in_one_line(error), reasons_of(error)
     if helps_to_retry(error):
         words = "kept refusing a write beside another one to the table" if _CONFLICT.search(said) else "did not answer"
         return WarehouseBusy(
@@ -89,6 +90,8 @@ def in_our_words(error: Exception, *, deadline: timedelta) -> MlAssetsError:
         return AccessRefused(f"not allowed: {said}; grant the role that is missing to the account that runs this")
     if isinstance(error, exceptions.NotFound) and dataset_not_found(error):
         return DataMissing(f"{said}; materialize the asset that writes it first")
+    if _PARTITIONS.search(str(error)):
+        return WarehouseError(f"BigQuery refused: {said}; write shorter ranges of days, nothing was changed")
     return WarehouseError(f"BigQuery refused: {said}; correct the statement, trying again does not help")
 
 

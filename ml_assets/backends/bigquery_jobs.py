@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import Client, LoadJob, LoadJobConfig, QueryJob
 
 # Judgement: no single request takes so long, for BigQuery answers within ten seconds that a job is still running.
-_ANSWER_WITHIN_SECONDS = 60.0
+ANSWER_WITHIN = timedelta(seconds=60)
+# Judgement: however short the deadline, a server that is well answers so soon.
+_ANSWER_AT_LEAST_WITHIN = timedelta(seconds=1)
 _LONGEST_PAUSE_SECONDS = 10.0
 
 
@@ -54,7 +56,8 @@ class Jobs:
 
     A job has an id before it is sent. Where an answer is lost, the same id is sent again: BigQuery then names the job
     that is already there, which is waited for instead. Only a job known to have failed is run anew, under a new id. All
-    of this ends after ``deadline``; BigQuery itself stops a job that runs longer.
+    of this ends after ``deadline``, and a request that was under way then after ``seconds_to_answer``; BigQuery itself
+    stops a job that runs longer.
 
     Args:
         location: of the datasets, such as ``US``.
@@ -63,6 +66,7 @@ class Jobs:
         first_pause: how long to wait at most before the second attempt; it doubles, up to ten seconds.
         labels: asked for each job; what they say is found on the bill and in INFORMATION_SCHEMA.JOBS.
         on_job: told of each job that ended.
+        answer_within: how long one request waits before it counts as lost.
     """
 
     location: str
@@ -71,6 +75,15 @@ class Jobs:
     first_pause: timedelta
     labels: Callable[[], Mapping[str, str]]
     on_job: Callable[[JobUsage], None]
+    answer_within: timedelta = ANSWER_WITHIN
+
+    @property
+    def seconds_to_answer(self) -> float:
+        """How long one request waits, at most as long as the deadline: no retry can interrupt one.
+
+        For a page of rows, Google's client waits two minutes whatever less it is told.
+        """
+        return min(self.answer_within, max(self.deadline, _ANSWER_AT_LEAST_WITHIN)).total_seconds()
 
     @property
     def retry(self) -> "Retry":
@@ -104,7 +117,7 @@ class Jobs:
                 location=self.location,
                 retry=None,  # type: ignore[reportArgumentType] # what the client documents as no retry
                 job_retry=None,
-                timeout=_ANSWER_WITHIN_SECONDS,
+                timeout=self.seconds_to_answer,
             )
 
         return cast("QueryJob", self._run(client, begin))
@@ -123,7 +136,7 @@ class Jobs:
                 job_id=job_id,
                 location=self.location,
                 job_config=config,
-                timeout=_ANSWER_WITHIN_SECONDS,
+                timeout=self.seconds_to_answer,
             )
 
         return cast("LoadJob", self._run(client, begin))
@@ -137,12 +150,12 @@ class Jobs:
         return {key: re.sub(r"[^a-z0-9_-]", "_", value.lower())[:63] for key, value in self.labels().items()}
 
     def _run(self, client: "Client", begin: "Callable[[str], QueryJob | LoadJob]") -> "QueryJob | LoadJob":
-        attempt = _Attempt(client=client, location=self.location, begin=begin)
+        attempt = _Attempt(client=client, location=self.location, begin=begin, seconds_to_answer=self.seconds_to_answer)
 
         def once() -> "QueryJob | LoadJob":
             job = attempt.job()
             try:
-                _wait(job)
+                _wait(job, self.seconds_to_answer)
             except Exception:
                 # What is not known to have failed may have run, or be running: its id is asked for again.
                 if job.state == "DONE" and job.error_result:
@@ -162,6 +175,7 @@ class _Attempt:
     client: "Client"
     location: str
     begin: "Callable[[str], QueryJob | LoadJob]"
+    seconds_to_answer: float
     _id: str = ""
     _job: "QueryJob | LoadJob | None" = None
 
@@ -179,7 +193,7 @@ class _Attempt:
                         self._id,
                         location=self.location,
                         retry=None,  # type: ignore[reportArgumentType] # what the client documents as no retry
-                        timeout=_ANSWER_WITHIN_SECONDS,
+                        timeout=self.seconds_to_answer,
                     )
                 except NotFound as error:
                     raise ServiceUnavailable(f"the job {self._id} is there and cannot be seen yet") from error
@@ -191,14 +205,14 @@ class _Attempt:
         self._id, self._job = "", None
 
 
-def _wait(job: "QueryJob | LoadJob") -> None:
+def _wait(job: "QueryJob | LoadJob", seconds: float) -> None:
     """Wait until a job has ended, at most for as long as one request may take; raise what it failed with."""
     from google.cloud.bigquery import QueryJob
 
     if isinstance(job, QueryJob):
-        job.result(retry=None, job_retry=None, timeout=_ANSWER_WITHIN_SECONDS)
+        job.result(retry=None, job_retry=None, timeout=seconds)
     else:
-        job.result(retry=None, timeout=_ANSWER_WITHIN_SECONDS)
+        job.result(retry=None, timeout=seconds)
 
 
 def _usage(job: "QueryJob | LoadJob") -> JobUsage:

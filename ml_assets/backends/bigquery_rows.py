@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
@@ -84,11 +85,18 @@ def as_parquet(rows: pa.Table, columns: Mapping[str, str]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def read(job: "QueryJob", rows: "RowIterator", connect_storage: "Callable[[], BigQueryReadClient] | None") -> pa.Table:
+def read(
+    job: "QueryJob",
+    rows: "RowIterator",
+    connect_storage: "Callable[[], BigQueryReadClient] | None",
+    *,
+    within: timedelta,
+) -> pa.Table:
     """Return the rows of a finished query: many of them by the Storage API, where there is a client for it, or by REST.
 
-    The Storage API reads one stream, which keeps the order of the rows. Where it cannot be reached or used, this is
-    logged as a warning and the rows come by REST: slower, and the same.
+    The Storage API reads one stream, which keeps the order of the rows. Where it cannot be reached or used, takes
+    longer than ``within`` or gives another number of rows than the query has, this is logged as a warning and the rows
+    come by REST: slower, and the same.
     """
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
@@ -97,13 +105,18 @@ def read(job: "QueryJob", rows: "RowIterator", connect_storage: "Callable[[], Bi
         try:
             storage = connect_storage()
             with storage:
-                return _plain(_by_storage(job, storage))
+                found = _by_storage(job, storage, within)
+            if found.num_rows == rows.total_rows:
+                return _plain(found)
+            told = "the Storage API of BigQuery gave %d rows of %d, all come by REST"
+            _log.warning(told, found.num_rows, rows.total_rows)
         except (GoogleAPIError, GoogleAuthError) as error:
             _log.warning("the Storage API of BigQuery cannot be used, the rows come by REST: %s", error)
     return _plain(rows.to_arrow(create_bqstorage_client=False))
 
 
-def _by_storage(job: "QueryJob", storage: "BigQueryReadClient") -> pa.Table:
+def _by_storage(job: "QueryJob", storage: "BigQueryReadClient", within: timedelta) -> pa.Table:
+    from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadClient
     from google.cloud.bigquery_storage_v1.types import DataFormat, ReadSession
 
     place = cast("TableReference", job.destination)
@@ -115,7 +128,10 @@ def _by_storage(job: "QueryJob", storage: "BigQueryReadClient") -> pa.Table:
         timeout=_STORAGE_ANSWERS_WITHIN_SECONDS,
     )
     schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
-    answers = storage.read_rows(session.streams[0].name)
+    # The client's own reader takes up a stream that is unavailable again and again, without an end: this one asks once.
+    answers = BigQueryReadClient.read_rows(
+        storage, read_stream=session.streams[0].name, retry=None, timeout=within.total_seconds()
+    )
     parts = (pa.py_buffer(answer.arrow_record_batch.serialized_record_batch) for answer in answers)
     return pa.Table.from_batches([pa.ipc.read_record_batch(part, schema) for part in parts], schema)
 

@@ -3,12 +3,15 @@
 # Names are quoted, days are dates: nothing else gets into these statements.
 # ruff: noqa: S608
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from ml_assets.core.contracts import PARTITION
 from ml_assets.core.days import DayRange
+from ml_assets.core.errors import WarehouseError
 
+# BigQuery's limit of partitions that one job may change; a day is one.
+MOST_DAYS = 4_000
 # A killed write leaves the rows it loaded aside; BigQuery drops them after this long.
 LOADED_ROWS_EXPIRE_AFTER = timedelta(days=1)
 
@@ -35,6 +38,16 @@ def _is_of(days: DayRange) -> str:
     "partition_on BETWEEN DATE '2013-07-01' AND DATE '2013-07-02'"
     """
     return f"{PARTITION} BETWEEN DATE '{days.first.isoformat()}' AND DATE '{days.last.isoformat()}'"
+
+
+def refuse_too_many_days(tables: Iterable[str], days: DayRange) -> None:
+    """Raise WarehouseError for more days than BigQuery lets one job change."""
+    n_days = (days.last - days.first).days + 1
+    if n_days > MOST_DAYS:
+        raise WarehouseError(
+            f"{', '.join(tables)}: {days} is {n_days:,} days, and BigQuery changes {MOST_DAYS:,} partitions in one job "
+            "at most, one for each day; nothing was loaded or changed: write shorter ranges of days"
+        )
 
 
 def transaction(statements: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ml_assets.backends import bigquery_rows, bigquery_sql
 from ml_assets.backends.bigquery_errors import dataset_not_found, in_our_words
-from ml_assets.backends.bigquery_jobs import Jobs, JobUsage
+from ml_assets.backends.bigquery_jobs import ANSWER_WITHIN, Jobs, JobUsage
 from ml_assets.core.contracts import PARTITION
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import WarehouseError
@@ -55,6 +55,7 @@ class BigQueryWarehouse:
         on_job: told what each job came to.
         connect_storage: opens a client of the Storage API, by which many rows are read faster; REST without it.
         clustered_by: the columns of ``CLUSTER BY``, in this order.
+        answer_within: how long one request waits, if the deadline is not shorter, before it is sent again.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class BigQueryWarehouse:
         on_job: Callable[[JobUsage], None] = lambda _usage: None,
         connect_storage: "Callable[[], BigQueryReadClient] | None" = None,
         clustered_by: Sequence[str] = _CLUSTERED_BY,
+        answer_within: timedelta = ANSWER_WITHIN,
     ) -> None:
         self._connect = connect
         self._location = location
@@ -82,6 +84,7 @@ class BigQueryWarehouse:
             first_pause=first_pause,
             labels=labels,
             on_job=on_job,
+            answer_within=answer_within,
         )
 
     @property
@@ -105,8 +108,8 @@ class BigQueryWarehouse:
         """
         with self._client() as client:
             job = self._jobs.query(client, sql, parameters)
-            rows = job.result(retry=self._jobs.retry, job_retry=None)
-            return bigquery_rows.read(job, rows, self._connect_storage)
+            rows = job.result(retry=self._jobs.retry, job_retry=None, timeout=self._jobs.seconds_to_answer)
+            return bigquery_rows.read(job, rows, self._connect_storage, within=self._jobs.deadline)
 
     def columns(self, table: str) -> Mapping[str, str] | None:
         """Return column name -> SQL type of a table, or None where there is no such table."""
@@ -124,8 +127,10 @@ class BigQueryWarehouse:
         and a column that such a table does not have yet is added to it, null in the rows it has.
 
         Creates a missing schema or table from the rows' Arrow schema. A day without rows ends up empty.
-        Raises SchemaChanged where the columns differ from the table's, ValueError for a row outside the days.
+        Raises SchemaChanged where the columns differ from the table's, ValueError for a row outside the days,
+        WarehouseError for more than 4,000 days, which BigQuery does not change at once.
         """
+        bigquery_sql.refuse_too_many_days(writes, days)
         for table, rows in writes.items():
             refuse_other_days(table_name(table), at_hand(rows), days)
         with self._client() as client, ExitStack() as loaded:
@@ -148,7 +153,7 @@ class BigQueryWarehouse:
 
         Raises as ``replace_days``. The type of a bare NULL is INT64 to BigQuery: cast it.
         """
-        table_name(table)
+        bigquery_sql.refuse_too_many_days([table_name(table)], days)
         with self._client() as client, ExitStack() as stack:
             if self._columns(client, table) is None:
                 self._require_dataset(client, table)
@@ -214,7 +219,9 @@ class BigQueryWarehouse:
             except NotFound as error:
                 if absent := dataset_not_found(error):
                     with suppress(NotFound):
-                        self._refuse_elsewhere(client.get_dataset(absent, retry=self._jobs.retry))
+                        self._refuse_elsewhere(
+                            client.get_dataset(absent, retry=self._jobs.retry, timeout=self._jobs.seconds_to_answer)
+                        )
                 raise
 
     @contextmanager
@@ -232,7 +239,7 @@ class BigQueryWarehouse:
         from google.api_core.exceptions import NotFound
 
         try:
-            found = client.get_table(table, retry=self._jobs.retry)
+            found = client.get_table(table, retry=self._jobs.retry, timeout=self._jobs.seconds_to_answer)
         except NotFound:
             return None
         return {field.name: bigquery_rows.sql_type_of(field) for field in cast("list[SchemaField]", found.schema)}
@@ -265,10 +272,12 @@ class BigQueryWarehouse:
 
         dataset = Dataset(f"{client.project}.{table.partition('.')[0]}")
         try:
-            found = client.get_dataset(dataset.reference, retry=self._jobs.retry)
+            found = client.get_dataset(dataset.reference, retry=self._jobs.retry, timeout=self._jobs.seconds_to_answer)
         except NotFound:
             dataset.location = self._location
-            found = client.create_dataset(dataset, exists_ok=True, retry=self._jobs.retry)
+            found = client.create_dataset(
+                dataset, exists_ok=True, retry=self._jobs.retry, timeout=self._jobs.seconds_to_answer
+            )
         self._refuse_elsewhere(found)
 
     def _refuse_elsewhere(self, dataset: "Dataset") -> None:
@@ -287,7 +296,7 @@ class BigQueryWarehouse:
         created = Table(f"{client.project}.{table}", schema=_schema(columns))
         created.time_partitioning = TimePartitioning(field=PARTITION)
         created.clustering_fields = [name for name in self._clustered_by if columns.get(name) == "STRING"] or None
-        client.create_table(created, exists_ok=True, retry=self._jobs.retry)
+        client.create_table(created, exists_ok=True, retry=self._jobs.retry, timeout=self._jobs.seconds_to_answer)
 
     @contextmanager
     def _aside(self, client: "Client", table: str) -> Generator[str]:
@@ -297,7 +306,7 @@ class BigQueryWarehouse:
         try:
             yield place
         finally:
-            client.delete_table(place, not_found_ok=True, retry=self._jobs.retry)
+            client.delete_table(place, not_found_ok=True, retry=self._jobs.retry, timeout=self._jobs.seconds_to_answer)
 
     @contextmanager
     def _loaded(
@@ -309,7 +318,7 @@ class BigQueryWarehouse:
         with self._aside(client, table) as place:
             created = Table(f"{client.project}.{place}", schema=_schema(columns))
             created.expires = datetime.now(UTC) + bigquery_sql.LOADED_ROWS_EXPIRE_AFTER
-            client.create_table(created, exists_ok=True, retry=self._jobs.retry)
+            client.create_table(created, exists_ok=True, retry=self._jobs.retry, timeout=self._jobs.seconds_to_answer)
             for rows in parts:
                 self._load(client, place, rows, columns, disposition="WRITE_APPEND")
             yield place

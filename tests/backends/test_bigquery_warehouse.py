@@ -3,9 +3,11 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ MONDAY, TUESDAY = date(2013, 7, 1), date(2013, 7, 2)
 DAY = DayRange(first=MONDAY, last=MONDAY)
 JOBS = "POST /bigquery/v2/projects/[^/]+/jobs"
 UPLOADS = "POST /upload/"
+TOO_MANY = "Too many partitions produced by query, allowed 4000, query modifies at least 4018 partitions"
 
 _KILLED_WHILE_WRITING = """
 import os, signal, sys
@@ -134,6 +137,44 @@ def test_whichever_request_is_lost_a_query_is_written_and_read_once(
         assert n > 10
 
 
+@pytest.mark.slow
+def test_whichever_request_is_never_answered_it_is_sent_again_and_a_write_happens_once(
+    bigquery: BigQueryServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("google.cloud.bigquery.client._MIN_GET_QUERY_RESULTS_TIMEOUT", 0)  # it is two minutes
+    bigquery.page_rows = 1
+    with Unreliable(bigquery.address) as proxy:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", proxy.address)
+        warehouse = warehouse_on(bigquery, answer_within=timedelta(seconds=1))
+        for n in range(1, 100):
+            proxy.hold_at(n, held_for=15)
+            began = time.monotonic()
+            warehouse.replace_days({"raw.seen": seen(n, n + 1)}, DAY)
+            assert numbers_in(warehouse) == [n, n + 1]
+            assert time.monotonic() - began < 10
+            if not proxy.was_cut:
+                break
+        assert n > 8
+    assert scripts_run(bigquery) == n
+    assert tables_of(bigquery) == ["seen"]
+
+
+def test_a_server_that_accepts_and_never_answers_is_given_up_at_the_deadline(
+    warehouse: BigQueryWarehouse, bigquery: BigQueryServer, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ended = threading.Timer(15, silent.close)  # where nobody gives up, the test fails and does not hang
+        ended.daemon = True
+        ended.start()
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        waiting = warehouse_on(bigquery, deadline=timedelta(seconds=0.5))
+        began = time.monotonic()
+        with pytest.raises(WarehouseBusy, match=r"did not answer within 0.5 s: .*run it again"):
+            waiting.columns("raw.seen")
+        assert time.monotonic() - began < 10
+        ended.cancel()
+
+
 def test_a_job_whose_answer_was_lost_is_found_again_and_not_sent_under_another_id(
     warehouse: BigQueryWarehouse, bigquery: BigQueryServer
 ):
@@ -196,12 +237,13 @@ def test_a_transaction_that_another_one_aborted_is_tried_again(warehouse: BigQue
         ((403, "quotaExceeded"), QuotaExhausted, r"quota of the Google project is used up: .*midnight"),
         ((403, "accessDenied"), AccessRefused, r"not allowed: .*grant the role"),
         ((400, "invalidQuery"), WarehouseError, r"BigQuery refused: .*correct the statement"),
+        ((400, "invalidQuery", TOO_MANY), WarehouseError, r"at least 4018 partitions .*; write shorter ranges of days"),
     ],
 )
 def test_what_trying_again_does_not_help_is_refused_at_once(
-    warehouse: BigQueryWarehouse, bigquery: BigQueryServer, fault: tuple[int, str], error: type, message: str
+    warehouse: BigQueryWarehouse, bigquery: BigQueryServer, fault: tuple[Any, ...], error: type, message: str
 ):
-    bigquery.fail_next(1, status=fault[0], reason=fault[1], path=JOBS)
+    bigquery.fail_next(1, **dict(zip(("status", "reason", "message"), fault, strict=False)), path=JOBS)
     with pytest.raises(error, match=message):
         numbers_in(warehouse)
     assert sent(bigquery, JOBS) == 1
@@ -220,6 +262,18 @@ def test_a_query_above_the_cap_reads_nothing_and_says_what_it_would_have_read(
     with pytest.raises(QuotaExhausted, match=r"read 10.0 MiB \(0.0001 USD\).*cap is 1.0 MiB.*fewer days, or raise"):
         numbers_in(capped)
     assert sent(bigquery, JOBS) == 1
+
+
+def test_bigquery_itself_stops_a_query_or_a_load_that_outlives_the_deadline(
+    warehouse: BigQueryWarehouse, bigquery: BigQueryServer
+):
+    bigquery.jobs.clear()
+    warehouse.replace_days({"raw.seen": seen(2)}, DAY)
+    configured = [job["configuration"] for job in bigquery.jobs.values()]
+    assert [(next(iter(of.keys() & {"load", "query"})), of["jobTimeoutMs"]) for of in configured] == [
+        ("load", "20000"),
+        ("query", "20000"),
+    ]
 
 
 def test_a_token_that_expires_is_renewed_unnoticed(warehouse: BigQueryWarehouse, bigquery: BigQueryServer):
@@ -391,6 +445,21 @@ def test_what_a_write_deletes_is_chosen_by_constant_days(warehouse: BigQueryWare
         assert [str(between.args[end].this.this) for end in ("low", "high")] == ["2013-07-01", "2013-07-07"]
 
 
+def test_more_days_than_bigquery_changes_at_once_are_refused_before_anything_is_sent(
+    warehouse: BigQueryWarehouse, bigquery: BigQueryServer
+):
+    most = DayRange(first=MONDAY, last=date(2024, 6, 12))
+    more = DayRange(first=MONDAY, last=date(2024, 6, 13))
+    told = r"raw.seen: 2013-07-01\.\.2024-06-13 is 4,001 days, and BigQuery changes 4,000 .*shorter ranges of days"
+    with pytest.raises(WarehouseError, match=told):
+        warehouse.replace_days({"raw.seen": seen(2)}, more)
+    with pytest.raises(WarehouseError, match=told):
+        warehouse.replace_days_with_query("raw.seen", "SELECT DATE '2013-07-01' AS partition_on, 2 AS n", more)
+    assert bigquery.requests == []
+    warehouse.replace_days({"raw.seen": seen(2)}, most)
+    assert numbers_in(warehouse) == [2]
+
+
 def test_a_type_that_would_not_come_back_as_it_was_is_refused(warehouse: BigQueryWarehouse, bigquery: BigQueryServer):
     rows = seen(1).append_column("tags", pa.array([None], pa.list_(pa.string())))
     with pytest.raises(SchemaChanged, match=r"column tags is list<.*store a list or a structure as JSON text"):
@@ -443,6 +512,24 @@ def test_where_the_storage_api_cannot_be_used_the_rows_come_by_rest(
         assert numbers_in(warehouse_on(bigquery, connect_storage=storage.client)) == many
     assert len(storage.tables) == 1
     assert "the Storage API of BigQuery cannot be used" in caplog.text
+
+
+@pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK], ids=["gives up", "is silent"])
+def test_where_the_storage_api_stalls_amid_the_rows_all_of_them_come_by_rest(
+    bigquery: BigQueryServer, many: list[int], status: grpc.StatusCode, caplog: pytest.LogCaptureFixture
+):
+    with BigQueryStorageServer(pa.table({"n": many}), batch_rows=9_999, stalls_with=status) as storage:
+        warehouse = warehouse_on(bigquery, connect_storage=storage.client, deadline=timedelta(seconds=3))
+        assert numbers_in(warehouse) == many
+    assert "the Storage API of BigQuery cannot be used" in caplog.text
+
+
+def test_where_the_storage_api_gives_too_few_rows_all_of_them_come_by_rest(
+    bigquery: BigQueryServer, many: list[int], caplog: pytest.LogCaptureFixture
+):
+    with BigQueryStorageServer(pa.table({"n": many[:-1]}), batch_rows=9_999) as storage:
+        assert numbers_in(warehouse_on(bigquery, connect_storage=storage.client)) == many
+    assert "gave 24999 rows of 25000, all come by REST" in caplog.text
 
 
 # --- what it costs, and for whom

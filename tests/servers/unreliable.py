@@ -1,4 +1,4 @@
-"""A proxy that loses requests: it stands before a test server and cuts the connection where a test says so."""
+"""A proxy that loses requests: it stands before a test server and cuts or holds a connection where a test says so."""
 
 import http.client
 import threading
@@ -10,16 +10,18 @@ _Answer = tuple[int, list[tuple[str, str]], bytes]
 
 
 class Unreliable:
-    """Passes HTTP requests on to ``address``, and cuts the connection of one of them; a context manager.
+    """Passes HTTP requests on to ``address``, and cuts or holds the connection of one of them; a context manager.
 
     ``cut_at(n)`` cuts the n-th request from now, before it reaches the server or, with ``after``, once the server has
-    done what was asked: only the answer is lost. ``was_cut`` tells whether there were so many.
+    done what was asked: only the answer is lost. ``hold_at(n)`` leaves it open and never answers, until the proxy ends
+    or ``held_for`` seconds have passed. ``was_cut`` tells whether there were so many.
     """
 
     def __init__(self, address: str) -> None:
         self._target = urlsplit(address).netloc
         self._lock = threading.Lock()
         self._until_cut, self._after, self.was_cut = 0, False, False
+        self._held_for, self._ended = 0.0, threading.Event()
         self._http = _Server(("127.0.0.1", 0), self)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
 
@@ -31,13 +33,19 @@ class Unreliable:
     def cut_at(self, n: int, *, after: bool) -> None:
         """Cut the n-th request from now, counted from one."""
         with self._lock:
-            self._until_cut, self._after, self.was_cut = n, after, False
+            self._until_cut, self._after, self.was_cut, self._held_for = n, after, False, 0.0
+
+    def hold_at(self, n: int, *, held_for: float) -> None:
+        """Let the n-th request from now, counted from one, wait for an answer that does not come."""
+        self.cut_at(n, after=False)
+        self._held_for = held_for
 
     def __enter__(self) -> "Unreliable":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -51,6 +59,7 @@ class Unreliable:
             self._until_cut = max(0, self._until_cut - 1)
             self.was_cut |= is_cut
         if is_cut and not self._after:
+            self._ended.wait(self._held_for)
             return None
         connection = http.client.HTTPConnection(self._target)
         connection.request(method, path, body=content, headers=headers)

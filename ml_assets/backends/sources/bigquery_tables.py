@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.backends.bigquery_errors import helps_to_retry, reasons_of
+from ml_assets.backends.bigquery_jobs import ANSWER_WITHIN, Jobs
 from ml_assets.core.contract_checks import joined
 from ml_assets.core.contracts import PARTITION, Contract, leaving_out
 from ml_assets.core.days import LOCAL_ZONE_NAME, DayRange
@@ -23,14 +25,18 @@ from ml_assets.core.errors import (
     SourceMissing,
     SourceUnavailable,
 )
+from ml_assets.core.ports import Parameter
 
 if TYPE_CHECKING:
-    from google.cloud.bigquery import Client, QueryJobConfig, Table
+    from google.api_core.exceptions import GoogleAPICallError
+    from google.cloud.bigquery import Client, Table
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,299}")
 # Judgement: dearer than the days of a table that is partitioned by day, cheaper than a mistake.
 _MOST_BYTES = 200 * 2**30
+_DEADLINE = timedelta(minutes=15)
+_FIRST_PAUSE = timedelta(seconds=0.5)
 # What the API calls a column's type, and a test of the Arrow types it can become without loss.
 _FITS: Mapping[str, Callable[[pa.DataType], bool]] = {
     **dict.fromkeys(("INTEGER", "INT64"), pa.types.is_integer),
@@ -54,8 +60,9 @@ class BigQueryTablesSource:
     ``most_bytes`` is refused before it runs. It runs in the table's own location, wherever the warehouse is. Rows come
     in no particular order: a table that holds corrections should be offered as a view of the newest row of each key.
 
-    ``connect`` opens a client, as ``dagster_gcp.BigQueryResource.get_client`` does; the client itself tries again what
-    may pass, for ten minutes, and asks for a page a second time without one being lost or doubled.
+    ``connect`` opens a client, as ``dagster_gcp.BigQueryResource.get_client`` does. What may pass is tried again, each
+    request and the query for as long as ``deadline``, and a page asked for a second time is neither lost nor doubled;
+    ``answer_within`` is how long one request waits.
     """
 
     project: str
@@ -65,6 +72,8 @@ class BigQueryTablesSource:
     connect: "Callable[[], AbstractContextManager[Client]]"
     day_column: str = PARTITION
     most_bytes: int = _MOST_BYTES
+    deadline: timedelta = _DEADLINE
+    answer_within: timedelta = ANSWER_WITHIN
 
     def __post_init__(self) -> None:
         for name in (self.project, self.dataset, self.table):
@@ -87,16 +96,20 @@ class BigQueryTablesSource:
 
         Columns that the contract does not have are not asked for, and named as ``contracts.left_out_of`` finds them.
         Raises ContractBroken where a column is missing or has another type, SourceMissing, SourceDenied or
-        SourceUnavailable where the table cannot be had, SourceError where the query would bill too much.
+        SourceUnavailable where the table cannot be had, SourceError where the query would bill too much, a quota is
+        used up or BigQuery refuses the query.
         """
         if table != self.contract.table or self.contract.is_partitioned != (days is not None):
             raise BadInput(f"{self._address} offers {self.contract.table}, by days where it has days")
+        jobs = self._jobs
         with self._known_errors(), self.connect() as client:
-            found = client.get_table(f"{self.project}.{self.dataset}.{self.table}")
-            sql, config = self._query(found, days)
+            name = f"{self.project}.{self.dataset}.{self.table}"
+            found = client.get_table(name, retry=jobs.retry, timeout=jobs.seconds_to_answer)
+            sql, parameters = self._query(found, days)
             asked = self._asked.values()
             schema = leaving_out(self.contract.schema, (f.name for f in found.schema if f.name not in asked))
-            rows = client.query(sql, job_config=config, location=found.location).result()
+            job = replace(jobs, location=str(found.location)).query(client, sql, parameters)
+            rows = job.result(retry=jobs.retry, job_retry=None, timeout=jobs.seconds_to_answer)
             for batch in rows.to_arrow_iterable(bqstorage_client=None):
                 if batch.num_rows:
                     yield self._typed(pa.Table.from_batches([batch]), schema)
@@ -114,25 +127,32 @@ class BigQueryTablesSource:
         """The table's column for each of the contract."""
         return {c.name: self.day_column if c.name == PARTITION else c.name for c in self.contract.columns}
 
-    def _query(self, found: "Table", days: DayRange | None) -> "tuple[str, QueryJobConfig]":
-        from google.cloud.bigquery import QueryJobConfig, ScalarQueryParameter
+    @property
+    def _jobs(self) -> Jobs:
+        """How queries are run, in a location that the table tells."""
+        return Jobs(
+            location="",
+            maximum_bytes_billed=self.most_bytes,
+            deadline=self.deadline,
+            first_pause=_FIRST_PAUSE,
+            labels=lambda: {"ml_assets": f"raw_{self.contract.table}"},
+            on_job=lambda _usage: None,
+            answer_within=self.answer_within,
+        )
 
+    def _query(self, found: "Table", days: DayRange | None) -> tuple[str, Mapping[str, Parameter]]:
         types = {field.name: "ARRAY" if field.mode == "REPEATED" else field.field_type for field in found.schema}
         self._refuse_misfits(types)
         selected = ", ".join(f"`{column}` AS `{name}`" for name, column in self._asked.items())
         # Every name in the statement was matched against a pattern or found in the table's own schema.
         sql = f"SELECT {selected} FROM `{self.project}.{self.dataset}.{self.table}`"  # noqa: S608
-        config = QueryJobConfig(
-            maximum_bytes_billed=self.most_bytes, labels={"ml_assets": f"raw_{self.contract.table}"}
-        )
-        if days is not None:
-            sql += f" WHERE `{self.day_column}` >= @first AND `{self.day_column}` < @end"
-            kind, after = types[self.day_column], days.last + timedelta(days=1)
-            bounds = (days.first, after) if kind == "DATE" else (_midnight(days.first), _midnight(after))
-            config.query_parameters = [
-                ScalarQueryParameter(name, kind, bound) for name, bound in zip(("first", "end"), bounds, strict=True)
-            ]
-        return sql, config
+        if days is None:
+            return sql, {}
+        sql += f" WHERE `{self.day_column}` >= @first AND `{self.day_column}` < @end"
+        first, end = days.first, days.last + timedelta(days=1)
+        if types[self.day_column] == "DATE":
+            return sql, {"first": first, "end": end}
+        return sql, {"first": _midnight(first), "end": _midnight(end)}
 
     def _refuse_misfits(self, types: Mapping[str, str]) -> None:
         faults: list[str] = []
@@ -167,6 +187,32 @@ class BigQueryTablesSource:
                 "change the contract"
             ) from error
 
+    def _of_answer(self, error: "GoogleAPICallError") -> SourceError:
+        """Return the error of this project for what BigQuery answered: time helps it, or a person."""
+        from google.api_core.exceptions import Forbidden, Unauthorized
+
+        said, reasons = _first_line(error), reasons_of(error)
+        if helps_to_retry(error):
+            return SourceUnavailable(f"{self._address} cannot be read now: {said}; try again later")
+        if "bytesBilledLimitExceeded" in reasons or "bytes billed" in str(error):
+            return SourceError(
+                f"{self._address}: reading these days would bill more than {self.most_bytes / 2**30:g} GiB: "
+                f"{said}. Partition the table by {self.day_column}, or offer a view of less"
+            )
+        if "quotaExceeded" in reasons:
+            return SourceError(
+                f"{self._address}: a quota of the Google project is used up: {said}; wait until it is renewed (daily "
+                "ones at midnight Pacific time) or have it raised in the console under IAM & Admin, Quotas"
+            )
+        if isinstance(error, (Forbidden, Unauthorized)):
+            return SourceDenied(
+                f"{self._address} may not be read: {said}; its reader needs bigquery.jobUser in the "
+                "project and bigquery.dataViewer on the dataset"
+            )
+        return SourceError(
+            f"{self._address}: BigQuery refused: {said}; correct the table or the view, trying again does not help"
+        )
+
     @contextmanager
     def _known_errors(self) -> Generator[None]:
         from google.api_core import exceptions
@@ -174,30 +220,17 @@ class BigQueryTablesSource:
         from requests import RequestException
 
         try:
-            yield
+            try:
+                yield
+            except exceptions.RetryError as error:
+                raise error.cause or error from error
         except exceptions.NotFound as error:
             raise SourceMissing(
                 f"{self._address} is not there: {_first_line(error)}; expected bigquery://project/dataset/table in "
                 "ML_ASSETS_SOURCES"
             ) from error
         except exceptions.GoogleAPICallError as error:
-            reasons = {str(detail.get("reason")) for detail in error.errors if isinstance(detail, Mapping)}
-            if "bytesBilledLimitExceeded" in reasons or "bytes billed" in str(error):
-                raise SourceError(
-                    f"{self._address}: reading these days would bill more than {self.most_bytes / 2**30:g} GiB: "
-                    f"{_first_line(error)}. Partition the table by {self.day_column}, or offer a view of less"
-                ) from error
-            if isinstance(error, (exceptions.Forbidden, exceptions.Unauthorized)) and not reasons & {
-                "rateLimitExceeded",
-                "quotaExceeded",
-            }:
-                raise SourceDenied(
-                    f"{self._address} may not be read: {_first_line(error)}; its reader needs bigquery.jobUser in the "
-                    "project and bigquery.dataViewer on the dataset"
-                ) from error
-            raise SourceUnavailable(
-                f"{self._address} cannot be read now: {_first_line(error)}; try again later"
-            ) from error
+            raise self._of_answer(error) from error
         except TransportError as error:
             raise SourceUnavailable(f"Google's token server does not answer: {error}; try again later") from error
         except GoogleAuthError as error:

@@ -1,6 +1,9 @@
 """A raw table from BigQuery: its days and columns alone, in the contract's types, or an error that says what to do."""
 
 import json
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -33,6 +36,7 @@ from ml_assets.core.errors import (
 from ml_assets.core.landing import landing
 from ml_assets.resources import source_of
 from tests.servers.bigquery import BigQueryServer
+from tests.servers.unreliable import Unreliable
 
 PROJECT = "acme-ml-staging"
 MONDAY, TUESDAY = date(2013, 7, 1), date(2013, 7, 2)
@@ -193,7 +197,8 @@ def test_what_is_not_there_is_named(source: BigQueryTablesSource):
     ("status", "reason", "kind", "told"),
     [
         (403, "accessDenied", SourceDenied, "needs bigquery.jobUser"),
-        (403, "quotaExceeded", SourceUnavailable, "try again later"),
+        (403, "quotaExceeded", SourceError, "quota of the Google project is used up: .*midnight Pacific"),
+        (400, "invalidQuery", SourceError, "BigQuery refused: .*correct the table or the view, trying again does not"),
         (400, "bytesBilledLimitExceeded", SourceError, "would bill more than 200 GiB.*Partition the table"),
     ],
 )
@@ -206,8 +211,56 @@ def test_a_refusal_says_what_to_do(
     told: str,
 ):
     server.fail_next(20, status=status, reason=reason, in_job=True)
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=told) as refused:
         source.read("seen", DAYS)
+    assert refused.type is kind, "no other kind, which a retry policy might take for one that passes"
+    assert len(server.jobs) == 1
+
+
+@pytest.mark.parametrize(("status", "reason"), [(503, "backendError"), (403, "rateLimitExceeded")])
+@pytest.mark.parametrize("path", ["GET .*/tables/seen", "POST .*/jobs"])
+def test_what_passes_is_tried_again_and_is_unavailable_at_the_deadline(
+    source: BigQueryTablesSource, server: BigQueryServer, status: int, reason: str, path: str
+):
+    server.fail_next(1, status=status, reason=reason, path=path)
+    assert source.read("seen", DAYS).num_rows == 2
+    server.fail_next(10_000, status=status, reason=reason, path=path)
+    with pytest.raises(SourceUnavailable, match=r"cannot be read now: .*injected by the test.*try again later"):
+        replace(source, deadline=timedelta(seconds=0.3)).read("seen", DAYS)
+
+
+@pytest.mark.slow
+def test_whichever_request_is_never_answered_the_rows_come_once(
+    source: BigQueryTablesSource, server: BigQueryServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("google.cloud.bigquery.client._MIN_GET_QUERY_RESULTS_TIMEOUT", 0)  # it is two minutes
+    server.page_rows = 1
+    with Unreliable(server.address) as proxy:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", proxy.address)
+        patient = replace(source, answer_within=timedelta(seconds=1))
+        for n in range(1, 100):
+            proxy.hold_at(n, held_for=15)
+            began = time.monotonic()
+            assert patient.read("seen", DAYS).sort_by("flight").equals(landed(ROWS[1:3]))
+            assert time.monotonic() - began < 10
+            if not proxy.was_cut:
+                break
+        assert n > 4
+
+
+def test_a_server_that_accepts_and_never_answers_is_unavailable(
+    source: BigQueryTablesSource, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ended = threading.Timer(15, silent.close)  # where nobody gives up, the test fails and does not hang
+        ended.daemon = True
+        ended.start()
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        with pytest.raises(SourceUnavailable, match=r"lake/seen does not answer: .*try again later"):
+            replace(source, deadline=timedelta(seconds=0.5)).read("seen", DAYS)
+        assert time.monotonic() - began < 10
+        ended.cancel()
 
 
 def test_the_query_carries_its_cap_its_label_and_the_tables_location(
@@ -217,6 +270,7 @@ def test_the_query_carries_its_cap_its_label_and_the_tables_location(
     (job,) = server.jobs.values()
     assert job["configuration"]["query"]["maximumBytesBilled"] == "1000000000"
     assert job["configuration"]["labels"] == {"ml_assets": "raw_seen"}
+    assert job["configuration"]["jobTimeoutMs"] == "900000"
     assert job["jobReference"]["location"] == "EU"
 
 
