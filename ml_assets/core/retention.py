@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import groupby
+from threading import Lock
 
 from ml_assets.core import registry
 from ml_assets.core.ports import ArtifactStore
@@ -17,16 +19,21 @@ from ml_assets.core.references import (
     references,
 )
 from ml_assets.core.registry import LedgerEntry, PendingEntry
+from ml_assets.core.side_by_side import side_by_side
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unreferenced:
-    """An artifact that nothing refers to. ``size`` in bytes, ``age`` since the last of its files was written."""
+    """An artifact that nothing refers to. ``size`` in bytes, ``age`` since the last of its files was written.
+
+    ``is_undecided`` tells that it is a whole package that the ledger has not kept out: it could still be promoted.
+    """
 
     key: Key
     size: int
     age: timedelta
     reason: str
+    is_undecided: bool
     artifact: Artifact
 
 
@@ -47,6 +54,7 @@ def unreferenced(
             size=artifact.size,
             age=now - artifact.modified_at,
             reason=_reason(artifact, found, ledgers[key.use_case]),
+            is_undecided=not artifact.is_half_written and _is_undecided(key, ledgers[key.use_case]),
             artifact=artifact,
         )
         for key, artifact in found.artifacts.items()
@@ -59,26 +67,47 @@ def unreferenced(
 def prune(
     store: ArtifactStore, *, predicted: Predicted, now: datetime, older_than: timedelta, recorded_by: str
 ) -> Iterator[Unreferenced]:
-    """Remove what ``unreferenced`` lists, and yield each artifact once it is gone.
+    """Remove what ``unreferenced`` lists, 32 artifacts of a kind at a time; yield those of a kind once they are gone.
 
     A package on which nobody has decided yet could be promoted in this very moment: it is first refused in the ledger,
     where only one of two writers gets the next place, and it stays if the promotion was first. So no promotion can ever
-    name what was removed. All other artifacts are judged again once the packages are gone. A manifest goes before what
-    it lists, so that nothing looks whole that is not; killed at any moment, the next call goes on.
+    name what was removed. All other artifacts are judged again once the packages are gone. No kind is begun before what
+    refers to it is gone, and a manifest goes before what it lists, so that nothing looks whole that is not; killed at
+    any moment, the next call goes on.
     """
-    for item in unreferenced(store, predicted=predicted, now=now, older_than=older_than):
-        if item.key.kind != "package" or not _is_unchanged(store, item):
-            continue
-        if item.artifact.is_half_written or _is_refused(store, item, now=now, recorded_by=recorded_by):
-            _remove(store, item)
-            yield item
-    for item in unreferenced(store, predicted=predicted, now=now, older_than=older_than):
-        if item.key.kind != "package" and _is_unchanged(store, item):
-            _remove(store, item)
-            yield item
+    place_in_ledger = Lock()  # of 32 refusals at once, 31 would have to read the ledger again
+
+    def is_removed(item: Unreferenced) -> bool:
+        if not _is_unchanged(store, item):
+            return False
+        if item.is_undecided:
+            with place_in_ledger:
+                if not _is_refused(store, item, now=now, recorded_by=recorded_by):
+                    return False
+        _remove(store, item)
+        return True
+
+    for are_packages in (True, False):
+        found = unreferenced(store, predicted=predicted, now=now, older_than=older_than)
+        judged = (item for item in found if (item.key.kind == "package") == are_packages)
+        for _, of_kind in groupby(judged, key=lambda item: item.key.kind):
+            items = list(of_kind)
+            removed = side_by_side(is_removed, items)
+            yield from (item for item, is_gone in zip(items, removed, strict=True) if is_gone)
 
 
 _ORDER = ("package", "candidate report", "candidate pointer", "training set pointer", "training set")
+
+
+def _is_undecided(key: Key, known: Sequence[LedgerEntry]) -> bool:
+    """Tell whether it is a package that was neither refused nor rejected, which nothing would ever take back.
+
+    It may have been promoted since the references were read.
+    """
+    if key.kind != "package":
+        return False
+    decision = registry.decision_on(known, key.name, date.fromisoformat(key.name[:10]))
+    return decision is None or decision.action == "promote"
 
 
 def _is_refused(store: ArtifactStore, item: Unreferenced, *, now: datetime, recorded_by: str) -> bool:

@@ -1,4 +1,4 @@
-"""Many small reads at once: a store in the cloud takes 50 ms for each, whatever its size."""
+"""Many small requests at once: a store in the cloud takes 50 ms for each, whatever its size."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor

@@ -48,12 +48,12 @@ class MemoryStore:
         return path in self.files
 
     def list(self, prefix: str) -> Sequence[str]:
-        return sorted(path for path in self.files if path.startswith(f"{prefix}/"))
+        return sorted(path for path in list(self.files) if path.startswith(f"{prefix}/"))
 
     def describe(self, prefix: str) -> Sequence[StoredFile]:
         return [
             StoredFile(path=path, size=len(content), modified_at=self.modified_at.get(path, LONG_AGO))
-            for path, content in sorted(self.files.items())
+            for path, content in sorted(self.files.copy().items())
             if path.startswith(f"{prefix}/" if prefix else "")
         ]
 

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
+from threading import Barrier
 
 import pyarrow as pa
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ml_assets.core import registry
-from ml_assets.core.errors import BadInput, LedgerBroken
+from ml_assets.core.errors import BadInput, LedgerBroken, StoreRefused
 from ml_assets.core.package import CONTENT_FILES
 from ml_assets.core.references import HALF_WRITTEN_AFTER, LONGEST_ATTEMPT, predicted_versions
 from ml_assets.core.registry import LedgerEntry, PendingEntry
@@ -369,12 +371,11 @@ def test_a_promotion_at_any_moment_of_a_pruning_is_refused_or_its_package_stays_
 ):
     """A promoter is let in just before the n-th time the pruning looks at, or changes, the store."""
     whole = {path for path in with_two.files if version_of(1) in path}
-    calls, entries = [], []
+    moments, entries = count(1), []
 
     def let_in(call):
         def wrapped(*arguments):
-            calls.append(call)
-            if len(calls) == moment:
+            if next(moments) == moment:  # of many threads one is at it
                 entries.append(promotion(plain, 1, needs_approval=needs_approval))
             return call(*arguments)
 
@@ -456,6 +457,47 @@ def test_a_pruning_killed_before_any_of_its_writes_leaves_nothing_that_looks_who
         removed(rerun)
         assert rerun.files == undisturbed.files
     assert n_writes > 2 * (len(CONTENT_FILES) + 1 + 3 + 4)
+
+
+def test_thirty_two_artifacts_go_at_a_time_each_with_its_manifest_first(store):
+    for n in range(32):
+        put_package(store, n, training_set=n)
+        write(store, "refuse", n)
+        put_training_set(store, n)
+    together, delete, order = Barrier(32, timeout=20), store.delete, []
+
+    def met(path: str) -> None:
+        together.wait()  # one after another they would wait in vain
+        order.append(path)
+        delete(path)
+
+    store.delete = met
+    assert len(removed(store)) == 64
+    assert {path.split("/")[0] for path in store.files} == {"ledger"}
+    for first, folder in ((order[:32], "models"), (order[32 * (len(CONTENT_FILES) + 1) :][:32], "training_sets")):
+        assert {path.split("/")[0] for path in first} == {folder}
+        assert {path.split("/")[-1] for path in first} == {"manifest.json"}
+
+
+def test_a_deletion_that_is_refused_ends_the_pruning_and_the_next_one_goes_on(store):
+    a_life(store)
+    undisturbed, delete = type(store)(store.files), store.delete
+    removed(undisturbed)
+
+    def refused(path: str) -> None:
+        if version_of(4) in path and path.endswith("model.onnx"):
+            raise StoreRefused(path)
+        delete(path)
+
+    store.delete = refused
+    with pytest.raises(StoreRefused, match=rf"{version_of(4)}/model.onnx"):
+        removed(store)
+    assert versions_in(store) == {0, 1, 2, 4, 5}, "what went beside it is gone whole"
+    assert f"models/{USE_CASE}/{version_of(4)}/manifest.json" not in store.files
+    assert store.exists(f"reports/{USE_CASE}/candidate-{version_of(3)}.html"), "packages are not all gone yet"
+    store.delete = delete
+    removed(store)
+    assert store.files == undisturbed.files
 
 
 @dataclass
