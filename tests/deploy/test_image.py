@@ -149,3 +149,30 @@ def test_every_service_is_bounded_watched_and_unprivileged(name: str):
 
 def test_the_key_of_the_tracker_goes_to_the_code_alone():
     assert [name for name, service in SERVICES.items() if "WANDB_API_KEY" in service.get("environment", {})] == ["code"]
+
+
+def test_what_the_image_parsed_replaces_what_another_image_left_in_the_volume(tmp_path: Path):
+    image, home = tmp_path / "parsed", tmp_path / "home"
+    script = tmp_path / "entrypoint.sh"
+    script.write_text((DOCKER / "entrypoint.sh").read_text().replace("/opt/parsed", str(image)))
+    command = ["sh", str(script), "cat", str(home / "dbt" / "acme-ml-staging" / "manifest.json")]
+
+    def started(environment: dict[str, str]) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", **environment})
+        return done.stdout or done.stderr
+
+    (image / "dbt" / "acme-ml-staging").mkdir(parents=True)
+    home.mkdir()
+    for content in ("of the first image", "of the second", "of the second", "of the first image"):
+        (image / "dbt" / "acme-ml-staging" / "manifest.json").write_text(content)
+        assert started({"ML_ASSETS_HOME": str(home)}) == content
+        (home / "dbt" / "acme-ml-staging" / "column_lineage.json").touch()
+    # Nothing that a container makes for itself goes, and no half of a copy stays.
+    assert sorted(path.name for path in home.rglob("*.*")) == ["column_lineage.json", "manifest.json"]
+
+    (image / "dbt" / "acme-ml-staging" / "manifest.json").unlink()  # built without ML_ASSETS_PROJECT
+    assert started({"ML_ASSETS_HOME": str(home)}) == "of the first image"
+    # A volume that cannot be written to stops the container, with a reason.
+    (image / "dbt" / "acme-ml-staging" / "manifest.json").write_text("of a third")
+    (tmp_path / "file").touch()
+    assert "Not a directory" in started({"ML_ASSETS_HOME": str(tmp_path / "file")})
