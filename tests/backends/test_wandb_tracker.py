@@ -289,12 +289,11 @@ print(time.monotonic() - started)
 """
 
 
-def ended_as_a_pod(*arguments: str) -> tuple[float, float, str]:
+def ended_as_a_pod(*arguments: str) -> tuple[float, bool, str]:
     """Run a step as the first process of a pod: as it ends, the kernel kills all the others.
 
-    Returns the seconds of its work, the seconds of it all, and what it logged.
+    Returns the seconds of its work, whether any others were there to be killed, and what it logged.
     """
-    started = time.monotonic()
     step = subprocess.Popen(
         [sys.executable, "-c", STEP, *arguments],
         stdout=subprocess.PIPE,
@@ -302,19 +301,21 @@ def ended_as_a_pod(*arguments: str) -> tuple[float, float, str]:
         text=True,
         start_new_session=True,
     )
+    has_killed = False
     try:
         assert step.wait(timeout=120) == 0
-        seconds = time.monotonic() - started
     finally:
         with suppress(ProcessLookupError):
             os.killpg(step.pid, signal.SIGKILL)
+            has_killed = True
     out, log = step.communicate(timeout=10)
-    return float(out), seconds, log
+    return float(out), has_killed, log
 
 
 @pytest.mark.slow
 def test_in_a_pod_the_process_ends_after_all_its_runs_have_reached_the_server(tmp_path, server):
-    ended_as_a_pod(str(tmp_path / "home"), "online", (tmp_path / "store").as_uri(), "")
+    _, has_killed, _ = ended_as_a_pod(str(tmp_path / "home"), "online", (tmp_path / "store").as_uri(), "")
+    assert not has_killed
     assert {run["displayName"] for run in server.runs.values()} == {"promotion", "training", "failing"}
     assert sorted(each["exitcode"] for each in server.streams if "exitcode" in each) == [0, 0, 1]
     assert not (tmp_path / "store").exists()
@@ -357,6 +358,7 @@ def test_a_pod_copies_the_runs_that_were_kept_offline_to_the_store_and_wandb_syn
     assert {run["displayName"] for run in server.runs.values()} == {"promotion", "training", "failing"}
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_too_is_said_with_the_names_of_the_runs(tmp_path):
     (tmp_path / "file").touch()
     _, _, log = ended_as_a_pod(str(tmp_path / "home"), "offline", (tmp_path / "file" / "store").as_uri(), "")
@@ -366,7 +368,8 @@ def test_a_store_that_fails_too_is_said_with_the_names_of_the_runs(tmp_path):
     assert all(run in log for run in runs)
 
 
+@pytest.mark.slow
 def test_on_a_laptop_the_process_ends_without_waiting(tmp_path, server):
     server.is_hanging = True
-    working, seconds, _ = ended_as_a_pod(str(tmp_path / "home"), "online", "", "")
-    assert seconds - working < 6  # its start included; its failing run alone would be waited for up to 4 s longer
+    _, has_killed, _ = ended_as_a_pod(str(tmp_path / "home"), "online", "", "")
+    assert has_killed
