@@ -196,8 +196,16 @@ def link_to(store: ArtifactStore, path: str) -> dg.MetadataValue[str]:
 
 
 def tracker_of(environment: Environment) -> Tracker:
-    """Return the experiment tracker of this environment; W&B reads its key itself."""
-    return WandbTracker(environment.wandb_folder, mode=environment.tracker_mode, project=environment.tracker_project)
+    """Return the experiment tracker of this environment; W&B reads its key itself.
+
+    A pod's folders and processes end with its first process, so that there the store takes what W&B did not get.
+    """
+    return WandbTracker(
+        environment.wandb_folder,
+        mode=environment.tracker_mode,
+        project=environment.tracker_project,
+        outlasting=store_of(environment) if environment.is_on_kubernetes else None,
+    )
 
 
 def dbt_of(environment: Environment) -> DbtInProcess:

@@ -12,7 +12,7 @@ from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.backends.sources.nycflights13 import NycFlights13Source
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import BadInput
-from ml_assets.resources import link_to, source_of
+from ml_assets.resources import link_to, source_of, tracker_of
 
 PACKAGED = NycFlights13Source(is_replaying=False)
 DAY = DayRange(first=date(2013, 7, 1), last=date(2013, 7, 1))
@@ -57,3 +57,14 @@ def test_a_report_is_a_link_in_the_cloud_and_a_path_on_a_laptop(tmp_path: Path):
     assert "acme-ml-staging-artifacts" in in_s3.url
     on_disk = link_to(ObjectArtifactStore(tmp_path.as_uri()), "reports/a.html")
     assert on_disk == dg.MetadataValue.path(str(tmp_path / "reports" / "a.html"))
+
+
+def test_the_tracker_outlasts_its_process_on_kubernetes_alone():
+    set_by_all = {"ML_ASSETS_ENV": "staging", "ML_ASSETS_PROJECT": "acme-ml", "ML_ASSETS_CREDENTIALS": "attached"}
+    outside = {**set_by_all, "ML_ASSETS_TRACKER": "offline"}
+    on_kubernetes = {**outside, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    assert [vars(tracker_of(Environment.of(each)))["_outlasting"] is None for each in ({}, outside, on_kubernetes)] == [
+        True,
+        True,
+        False,
+    ]

@@ -1,5 +1,6 @@
 """dbt inside this process: one parse, then one invocation per run; no child process that could outlive a kill."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -46,8 +47,16 @@ class DbtBuild:
     costs: Mapping[str, Mapping[str, float]]
 
 
+# What dbt reads of a project; the two configuration files are among them.
+_READ = (".sql", ".yml", ".yaml", ".csv", ".md", ".py")
+
+
 class DbtInProcess:
-    """A dbt project against one warehouse. The manifest is parsed when it is missing or older than the project.
+    """A dbt project against one warehouse. The manifest is parsed when it is missing or was made of other files.
+
+    Every file it keeps begins with the digest of the project that it was made of: no kill and no second process can
+    part the two. Times are not compared: those of an image's files may all be 1970, and code that is rolled back is
+    older than what was made of its successor.
 
     ``target`` is one of the profile's; ``variables`` are those it needs. ``target_folder`` is where dbt writes its
     manifest and compiled SQL, which hold the names of one warehouse: ``target`` in the project unless given.
@@ -74,7 +83,12 @@ class DbtInProcess:
         return manifest
 
     def _is_current(self, path: Path) -> bool:
-        return path.exists() and path.stat().st_mtime >= self._changed_at()
+        mark = self._mark()
+        try:
+            with path.open("rb") as file:
+                return file.read(len(mark)) == mark
+        except FileNotFoundError:
+            return False
 
     def build(self, selection: Sequence[str], *, days: DayRange) -> DbtBuild:
         """Run and test the selected models for these days, in one dbt invocation.
@@ -93,7 +107,7 @@ class DbtInProcess:
 
         variables = {**self._variables, "first_day": days.first.isoformat(), "last_day": days.last.isoformat()}
         try:
-            result = dbtRunner(manifest=self._manifest, callbacks=[keep]).invoke(
+            result = dbtRunner(manifest=self._manifest[1], callbacks=[keep]).invoke(
                 [
                     *(*_QUIET, "--no-write-json", "build", *selection),
                     *("--exclude-resource-type", "unit_test", *self._arguments(variables)),
@@ -177,41 +191,46 @@ class DbtInProcess:
 
         ``schema`` is table -> column -> SQL type. Kept in a file beside the manifest: it changes only with the SQL.
         """
+        mark, _ = self._manifest  # that the build was made with, whatever the files say by now
         kept = self.target_folder / "column_lineage.json"
+        content = kept.read_bytes() if kept.exists() else b""
         known: dict[str, ColumnLineage] = {}
-        if kept.exists() and kept.stat().st_mtime >= self.prepare().stat().st_mtime:
-            known = msgspec.json.decode(kept.read_bytes(), type=dict[str, ColumnLineage])
+        if content.startswith(mark):
+            known = msgspec.json.decode(content, type=_KeptLineage).tables
         missing = {table: sql for table, sql in build.compiled.items() if table not in known}
         if missing:
             known |= {
                 table: column_lineage(sql, schema=schema, dialect=self._dialect) for table, sql in missing.items()
             }
             aside = kept.with_suffix(f".{os.getpid()}.tmp")
-            aside.write_bytes(msgspec.json.encode(known))
+            aside.write_bytes(_marked(mark, msgspec.json.encode(_KeptLineage(tables=known))))
             aside.replace(kept)
         return known
 
     @cached_property
-    def _manifest(self) -> "Manifest":
-        """The manifest as dbt's own objects: as the last process kept it, where nothing has changed since."""
+    def _manifest(self) -> "tuple[bytes, Manifest]":
+        """The mark and the manifest as dbt's own objects: as the last process kept it, if nothing has changed since."""
         from dbt.contracts.graph.manifest import Manifest
         from dbt.parser.manifest import extended_mashumuro_decoder
 
         if not self._is_current(self._kept):
             return self._parse()
-        manifest = Manifest.from_msgpack(self._kept.read_bytes(), decoder=extended_mashumuro_decoder)  # type: ignore[reportArgumentType]
+        content, n = self._kept.read_bytes(), len(self._mark())
+        manifest = Manifest.from_msgpack(content[n:], decoder=extended_mashumuro_decoder)  # type: ignore[reportArgumentType]
         manifest.build_flat_graph()
-        return manifest
+        return content[:n], manifest
 
     @property
     def _kept(self) -> Path:
         return self.target_folder / f"manifest-{installed_version('dbt-core')}-{self._target}.msgpack"
 
-    def _parse(self) -> "Manifest":
+    def _parse(self) -> "tuple[bytes, Manifest]":
         from dbt.adapters.factory import reset_adapters
         from dbt.cli.main import dbtRunner
         from dbt.parser.manifest import extended_mashumaro_encoder
 
+        # Before dbt reads them: a file that changes meanwhile is then parsed again, not missed.
+        mark = self._mark()
         self.target_folder.mkdir(parents=True, exist_ok=True)
         # Two processes may parse at once (webserver and daemon of a fresh clone): each writes aside, then renames.
         scratch = Path(tempfile.mkdtemp(dir=self.target_folder))
@@ -230,13 +249,15 @@ class DbtInProcess:
                 ) from result.exception
             manifest = cast("Manifest", result.result)
             aside = scratch / self._kept.name
-            aside.write_bytes(manifest.to_msgpack(extended_mashumaro_encoder))  # type: ignore[reportArgumentType]
+            aside.write_bytes(mark + manifest.to_msgpack(extended_mashumaro_encoder))  # type: ignore[reportArgumentType]
             aside.replace(self._kept)
-            (scratch / "manifest.json").replace(self.target_folder / "manifest.json")
+            document = scratch / "manifest.json"
+            document.write_bytes(_marked(mark, document.read_bytes()))
+            document.replace(self.target_folder / "manifest.json")
         finally:
             reset_adapters()
             shutil.rmtree(scratch, ignore_errors=True)
-        return manifest
+        return mark, manifest
 
     @property
     def _dialect(self) -> str:
@@ -252,15 +273,28 @@ class DbtInProcess:
             *("--vars", msgspec.json.encode(variables).decode()),
         ]
 
-    def _changed_at(self) -> float:
-        """Return when a file of the project, or a folder's list of files, last changed (seconds since the epoch)."""
-        newest = 0.0
+    def _mark(self) -> bytes:
+        """Return how every file that is made of this project begins: the digest of its files' paths and contents."""
+        digest = hashlib.sha256()
         for folder, folders, files in os.walk(self.project_folder):
-            folders[:] = [name for name in folders if name not in {"target", "logs"}]
-            inside = [folder] if Path(folder) != self.project_folder else []
-            inside += [os.path.join(folder, name) for name in files if name.endswith((".sql", ".yml", ".csv"))]  # noqa: PTH118
-            newest = max([newest, *(Path(path).stat().st_mtime for path in inside)])
-        return newest
+            folders[:] = sorted(name for name in folders if name not in {"target", "logs"})
+            for name in sorted(name for name in files if name.endswith(_READ)):
+                path = Path(folder, name)
+                content = path.read_bytes()
+                digest.update(f"{path.relative_to(self.project_folder).as_posix()}\0{len(content)}\0".encode())
+                digest.update(content)
+        return b'{"project_digest":"%s",' % digest.hexdigest().encode()
+
+
+class _KeptLineage(msgspec.Struct):
+    """The content of column_lineage.json, after its mark."""
+
+    tables: dict[str, ColumnLineage]
+
+
+def _marked(mark: bytes, document: bytes) -> bytes:
+    """Return a JSON object with the mark as its first member."""
+    return mark + document.lstrip().removeprefix(b"{")
 
 
 def _cost(answer: Mapping[str, object]) -> dict[str, float]:

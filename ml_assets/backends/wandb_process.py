@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     import wandb
 
-# Judgement: without a network the first call would otherwise wait 91 s, and the last one for ever.
-_INIT_TIMEOUT_SECONDS = 4.0
+# Judgement: without a network the last call would otherwise wait for ever (and the first one 91 s: ``init_seconds``).
 _FINISH_TIMEOUT_SECONDS = 60.0
 _LONGEST_TROUBLE = 2000
 
@@ -71,7 +70,7 @@ def _note(run: "wandb.Run", told: dict[str, Any]) -> None:
     )
 
 
-def _open(asked: dict[str, str], mode: str) -> "wandb.Run":
+def _open(asked: dict[str, Any], mode: str) -> "wandb.Run":
     import wandb
 
     return wandb.init(
@@ -85,7 +84,7 @@ def _open(asked: dict[str, str], mode: str) -> "wandb.Run":
         settings=wandb.Settings(
             silent=True,
             console="off",
-            init_timeout=_INIT_TIMEOUT_SECONDS,
+            init_timeout=asked["init_seconds"],
             finish_timeout=_FINISH_TIMEOUT_SECONDS,
             disable_git=True,
             disable_code=True,

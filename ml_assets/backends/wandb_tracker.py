@@ -1,6 +1,7 @@
 """Weights & Biases as the experiment tracker: offline by default, silent, and never in the way of a training."""
 
 import atexit
+import importlib
 import json
 import logging
 import os
@@ -13,12 +14,16 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from ml_assets.core.ports import JobType, Parameter, TrackedArtifact
+from ml_assets.core.ports import ArtifactStore, JobType, Parameter, TrackedArtifact
 
 _LOGGER = logging.getLogger(__name__)
 _PROCESS = Path(__file__).with_name("wandb_process.py")
 # Judgement: an offline run is written in 2 s, start included; a training is to lose less than 10 s to a dead tracker.
 _MOST_SECONDS_WAITED = 8.0
+# At exit: W&B's own limit of 60 s (see wandb_process), and what starting takes on a busy machine.
+_MOST_SECONDS_AT_EXIT = 75.0
+# Judgement: a server slower than this is not waited for, and the run is kept offline.
+_INIT_SECONDS, _INIT_SECONDS_IF_AWAITED = 4.0, 30.0
 
 
 class WandbRun:
@@ -117,14 +122,25 @@ class WandbTracker:
     """Writes runs below ``folder``; ``mode`` online also sends them, to ``project``.
 
     Where the server of an online run does not answer within 4 seconds, the run is kept offline: ``wandb sync`` later.
+
+    ``outlasting`` is given where neither folder nor processes outlast this process, as in a pod. At exit it then waits
+    for the processes of its runs, 75 seconds at most, and copies the runs that were kept offline below ``wandb/`` of
+    this store. A server has 30 seconds to answer there, which a training does not wait for.
     """
 
     def __init__(
-        self, folder: Path, *, mode: Literal["offline", "online", "disabled"] = "offline", project: str = "ml_assets"
+        self,
+        folder: Path,
+        *,
+        mode: Literal["offline", "online", "disabled"] = "offline",
+        project: str = "ml_assets",
+        outlasting: ArtifactStore | None = None,
     ) -> None:
         self._folder = folder
         self._mode: Literal["offline", "online", "disabled"] = mode
         self._project = project
+        self._outlasting = outlasting
+        self._to_await: list[subprocess.Popen[bytes]] = []
 
     def start(
         self,
@@ -146,11 +162,18 @@ class WandbTracker:
         except OSError:  # see WandbRun
             _LOGGER.warning("W&B could not start; the training goes on without it", exc_info=True)
             return WandbRun(None)
+        if self._outlasting is not None:
+            if not self._to_await:
+                # boto3 brings it along, and it refuses to be imported as late as that.
+                importlib.import_module("concurrent.futures.thread")
+                atexit.register(self._outlast, self._outlasting)
+            self._to_await.append(process)
         # A decision is in the ledger too, and may follow a training that has waited in vain already.
         run = WandbRun(process, is_awaited=job_type != "promotion")
         run.open(
             folder=str(self._folder),
             mode=self._mode,
+            init_seconds=_INIT_SECONDS if self._outlasting is None else _INIT_SECONDS_IF_AWAITED,
             project=self._project,
             use_case=use_case,
             job_type=job_type,
@@ -158,6 +181,29 @@ class WandbTracker:
             parameters=_as_json(parameters),
         )
         return run
+
+    def _outlast(self, store: ArtifactStore) -> None:
+        """Wait for the processes of all runs, and copy what W&B did not get into the store: here it ends with us."""
+        deadline = time.monotonic() + _MOST_SECONDS_AT_EXIT
+        unsent = ["offline-run-*"]
+        for process in self._to_await:
+            if process.stdout is None or process.stdout.closed:  # it has ended, and told how
+                continue
+            try:
+                answer, _ = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+                _report(answer)
+            except (subprocess.TimeoutExpired, OSError):
+                unsent = ["offline-run-*", "run-*"]
+        files = sorted(file for kind in unsent for file in self._folder.glob(f"wandb/{kind}/*.wandb"))
+        files = [file for file in files if not file.with_name(f"{file.name}.synced").exists()]
+        try:
+            for file in files:
+                path = f"wandb/{file.parent.name}/{file.name}"
+                store.put(path, file.read_bytes())
+                _LOGGER.warning("W&B did not get a run: download %s and `wandb sync` it", store.address(path))
+        except Exception:  # see WandbRun
+            names = ", ".join(file.parent.name for file in files)
+            _LOGGER.warning("W&B did not get these runs, and they end with this process: %s", names, exc_info=True)
 
 
 def _described(artifact: TrackedArtifact, *, is_used: bool) -> Mapping[str, object]:

@@ -14,6 +14,7 @@ import pytest
 from obstore.exceptions import UnauthenticatedError
 
 from ml_assets.backends.object_store import PART_BYTES, ObjectArtifactStore
+from ml_assets.backends.object_store_errors import Refusal
 from ml_assets.core.errors import AlreadyExists, ArtifactMissing, StoreRefused, StoreUnavailable
 from tests.servers.proxy import Asked, Fault, Proxy, proxy_before
 from tests.servers.s3 import KEYS, s3_client
@@ -24,8 +25,6 @@ ROOTS = {"s3": "s3://bucket", "gcs": "gs://bucket"}
 UPLOADER = """
 import sys
 from ml_assets.backends.object_store import ObjectArtifactStore
-from ml_assets.backends.object_store_errors import Refusal
-from ml_assets.backends.object_store_errors import Refusal
 url, endpoint = sys.argv[1:]
 ObjectArtifactStore(url, endpoint=endpoint).put("training_sets/storm_delay/a/train.arrow", bytes(64_000_000))
 """

@@ -1,19 +1,24 @@
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pytest
 
+from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.backends.wandb_tracker import WandbRun, WandbTracker
 from ml_assets.core.ports import TrackedArtifact
+from tests.servers.s3 import KEYS, s3_server
 from tests.servers.wandb import WandbServer, wandb_server
 
 # What a training may lose to its tracker, by the issue.
@@ -284,3 +289,109 @@ def test_a_decision_is_not_waited_for(tmp_path):
     assert time.perf_counter() - started < 0.5  # its process starts, imports and writes in 2 s
     while not any(b"roc_auc_floor" in kept.read_bytes() for kept in offline_runs(tmp_path)):
         time.sleep(0.1)
+
+
+# A step that decides, trains, and fails amid another training. What it prints is how long it was at work.
+STEP = """
+import sys, time
+from pathlib import Path
+from ml_assets.backends.object_store import ObjectArtifactStore
+from ml_assets.backends.object_store import ObjectArtifactStore
+from ml_assets.backends.wandb_tracker import WandbTracker
+folder, mode, store, endpoint = sys.argv[1:]
+outlasting = ObjectArtifactStore(store, endpoint=endpoint or None) if store else None
+tracker = WandbTracker(Path(folder), mode=mode, outlasting=outlasting)
+started = time.monotonic()
+for job_type, summary in (("promotion", {"roc_auc_floor": 0.61}), ("training", {"holdout_roc_auc": 0.7})):
+    run = tracker.start(use_case="storm_delay", run_name=job_type, parameters={}, job_type=job_type)
+    run.log({"validation_loss": 0.5}, step=1)
+    run.finish(summary)
+failing = tracker.start(use_case="storm_delay", run_name="failing", parameters={})
+print(time.monotonic() - started)
+"""
+
+
+def ended_as_a_pod(*arguments: str) -> tuple[float, bool, str]:
+    """Run a step as the first process of a pod: as it ends, the kernel kills all the others.
+
+    Returns the seconds of its work, whether any others were there to be killed, and what it logged.
+    """
+    step = subprocess.Popen(
+        [sys.executable, "-c", STEP, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    has_killed = False
+    try:
+        assert step.wait(timeout=120) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(step.pid, signal.SIGKILL)
+            has_killed = True
+    out, log = step.communicate(timeout=10)
+    return float(out), has_killed, log
+
+
+@pytest.mark.slow
+def test_in_a_pod_the_process_ends_after_all_its_runs_have_reached_the_server(tmp_path, server):
+    _, has_killed, _ = ended_as_a_pod(str(tmp_path / "home"), "online", (tmp_path / "store").as_uri(), "")
+    assert not has_killed
+    assert {run["displayName"] for run in server.runs.values()} == {"promotion", "training", "failing"}
+    assert sorted(each["exitcode"] for each in server.streams if "exitcode" in each) == [0, 0, 1]
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.slow
+def test_in_a_pod_a_server_may_take_6_seconds_to_answer_and_gets_the_run(tmp_path, server):
+    server.is_hanging = True
+    waking = threading.Timer(6 + 4, setattr, (server, "is_hanging", False))  # it starts in up to 4 s here
+    waking.start()
+    try:
+        working, _, log = ended_as_a_pod(str(tmp_path / "home"), "online", (tmp_path / "store").as_uri(), "")
+    finally:
+        waking.join()
+    assert working < MOST_SECONDS + 2  # two more start meanwhile
+    assert {run["displayName"] for run in server.runs.values()} == {"promotion", "training", "failing"}, log
+
+
+@pytest.mark.slow
+def test_a_pod_copies_the_runs_that_were_kept_offline_to_the_store_and_wandb_sync_sends_them(
+    tmp_path, server, monkeypatch
+):
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    with s3_server("acme") as endpoint:
+        _, _, log = ended_as_a_pod(str(tmp_path / "home"), "offline", "s3://acme", endpoint)
+        store = ObjectArtifactStore("s3://acme", endpoint=endpoint)
+        paths = store.list("wandb")
+        assert len(paths) == 3
+        assert all(store.address(path) in log for path in paths)
+        for path in paths:
+            copy = tmp_path / "fetched" / path
+            copy.parent.mkdir(parents=True)
+            copy.write_bytes(store.get(path))
+    assert server.runs == {}
+    folders = [str((tmp_path / "fetched" / path).parent) for path in paths]
+    sync = [sys.executable, "-m", "wandb", "sync", *folders]
+    done = subprocess.run(sync, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {run["displayName"] for run in server.runs.values()} == {"promotion", "training", "failing"}
+
+
+@pytest.mark.slow
+def test_a_store_that_fails_too_is_said_with_the_names_of_the_runs(tmp_path):
+    (tmp_path / "file").touch()
+    _, _, log = ended_as_a_pod(str(tmp_path / "home"), "offline", (tmp_path / "file" / "store").as_uri(), "")
+    runs = [path.parent.name for path in offline_runs(tmp_path / "home")]
+    assert len(runs) == 3
+    assert "they end with this process" in log
+    assert all(run in log for run in runs)
+
+
+@pytest.mark.slow
+def test_on_a_laptop_the_process_ends_without_waiting(tmp_path, server):
+    server.is_hanging = True
+    _, has_killed, _ = ended_as_a_pod(str(tmp_path / "home"), "online", "", "")
+    assert has_killed

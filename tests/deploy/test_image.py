@@ -169,30 +169,6 @@ def test_the_key_of_the_tracker_goes_to_the_code_alone():
     assert [name for name, service in SERVICES.items() if "WANDB_API_KEY" in service.get("environment", {})] == ["code"]
 
 
-def test_a_container_gets_what_dbt_parsed_for_its_own_code_whatever_its_volume_holds(tmp_path):
-    parsed, home = tmp_path / "parsed", tmp_path / "state"
-    script = (DOCKER / "entrypoint.sh").read_text().replace("/opt/parsed", str(parsed))
-    (parsed / "dbt").mkdir(parents=True)
-    home.mkdir()
-
-    def started_with(made_of: str) -> str:
-        (parsed / "dbt" / "made-of").write_text(made_of)
-        (parsed / "dbt" / "manifest.json").write_text(f"parsed from {made_of}")
-        variables = {"ML_ASSETS_HOME": str(home), "PATH": "/usr/bin:/bin"}
-        done = subprocess.run(
-            ["sh", "-c", script, "-", "cat", f"{home}/dbt/manifest.json"], capture_output=True, env=variables
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.decode()
-
-    assert started_with("one") == "parsed from one"
-    (home / "dbt" / "manifest.json").write_text("parsed again since")
-    (home / "dbt" / "manifest.json").touch()
-    assert started_with("one") == "parsed again since", "what it has made itself stays"
-    assert started_with("two") == "parsed from two"
-    assert started_with("one") == "parsed from one", "back to the image before"
-
-
 def test_with_s3_every_service_of_dagster_has_its_keys():
     services = compose.services(
         {**SET, "ML_ASSETS_OBJECTS": "s3", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
@@ -202,3 +178,30 @@ def test_with_s3_every_service_of_dagster_has_its_keys():
         found = Environment.of({**given, "GOOGLE_APPLICATION_CREDENTIALS": __file__})
         assert found.artifacts_url == "s3://acme-ml-staging-artifacts", name
     assert set(services["proxy"].get("environment", {})) == set()
+
+
+def test_what_the_image_parsed_replaces_what_another_image_left_in_the_volume(tmp_path: Path):
+    image, home = tmp_path / "parsed", tmp_path / "home"
+    script = tmp_path / "entrypoint.sh"
+    script.write_text((DOCKER / "entrypoint.sh").read_text().replace("/opt/parsed", str(image)))
+    command = ["sh", str(script), "cat", str(home / "dbt" / "acme-ml-staging" / "manifest.json")]
+
+    def started(environment: dict[str, str]) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", **environment})
+        return done.stdout or done.stderr
+
+    (image / "dbt" / "acme-ml-staging").mkdir(parents=True)
+    home.mkdir()
+    for content in ("of the first image", "of the second", "of the second", "of the first image"):
+        (image / "dbt" / "acme-ml-staging" / "manifest.json").write_text(content)
+        assert started({"ML_ASSETS_HOME": str(home)}) == content
+        (home / "dbt" / "acme-ml-staging" / "column_lineage.json").touch()
+    # Nothing that a container makes for itself goes, and no half of a copy stays.
+    assert sorted(path.name for path in home.rglob("*.*")) == ["column_lineage.json", "manifest.json"]
+
+    (image / "dbt" / "acme-ml-staging" / "manifest.json").unlink()  # built without ML_ASSETS_PROJECT
+    assert started({"ML_ASSETS_HOME": str(home)}) == "of the first image"
+    # A volume that cannot be written to stops the container, with a reason.
+    (image / "dbt" / "acme-ml-staging" / "manifest.json").write_text("of a third")
+    (tmp_path / "file").touch()
+    assert "Not a directory" in started({"ML_ASSETS_HOME": str(tmp_path / "file")})
