@@ -1,7 +1,7 @@
 """The rows of a raw table held against its contract: which are accepted, which are set aside, and why."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Generic, TypeVar, cast
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.core.contracts import PARTITION, QUARANTINE_SCHEMA, Column, Contract
+from ml_assets.core.contracts import PARTITION, QUARANTINE_SCHEMA, Column, Contract, leaving_out, left_out_of
 from ml_assets.core.day_tallies import AcceptedDays, SpoiltDays
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import ContractBroken
@@ -96,12 +96,21 @@ def contracted(rows: pa.Table, contract: Contract) -> pa.Table:
             f"{contract.table}: {'; '.join(faults)}. Found {', '.join(f'{n} {t}' for n, t in found.items())}. "
             "Nothing was written: correct the source, or change its contract and the dbt models that read the column"
         )
-    return rows.select([c.name for c in contract.columns])
+    return rows.select([c.name for c in contract.columns]).replace_schema_metadata(None)
 
 
 def ignored_columns(rows: pa.Table, contract: Contract) -> tuple[str, ...]:
-    """Name the columns of which the contract says nothing."""
-    return tuple(name for name in rows.column_names if name not in contract.schema.names)
+    """Name the columns of which the contract says nothing, be they there or left out by the source."""
+    extra = (name for name in rows.column_names if name not in contract.schema.names)
+    return tuple(dict.fromkeys((*left_out_of(rows.schema), *extra)))
+
+
+def joined(parts: Iterable[pa.Table], contract: Contract) -> pa.Table:
+    """Return parts in the contract's columns as one table; what any of them left out, the whole leaves out."""
+    tables = list(parts)
+    left_out = dict.fromkeys(name for rows in tables for name in left_out_of(rows.schema))
+    schema = leaving_out(contract.schema, left_out)
+    return pa.concat_tables([schema.empty_table(), *tables])
 
 
 def row_reasons(table: pa.Table, contract: Contract) -> list[Reason]:

@@ -1,10 +1,13 @@
 """Column contracts of raw tables: what a source promised of each."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 PARTITION = "partition_on"
+_LEFT_OUT = b"ml_assets/left_out_columns"
 QUARANTINE_SCHEMA = pa.schema(
     [("table_name", pa.string()), (PARTITION, pa.date32()), ("reason", pa.string()), ("row_json", pa.string())]
 )
@@ -41,3 +44,17 @@ class Contract:
     def schema(self) -> pa.Schema:
         """The promised columns in the promised order, as an Arrow schema."""
         return pa.schema([pa.field(c.name, c.type) for c in self.columns])
+
+
+def leaving_out(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
+    """Return the schema of rows of which their source has these columns as well, but did not hand them out.
+
+    >>> left_out_of(leaving_out(pa.schema([("carrier", pa.string())]), ["gate", "seat"]))
+    ('gate', 'seat')
+    """
+    return schema.with_metadata({_LEFT_OUT: json.dumps(list(columns))})
+
+
+def left_out_of(schema: pa.Schema) -> tuple[str, ...]:
+    """Return the columns that ``leaving_out`` named; none where the source has said nothing."""
+    return tuple(json.loads((schema.metadata or {}).get(_LEFT_OUT, b"[]")))

@@ -2,9 +2,10 @@
 
 import csv as text_csv
 import io
+import json as text_json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from functools import partial
 from typing import IO
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, json, parquet
 
-from ml_assets.core.contracts import PARTITION, Contract
+from ml_assets.core.contracts import PARTITION, Contract, leaving_out
 from ml_assets.core.errors import ContractBroken, HalfWritten
 
 _ROWS = 65_536
@@ -25,6 +26,7 @@ _READERS: dict[tuple[str, ...], str] = {
 }
 
 Batches = Iterator[pa.RecordBatch]
+_Read = Iterator[tuple[pa.RecordBatch, Sequence[str]]]  # each with all columns that the file has
 
 
 def format_of(path: str) -> str | None:
@@ -46,16 +48,19 @@ def read_batches(
     row without ``partition_on`` gets it, one that says another day is refused. ``nulls`` are the texts
     that mean null in CSV, quoted or not; in JSON lines a field that is absent is null. Timestamps in text need a zone.
 
-    Columns that the contract does not have are left out. Integers, floats, texts, dates and timestamps may be stored
+    Columns that the contract does not have are left out, and named as ``contracts.left_out_of`` finds them; of JSON
+    lines, those of the first. Integers, floats, texts, dates and timestamps may be stored
     in another width or unit as long as no value changes. Raises ContractBroken where a column is missing or does not
     fit, HalfWritten where the file ends too early.
     """
     read = {"parquet": _parquet, "csv": partial(_csv, nulls=nulls), "json": _json}[format_of(name) or ""]
-    for batch in read(content, contract, name):
-        yield _of_contract(batch, contract, name, day)
+    for batch, found in read(content, contract, name):
+        typed = _of_contract(batch, contract, name, day)
+        schema = leaving_out(contract.schema, (column for column in found if column not in contract.schema.names))
+        yield typed.replace_schema_metadata(schema.metadata)
 
 
-def _parquet(content: IO[bytes], contract: Contract, name: str) -> Batches:
+def _parquet(content: IO[bytes], contract: Contract, name: str) -> _Read:
     try:
         file = parquet.ParquetFile(content, pre_buffer=False)
     except pa.ArrowInvalid as error:
@@ -67,12 +72,12 @@ def _parquet(content: IO[bytes], contract: Contract, name: str) -> Batches:
             raise _drift(name, column.name, str(found[column.name]), column.type)
     wanted = [column.name for column in contract.columns if column.name in found]
     try:
-        yield from file.iter_batches(batch_size=_ROWS, columns=wanted)
+        yield from ((batch, list(found)) for batch in file.iter_batches(batch_size=_ROWS, columns=wanted))
     except (pa.ArrowInvalid, OSError) as error:
         raise HalfWritten(f"{name} cannot be read to its end: {_line(error)}; write it again") from error
 
 
-def _csv(content: IO[bytes], contract: Contract, name: str, *, nulls: tuple[str, ...]) -> Batches:
+def _csv(content: IO[bytes], contract: Contract, name: str, *, nulls: tuple[str, ...]) -> _Read:
     header = _header(content, name)
     if len(set(header)) < len(header):
         raise ContractBroken(f"{name}: two columns have one name: {', '.join(header)}; give each its own")
@@ -85,7 +90,8 @@ def _csv(content: IO[bytes], contract: Contract, name: str, *, nulls: tuple[str,
     )
     parse = csv.ParseOptions(newlines_in_values=True)
     try:
-        yield from csv.open_csv(content, csv.ReadOptions(block_size=_BLOCK), parse, convert)
+        read = csv.open_csv(content, csv.ReadOptions(block_size=_BLOCK), parse, convert)
+        yield from ((batch, header) for batch in read)
     except pa.ArrowInvalid as error:
         place = re.search(r"In CSV column #(\d+): CSV conversion error to \S.*?: (.*)", str(error), re.DOTALL)
         if place is None:
@@ -96,11 +102,12 @@ def _csv(content: IO[bytes], contract: Contract, name: str, *, nulls: tuple[str,
         raise _drift(name, column, place[2].partition(". If")[0], types[column]) from error
 
 
-def _json(content: IO[bytes], contract: Contract, name: str) -> Batches:
+def _json(content: IO[bytes], contract: Contract, name: str) -> _Read:
     # Dates and moments come as text; casting them says which text is wrong, which the parser does not.
     wire = pa.schema([(c.name, pa.string() if pa.types.is_temporal(c.type) else c.type) for c in contract.columns])
+    found = _first_fields(content)
     try:
-        yield from _json_batches(content, wire)
+        yield from ((batch, found) for batch in _json_batches(content, wire))
     except pa.ArrowInvalid as error:
         column = _guilty_column(content, wire)
         if column is not None:
@@ -114,6 +121,16 @@ def _json_batches(content: IO[bytes], wire: pa.Schema) -> Batches:
     content.seek(0)
     options = json.ParseOptions(explicit_schema=wire, unexpected_field_behavior="ignore")
     return iter(json.open_json(content, json.ReadOptions(block_size=_BLOCK), options))
+
+
+def _first_fields(content: IO[bytes]) -> Sequence[str]:
+    """Return the fields of the first line; none where it is no object, of which the parser says what is wrong."""
+    content.seek(0)
+    try:
+        first = text_json.loads(content.readline())
+    except (ValueError, RecursionError):
+        return ()
+    return list(first) if isinstance(first, dict) else ()
 
 
 def _guilty_column(content: IO[bytes], wire: pa.Schema) -> str | None:

@@ -97,7 +97,10 @@ def reference_table(contract: Contract) -> dg.AssetsDefinition:
         checked = check(source.read(contract.table), contract, days=None)
         warehouse.replace_table({f"raw.{contract.table}": checked.accepted})
         facts = {LANDED_FILES: versions[None]} if None in versions else {}
-        return dg.MaterializeResult(metadata={"dagster/row_count": checked.accepted.num_rows, **facts})
+        ignored = ", ".join(checked.ignored_columns)
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": checked.accepted.num_rows, "ignored_columns": ignored, **facts}
+        )
 
     return _land
 

@@ -73,12 +73,12 @@ class Daemon:
         self._step()
         return list(found.run_requests or [])
 
-    def until_quiet(self) -> None:
-        """Tick, and come back after a kill, until two ticks in a row ask for nothing."""
+    def until_quiet(self, sensor: str = SENSOR) -> None:
+        """Tick, and come back after a kill, until three ticks in a row ask for nothing."""
         n_quiet = 0
         for _ in range(200):
             try:
-                n_quiet = 0 if self.tick() else n_quiet + 1
+                n_quiet = 0 if self.tick(sensor) else n_quiet + 1
             except Killed:
                 n_quiet = 0
             if n_quiet == 3:
@@ -109,9 +109,20 @@ class Daemon:
         return [(run.tags[SUBJECT], run.tags[VERSION]) for run in reversed(found)]
 
     def temperatures(self, day: date) -> list[float]:
+        return self._column(f"select temp from raw.weather where partition_on = '{day}' order by time_hour")
+
+    def airlines(self) -> list[str]:
+        return self._column("select carrier from raw.airlines order by carrier")
+
+    def ignored_columns(self, table: str) -> str:
+        """What the newest materialization of a table without days says of columns that nobody has promised."""
+        [record] = self.instance.fetch_materializations(dg.AssetKey(["raw", table]), limit=1).records
+        assert record.asset_materialization
+        return str(record.asset_materialization.metadata["ignored_columns"].value)
+
+    def _column(self, sql: str) -> list:
         with duckdb.connect(str(self.home / "warehouse.duckdb")) as connection:
-            sql = "select temp from raw.weather where partition_on = ? order by time_hour"
-            return [temp for (temp,) in connection.execute(sql, [day]).fetchall()]
+            return [value for (value,) in connection.execute(sql).fetchall()]
 
 
 @pytest.fixture(params=["s3", "gcs"])
@@ -130,9 +141,15 @@ only_s3 = pytest.mark.parametrize("place", ["s3"], indirect=True)
 
 
 @pytest.fixture
-def daemon(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+def table() -> str:
+    """Which table comes from the files of the place; a test that is parametrized by it has another one."""
+    return "weather"
+
+
+@pytest.fixture
+def daemon(place: Place, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     monkeypatch.setenv("ML_ASSETS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ML_ASSETS_SOURCES", f"weather={place.url}")
+    monkeypatch.setenv("ML_ASSETS_SOURCES", f"{table}={place.url}")
     from ml_assets.backends.environments import Environment
     from ml_assets.calendar import DAILY
     from ml_assets.defs import landing, raw
@@ -228,6 +245,34 @@ def test_a_failed_landing_is_tried_again_until_it_is_given_up_and_new_files_begi
     daemon.until_quiet()
     assert [subject for subject, _ in daemon.runs()] == ["weather/2013-07-01"]
     assert daemon.temperatures(MONDAY) == [70]
+
+
+@pytest.mark.parametrize("table", ["airlines"])
+def test_a_table_without_days_lands_whole_once_for_each_state_of_its_files(place: Place, daemon: Daemon):
+    def until_quiet() -> list[str]:
+        """Tick until nothing is asked for; the subjects of all runs so far that succeeded."""
+        daemon.until_quiet("airlines_files_changed")
+        return [subject for subject, _ in daemon.runs()]
+
+    assert until_quiet() == []
+    place.put("airlines.csv", b"carrier,name\nUA,United\n")
+    assert until_quiet() == ["airlines/whole"]
+    assert (daemon.airlines(), daemon.ignored_columns("airlines")) == (["UA"], "")
+    # Nothing has changed, not even for a daemon that has lost its memory.
+    daemon.cursor = None
+    place.put("archive/airlines.csv", b"no airline at all")
+    assert until_quiet() == ["airlines/whole"]
+    # One that cannot land is tried again, and what has landed stays.
+    place.put("airlines.csv", b"carrier\nB6\n")
+    assert until_quiet() == ["airlines/whole"]
+    failed = daemon.runs(dg.DagsterRunStatus.FAILURE)
+    assert failed == [("airlines/whole", failed[0][1])] * MOST_ATTEMPTS
+    assert daemon.airlines() == ["UA"]
+    # The corrected file begins anew and replaces the whole table.
+    place.put("airlines.csv", b"carrier,name,country\nB6,JetBlue,US\n")
+    assert until_quiet() == ["airlines/whole"] * 2
+    assert (daemon.airlines(), daemon.ignored_columns("airlines")) == (["B6"], "country")
+    assert len(daemon.runs(dg.DagsterRunStatus.FAILURE)) == MOST_ATTEMPTS
 
 
 @only_s3

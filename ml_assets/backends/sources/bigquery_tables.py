@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.core.contracts import PARTITION, Contract
+from ml_assets.core.contract_checks import joined
+from ml_assets.core.contracts import PARTITION, Contract, leaving_out
 from ml_assets.core.days import LOCAL_ZONE_NAME, DayRange
 from ml_assets.core.errors import (
     BadInput,
@@ -79,11 +80,12 @@ class BigQueryTablesSource:
 
     def read(self, table: str, days: DayRange | None = None) -> pa.Table:
         """Return the table's rows of these local days, or all rows of an unpartitioned one."""
-        return pa.concat_tables([self.contract.schema.empty_table(), *self.batches(table, days)])
+        return joined(self.batches(table, days), self.contract)
 
     def batches(self, table: str, days: DayRange | None = None) -> Iterator[pa.Table]:
         """Yield the rows that ``read`` returns, one page of the answer after the other.
 
+        Columns that the contract does not have are not asked for, and named as ``contracts.left_out_of`` finds them.
         Raises ContractBroken where a column is missing or has another type, SourceMissing, SourceDenied or
         SourceUnavailable where the table cannot be had, SourceError where the query would bill too much.
         """
@@ -92,10 +94,12 @@ class BigQueryTablesSource:
         with self._known_errors(), self.connect() as client:
             found = client.get_table(f"{self.project}.{self.dataset}.{self.table}")
             sql, config = self._query(found, days)
+            asked = self._asked.values()
+            schema = leaving_out(self.contract.schema, (f.name for f in found.schema if f.name not in asked))
             rows = client.query(sql, job_config=config, location=found.location).result()
             for batch in rows.to_arrow_iterable(bqstorage_client=None):
                 if batch.num_rows:
-                    yield self._typed(pa.Table.from_batches([batch]))
+                    yield self._typed(pa.Table.from_batches([batch]), schema)
 
     def note(self, days: DayRange) -> str:
         """Say in one line where the rows of these days come from."""
@@ -105,13 +109,17 @@ class BigQueryTablesSource:
     def _address(self) -> str:
         return f"bigquery://{self.project}/{self.dataset}/{self.table}"
 
+    @property
+    def _asked(self) -> Mapping[str, str]:
+        """The table's column for each of the contract."""
+        return {c.name: self.day_column if c.name == PARTITION else c.name for c in self.contract.columns}
+
     def _query(self, found: "Table", days: DayRange | None) -> "tuple[str, QueryJobConfig]":
         from google.cloud.bigquery import QueryJobConfig, ScalarQueryParameter
 
         types = {field.name: "ARRAY" if field.mode == "REPEATED" else field.field_type for field in found.schema}
         self._refuse_misfits(types)
-        columns = {c.name: self.day_column if c.name == PARTITION else c.name for c in self.contract.columns}
-        selected = ", ".join(f"`{column}` AS `{name}`" for name, column in columns.items())
+        selected = ", ".join(f"`{column}` AS `{name}`" for name, column in self._asked.items())
         # Every name in the statement was matched against a pattern or found in the table's own schema.
         sql = f"SELECT {selected} FROM `{self.project}.{self.dataset}.{self.table}`"  # noqa: S608
         config = QueryJobConfig(
@@ -145,14 +153,14 @@ class BigQueryTablesSource:
                 "Nothing was written: correct the table, offer a view of it, or change the contract"
             )
 
-    def _typed(self, rows: pa.Table) -> pa.Table:
+    def _typed(self, rows: pa.Table, schema: pa.Schema) -> pa.Table:
         """Return the rows in the contract's types, a moment in the day column as its local day."""
         if self.contract.is_partitioned and pa.types.is_timestamp(rows[PARTITION].type):
             local = pc.local_timestamp(rows[PARTITION].cast(pa.timestamp("us", tz=LOCAL_ZONE_NAME)))
             place = rows.column_names.index(PARTITION)
             rows = rows.set_column(place, PARTITION, local.cast(pa.date32()))
         try:
-            return rows.cast(self.contract.schema)
+            return rows.cast(schema)
         except pa.ArrowInvalid as error:
             raise ContractBroken(
                 f"{self._address}: a value does not fit its type in the contract: {error}; correct the table, or "

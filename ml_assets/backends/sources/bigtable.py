@@ -34,8 +34,8 @@ class BigtableSource:
     Row keys begin with the New York local day and ``#``, as ``2013-07-01#UA#1545#20130701T10``, so that a day is one
     range that Bigtable reads without touching others; ``partition_on`` is read from the key. Every other column of the
     contract is a cell of that name, in UTF-8 text: ``-12``, ``3.5``, ``true``, ``2013-07-01``,
-    ``2013-07-01T10:00:00Z``. Older versions of a cell are not read, one that is absent is null, and a row without any
-    of the cells is no row.
+    ``2013-07-01T10:00:00Z``. Older versions of a cell are not read, nor cells of other names, which
+    are therefore not named as ignored; one that is absent is null, and a row without any of the cells is no row.
 
     ``connect`` makes the client. A stream that breaks off is taken up after its last row; all of one read, with what is
     tried again, takes at most ``patience_seconds``.

@@ -13,6 +13,7 @@ from typing import IO, TypeVar
 import pyarrow as pa
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from ml_assets.core.contract_checks import joined
 from ml_assets.core.contracts import Contract
 from ml_assets.core.day_files import DayFiles, ListedFile, bounds_of, day_of, files_of, kind_of, sorted_by_day
 from ml_assets.core.days import DayRange
@@ -55,7 +56,7 @@ class FilesSource:
 
     def read(self, table: str, days: DayRange | None = None) -> pa.Table:
         """Return the table's rows of these local days, or all rows of an unpartitioned one."""
-        return pa.concat_tables([self.contract.schema.empty_table(), *self.batches(table, days)])
+        return joined(self.batches(table, days), self.contract)
 
     def batches(self, table: str, days: DayRange | None = None) -> Iterator[pa.Table]:
         """Yield the rows that ``read`` returns in parts, in the same order."""

@@ -256,5 +256,6 @@ def test_it_lands_like_any_other_source(source: BigQueryTablesSource, tmp_path: 
     wide = DayRange(first=MONDAY, last=MONDAY + timedelta(days=2))
     with landing(source, SEEN, wide, work_folder=tmp_path) as checked:
         assert list(checked.n_by_day.values()) == [1, 1, 1]
+        assert checked.ignored_columns == ("gate",)
     with pytest.raises(BadInput, match="offers seen, by days"):
         source.read("seen")

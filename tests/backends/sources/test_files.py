@@ -14,7 +14,7 @@ from pyarrow import csv, parquet
 
 from ml_assets.backends.sources.files import FilesSource
 from ml_assets.backends.sources.nycflights13 import NycFlights13Source
-from ml_assets.core.contract_checks import check
+from ml_assets.core.contract_checks import check, ignored_columns
 from ml_assets.core.contracts import Column, Contract
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import (
@@ -157,6 +157,20 @@ def test_columns_in_another_order_width_and_number_are_fitted(here: Place):
     }
     here.put("2013-07-01/a.parquet", as_parquet(pa.table(rows)))
     assert read(here) == [row()]
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_columns_of_which_the_contract_says_nothing_are_named_once_for_all_files_of_a_day(here: Place, ending: str):
+    rows = pa.Table.from_pylist([row()], schema=SEEN.schema)
+    here.put(f"2013-07-01/0{ending}", FORMATS[ending](rows))
+    here.put(f"2013-07-01/1{ending}", FORMATS[ending](rows.append_column("gate", pa.array(["A7"]))))
+    wide = rows.add_column(0, "seat", pa.array([9])).append_column("gate", pa.array(["A7"]))
+    here.put(f"2013-07-01/2{ending}", FORMATS[ending](wide))
+    found = seen(here).read("seen", one(MONDAY))
+    assert ignored_columns(found, SEEN) == ("gate", "seat")
+    assert found.to_pylist() == [row()] * 3
+    checked = check(found, SEEN, days=one(MONDAY))
+    assert (checked.ignored_columns, checked.accepted.schema.metadata) == (("gate", "seat"), None)
 
 
 @pytest.mark.parametrize(
