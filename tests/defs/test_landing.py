@@ -353,8 +353,8 @@ def test_a_day_that_changes_at_every_look_keeps_no_late_file_of_an_old_day_waiti
     for n in range(30):
         place.put(f"{MONDAY + timedelta(days=n)}/00.csv", hours(MONDAY + timedelta(days=n), 70))
     days = DayRange(first=MONDAY, last=MONDAY + timedelta(days=29))
-    versions = FilesSource(store=place.store, contract=PACKAGED.contracts["weather"]).versions("weather", days)
-    for day, version in versions.items():
+    source = FilesSource(store=place.store, contract=PACKAGED.contracts["weather"], work_folder=daemon.home)
+    for day, version in source.versions("weather", days).items():
         facts = {LANDED_FILES: version}
         event = dg.AssetMaterialization(["raw", "weather"], partition=str(day), metadata=facts)
         daemon.instance.report_runless_asset_event(event)
