@@ -60,18 +60,17 @@ def source_of(environment: Environment) -> Source:
 
 def _routed(url: SplitResult, contract: Contract, environment: Environment) -> Source:
     """Return the source of one table; one line here for each scheme of ``ML_ASSETS_SOURCES``."""
+    files = partial(_files, url=url, contract=contract, work_folder=environment.work_folder)
     match url.scheme:
         case "file":
-            return _files(LocalFileStore(Path(unquote(url.path))), url, contract)
+            return files(LocalFileStore(Path(unquote(url.path))))
         case "s3":
-            return _files(S3FileStore(url.netloc, unquote(url.path), connect=_s3), url, contract)
+            return files(S3FileStore(url.netloc, unquote(url.path), connect=_s3))
         case "gs":
-            return _files(
-                GcsFileStore(url.netloc, unquote(url.path), connect=partial(_gcs, environment)), url, contract
-            )
+            return files(GcsFileStore(url.netloc, unquote(url.path), connect=partial(_gcs, environment)))
         case "webhdfs":
             user, _, host = url.netloc.rpartition("@")
-            return _files(WebHdfsFileStore(host, unquote(url.path), connect=_http, user=user or None), url, contract)
+            return files(WebHdfsFileStore(host, unquote(url.path), connect=_http, user=user or None))
         case "bigquery":
             return _bigquery_table(url, contract, environment)
         case "bigtable":
@@ -82,14 +81,15 @@ def _routed(url: SplitResult, contract: Contract, environment: Environment) -> S
             )
 
 
-def _files(store: FileStore, url: SplitResult, contract: Contract) -> FilesSource:
+def _files(store: FileStore, *, url: SplitResult, contract: Contract, work_folder: Path) -> FilesSource:
     """Return a table in files; ``?marker=_SUCCESS`` and ``?null=NA`` at the end of its URL say how they are written."""
     options = dict(parse_qsl(url.query, keep_blank_values=True))
     unknown = sorted(set(options) - {"marker", "null"})
     if unknown or url.fragment:
         raise BadInput(f"ML_ASSETS_SOURCES: {url.geturl()} ends in what means nothing; expected ?marker= or ?null=")
     nulls = ("", options["null"]) if options.get("null") else ("",)
-    return FilesSource(store=store, contract=contract, nulls=nulls, marker=options.get("marker") or None)
+    marker = options.get("marker") or None
+    return FilesSource(store=store, contract=contract, work_folder=work_folder, nulls=nulls, marker=marker)
 
 
 def _bigquery_table(url: SplitResult, contract: Contract, environment: Environment) -> BigQueryTablesSource:

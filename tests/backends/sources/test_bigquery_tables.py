@@ -296,14 +296,15 @@ def test_the_url_of_the_environment_leads_to_it_through_dagsters_resource(
         )
         assert client.insert_rows(client.create_table(weather), [{"carrier": "UA", "name": "United"}]) == []
     url = f"bigquery://{PROJECT}/lake/airlines"
-    routed = source_of(Environment.of({"ML_ASSETS_SOURCES": f"airlines={url}"}))
+    credentials = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "key.json")}
+    routed = source_of(Environment.of({**credentials, "ML_ASSETS_SOURCES": f"airlines={url}"}))
     assert routed.read("airlines").to_pylist() == [{"carrier": "UA", "name": "United"}]
     server.expired_token(may_refresh=False)
     with pytest.raises(SourceDenied, match="GOOGLE_APPLICATION_CREDENTIALS"):
         routed.read("airlines")
     for wrong in (f"bigquery://{PROJECT}/airlines", f"{url}?location=US"):
         with pytest.raises(BadInput, match=r"expected bigquery://project/dataset/table\?day=COLUMN"):
-            source_of(Environment.of({"ML_ASSETS_SOURCES": f"airlines={wrong}"}))
+            source_of(Environment.of({**credentials, "ML_ASSETS_SOURCES": f"airlines={wrong}"}))
 
 
 def test_it_lands_like_any_other_source(source: BigQueryTablesSource, tmp_path: Path):

@@ -216,8 +216,9 @@ def test_the_url_of_the_environment_leads_to_it(server: BigtableServer):
     source = filled()
     put(source, "UA", carrier=b"UA", name=b"United")
     url = f"bigtable://{PROJECT}/{INSTANCE}/{TABLE}"
-    routed = source_of(Environment.of({"ML_ASSETS_SOURCES": f"airlines={url}?family={FAMILY}"}))
+    emulator = {"BIGTABLE_EMULATOR_HOST": os.environ["BIGTABLE_EMULATOR_HOST"]}
+    routed = source_of(Environment.of({**emulator, "ML_ASSETS_SOURCES": f"airlines={url}?family={FAMILY}"}))
     assert {"carrier": "UA", "name": "United"} in routed.read("airlines").to_pylist()
     for wrong in (url, f"{url}/x?family=f", f"{url}?family=f&day=x"):
         with pytest.raises(BadInput, match=r"expected bigtable://project/instance/table\?family=F"):
-            source_of(Environment.of({"ML_ASSETS_SOURCES": f"airlines={wrong}"}))
+            source_of(Environment.of({**emulator, "ML_ASSETS_SOURCES": f"airlines={wrong}"}))

@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import resource
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -23,6 +25,7 @@ from ml_assets.core.errors import (
     FileChanged,
     HalfWritten,
     SourceUnavailable,
+    StorageFull,
 )
 from tests.servers.landing import Place, local_place
 from tests.servers.proxy import Fault
@@ -68,7 +71,7 @@ LAYOUTS = ("{day}/part-{n}{ending}", "partition_on={day}/05/part-{n}{ending}")
 
 
 @pytest.mark.parametrize(("ending", "layout"), list(zip(FORMATS, LAYOUTS * 3, strict=False)))
-def test_days_come_back_as_they_were_packaged(place: Place, ending: str, layout: str):
+def test_days_come_back_as_they_were_packaged(place: Place, ending: str, layout: str, tmp_path: Path):
     contract = PACKAGED.contracts["flights"]
     write = FORMATS[ending]
     for day in (MONDAY, TUESDAY):
@@ -78,18 +81,18 @@ def test_days_come_back_as_they_were_packaged(place: Place, ending: str, layout:
         place.put(layout.format(day=day, n=2, ending=ending), write(rows.slice(500)))
         place.put(layout.format(day=day, n=1, ending=ending), write(rows.slice(0, 500)))
         place.put(f"{day}/_SUCCESS", b"")
-    source = FilesSource(store=place.store, contract=contract)
+    source = FilesSource(store=place.store, contract=contract, work_folder=tmp_path / "work")
     assert source.read("flights", DAYS).equals(PACKAGED.read("flights", DAYS))
     assert source.read("flights", one(TUESDAY)).equals(PACKAGED.read("flights", one(TUESDAY)))
     assert source.read("flights", one(WEDNESDAY)).equals(contract.schema.empty_table())
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_a_table_without_days_lies_right_in_the_folder(place: Place, ending: str):
+def test_a_table_without_days_lies_right_in_the_folder(place: Place, ending: str, tmp_path: Path):
     planes = PACKAGED.read("planes")
     place.put(f"planes{ending}", FORMATS[ending](planes))
     place.put("archive/planes.csv", b"no plane at all")
-    source = FilesSource(store=place.store, contract=PACKAGED.contracts["planes"])
+    source = FilesSource(store=place.store, contract=PACKAGED.contracts["planes"], work_folder=tmp_path / "work")
     assert source.read("planes").equals(planes)
 
 
@@ -117,7 +120,8 @@ def here(tmp_path: Path) -> Place:
 
 
 def seen(place: Place, **options) -> FilesSource:
-    return FilesSource(store=place.store, contract=SEEN, patience_seconds=5, **options)
+    options = {"work_folder": Path(tempfile.gettempdir()), "patience_seconds": 5, **options}
+    return FilesSource(store=place.store, contract=SEEN, **options)
 
 
 def read(place: Place, **options) -> list[dict]:
@@ -326,6 +330,32 @@ def test_a_thousand_files_are_looked_through_in_turns_of_whole_days(here: Place)
     assert n_turns == 11
     assert days == [date.fromordinal(MONDAY.toordinal() + n) for n in range(100)]
     assert strays == ["oops.csv"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_files_are_copied_to_the_work_folder_and_leave_nothing_there(here: Place, tmp_path: Path, name: str):
+    here.put(f"2013-07-01/{name}", gzip.compress(HEADER + LINE) if name.endswith(".gz") else HEADER + LINE)
+    work = tmp_path / "home" / "work"
+    rows = read(here, work_folder=work)
+    assert (rows, list(work.iterdir())) == ([row()], [])
+    work.rmdir()
+    work.write_bytes(b"no folder")  # nowhere else is a copy made
+    with pytest.raises(FileExistsError, match=str(work)):
+        read(here, work_folder=work)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_full_work_folder_is_told_as_such(here: Place, tmp_path: Path, name: str):
+    lines = HEADER + LINE * 5000
+    here.put(f"2013-07-01/{name}", gzip.compress(lines) if name.endswith(".gz") else lines)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(StorageFull, match=rf"{tmp_path} has no room for a copy of the file .* free some space"):
+            read(here, work_folder=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(read(here, work_folder=tmp_path)) == 5000
 
 
 def test_days_and_tables_that_are_not_its_own_are_refused(here: Place):
