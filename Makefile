@@ -21,8 +21,8 @@ install: .venv/installed  ## create the environment in .venv
 run: install  ## the main job: land half a year, train, promote, predict and monitor two weeks
 	$(BIN)/ml-assets run $(ARGS)
 
-test: install  ## the tests; the quick ones alone: make test ARGS="-m 'not slow'"
-	$(BIN)/python -m pytest $(ARGS)
+test: install  ## the tests, two files at a time; the quick ones alone: make test ARGS="-m 'not slow'"
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 $(DAGSTER_HOME)/dagster.yaml:
 	mkdir -p $(@D) && cp deploy/local/dagster.yaml $@
@@ -36,7 +36,7 @@ check: install  ## format, lint, types, tests, dbt parse, definitions
 	$(BIN)/pyright
 	$(BIN)/dbt parse --quiet --project-dir dbt_project --profiles-dir dbt_project
 	$(BIN)/dg check defs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: install  ## every performance figure, each beside its peers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -4,10 +4,12 @@ import re
 import subprocess
 import traceback
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from datetime import date
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._core.workspace.load_target import ModuleTarget, PythonFileTarget
@@ -240,6 +242,8 @@ def test_the_scan_of_the_repository_knows_a_secret_when_it_sees_one(name: str, p
 @pytest.mark.slow
 def test_datasets_elsewhere_are_one_sentence_in_the_failed_run(staging: Cloud, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ML_ASSETS_LOCATION", "EU")
+    engine = staging.bigquery.engine
+    before = deepcopy((engine.datasets, engine.tables))  # each with an etag, which any write changes
     with pytest.raises(RunFailed) as caught:
         Lifecycle(Environment.current()).run_groups(("raw",), DayRange(first=date(2013, 1, 3), last=date(2013, 1, 3)))
     assert isinstance(caught.value, MlAssetsError)
@@ -248,6 +252,42 @@ def test_datasets_elsewhere_are_one_sentence_in_the_failed_run(staging: Cloud, m
         "datasets to EU"
     )
     assert f"raw__airlines: ml_assets.core.errors.WarehouseError: {sentence}" in str(caught.value)
+    assert (engine.datasets, engine.tables) == before
+
+
+@pytest.mark.slow
+def test_a_token_that_expires_within_a_run_of_a_day_leaves_its_tables_whole_and_one_more_run_heals(
+    staging: Cloud, monkeypatch: pytest.MonkeyPatch
+):
+    lifecycle, day, landed = staging.life.lifecycle, DayRange(first=date(2013, 1, 3), last=date(2013, 1, 3)), set[str]()
+
+    def expire_after_the_first(entry: dg.EventLogEntry) -> None:
+        if entry.dagster_event and entry.dagster_event.is_step_materialization:
+            landed.add(entry.dagster_event.asset_key.to_user_string())
+            if len(landed) == 1:
+                staging.bigquery.expired_token(may_refresh=False)
+
+    before = raw_rows(staging)
+    with monkeypatch.context() as patch:
+        patch.setattr(lifecycle, "_on_event", expire_after_the_first)
+        try:
+            with pytest.raises(RunFailed, match="AccessRefused: Google refused the credentials"):
+                lifecycle.run_groups(("raw",), day)
+        finally:
+            staging.bigquery.expired_token()  # and the account gets new ones again
+        assert len(landed) == 1
+        assert raw_rows(staging) == before
+        patch.setattr(lifecycle, "_on_event", lambda entry: None)
+        lifecycle.run_groups(("raw",), day)
+    assert raw_rows(staging) == before
+
+
+def raw_rows(staging: Cloud) -> dict[str, pa.Table]:
+    """Return the rows of every raw table as the server has them, sorted by all columns."""
+    engine = staging.bigquery.engine
+    tables = {name: engine.table_rows((schema, name))[1] for schema, name in list(engine.tables) if schema == "raw"}
+    assert tables["flights"].num_rows > 10_000
+    return {n: rows.sort_by([(column, "ascending") for column in rows.column_names]) for n, rows in tables.items()}
 
 
 @pytest.mark.slow
