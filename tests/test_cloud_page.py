@@ -47,6 +47,7 @@ def test_the_table_of_variables_is_that_of_the_code():
     assert set(re.findall(rf"`((?:{vendors})_[A-Z0-9_]+)`", SECTIONS["All variables"])) == read
 
 
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
 def test_every_command_of_the_page_is_one():
     known = get_command(cli.app).commands  # pyright: ignore[reportAttributeAccessIssue]
     told = [shlex.split(line) for line in commands(PAGE)]
