@@ -83,19 +83,22 @@ def sent(cloud: Cloud) -> list[Sent]:
     """What was sent while the life went on, and when a person looks at it afterwards; in order."""
     from google.cloud.bigquery import Client, QueryJob
 
-    life = cloud.life
-    summarise(life.lifecycle, life.use_case, LANDED, SERVED, outcome="promoted")
-    assert life.lifecycle.first_day_in_charge(life.use_case, LANDED) == date(2013, 1, 12)
-    assert life.lifecycle._facts(life.use_case, SERVED.last)["n_predictions"]
-    assert predicted_versions(life.lifecycle.warehouse, [life.use_case.name])[life.use_case.name]
-    views = life.use_case.views(feature_views_of(Environment.current()))
-    examples = life.query("select * from examples.arrival_delay where partition_on = @day", day=SERVED.first)
-    view_costs(
-        life.lifecycle.warehouse, views, use_case=life.use_case, days=SERVED, examples=examples, seconds_per_day={}
-    )
-    with Client(project=PROJECT) as client:
-        jobs = [job for job in client.list_jobs() if isinstance(job, QueryJob) and not job.error_result]
-    return [Sent(sql=job.query, parameters={p.name: p.type_ for p in job.query_parameters}) for job in reversed(jobs)]
+    with cloud.environment():
+        life = cloud.life
+        summarise(life.lifecycle, life.use_case, LANDED, SERVED, outcome="promoted")
+        assert life.lifecycle.first_day_in_charge(life.use_case, LANDED) == date(2013, 1, 12)
+        assert life.lifecycle._facts(life.use_case, SERVED.last)["n_predictions"]
+        assert predicted_versions(life.lifecycle.warehouse, [life.use_case.name])[life.use_case.name]
+        views = life.use_case.views(feature_views_of(Environment.current()))
+        examples = life.query("select * from examples.arrival_delay where partition_on = @day", day=SERVED.first)
+        view_costs(
+            life.lifecycle.warehouse, views, use_case=life.use_case, days=SERVED, examples=examples, seconds_per_day={}
+        )
+        with Client(project=PROJECT) as client:
+            jobs = [job for job in client.list_jobs() if isinstance(job, QueryJob) and not job.error_result]
+        return [
+            Sent(sql=job.query, parameters={p.name: p.type_ for p in job.query_parameters}) for job in reversed(jobs)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +106,7 @@ def analyser(cloud: Cloud) -> GoogleAnalyser:
     """The analyser, with every table and view as it is in the end, and those that rows were loaded into."""
     from google.cloud.bigquery import Client, LoadJob
 
-    with Client(project=PROJECT) as client:
+    with cloud.environment(), Client(project=PROJECT) as client:
         loads = [job for job in client.list_jobs() if isinstance(job, LoadJob)]
         tables = {
             f"{job.destination.dataset_id}.{job.destination.table_id}": {of.name: sql_type_of(of) for of in job.schema}

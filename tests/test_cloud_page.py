@@ -117,7 +117,7 @@ def test_whoever_follows_the_page_sees_what_it_says_after_each_step(
 
         def make_datasets() -> None:
             [file] = re.findall(
-                r"^envsubst < (\S+datasets.sql) \| bq query", SECTIONS["4. Datasets"], flags=re.MULTILINE
+                r"^envsubst < (\S+datasets.sql) \| bq .*query", SECTIONS["4. Datasets"], flags=re.MULTILINE
             )
             made_there = (ROOT / file).read_text()
             names = re.findall(r"^create schema if not exists `\$\{PROJECT\}\.(\w+)`", made_there, flags=re.MULTILINE)

@@ -165,6 +165,10 @@ def service_account(path: Path, server: BigQueryServer) -> Path:
 
 def told(*options: str, width: int = 100) -> tuple[int, str]:
     """Return exit code and output of the command."""
+    from ml_assets.cli import terminal
+
+    # rich keeps for good the width that is set as its console is made.
+    assert terminal.console._width is None
     answer = CliRunner().invoke(cli.app, ["doctor", *options], env={"COLUMNS": str(width)})
     assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.output
     return answer.exit_code, answer.output
@@ -266,7 +270,7 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
     "a laptop's dagster.yaml": (
         lambda s, _: shutil.copy(ROOT / "deploy" / "local" / "dagster.yaml", s.dagster_home / "dagster.yaml"),
         "dagster.yaml",
-        "keeps runs in no PostgreSQL",
+        "set DAGSTER_HOME to a folder of its own",
     ),
     "no dagster.yaml": (
         lambda s, _: (s.dagster_home / "dagster.yaml").unlink(),

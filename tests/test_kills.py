@@ -110,7 +110,10 @@ class Nursery:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._log = home.parent / "nursery.log"
-        script = "import sys, pathlib, test_kills; test_kills.keep_nursery(pathlib.Path(sys.argv[1]))"
+        script = (
+            "import sys, pathlib; sys.path.append(str(pathlib.Path.cwd().parent)); import test_kills; "
+            "test_kills.keep_nursery(pathlib.Path(sys.argv[1]))"
+        )
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", script, str(home)],
