@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from ml_assets.backends.environments import Environment
 from ml_assets.backends.object_store import ObjectArtifactStore
-from ml_assets.cli import app
+from ml_assets.cli import app, terminal
 from ml_assets.core.promotion import Gate
 from ml_assets.core.registry import refuse
 from ml_assets.core.studies import TrialRecord
@@ -22,6 +22,7 @@ def store(tmp_path, monkeypatch) -> ObjectArtifactStore:
     """A home with three trials, a refusal, and a ledger entry that is damaged."""
     monkeypatch.setenv("ML_ASSETS_HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(terminal.console, "_width", None)  # rich keeps the width that is set as its console is made
     store = ObjectArtifactStore(Environment.current().artifacts_url)
     save_tuned_parameters(
         store,
