@@ -209,7 +209,7 @@ class BigQueryWarehouse:
 
     @contextmanager
     def _client(self) -> "Generator[Client]":
-        """Give this thread's client, or one for this operation alone; what it raises is said in our words."""
+        """Give the client of this thread, the session's or the kept one; what it raises is said in our words."""
         from google.api_core.exceptions import NotFound
 
         with self._known_errors(), ExitStack() as stack:
