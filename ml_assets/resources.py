@@ -24,11 +24,13 @@ from ml_assets.backends.sources.nycflights13 import NycFlights13Source
 from ml_assets.backends.sources.s3_files import S3FileStore
 from ml_assets.backends.sources.webhdfs_files import WebHdfsFileStore
 from ml_assets.backends.wandb_tracker import WandbTracker
+from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN
 from ml_assets.core.contracts import PARTITION, Contract
 from ml_assets.core.errors import BadInput
 from ml_assets.core.feature_views import FeatureView, load_feature_views
 from ml_assets.core.ports import ArtifactStore, FileStore, Source, Tracker, Warehouse
 from ml_assets.core.routed_source import RoutedSource
+from ml_assets.core.spec import UseCase
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
@@ -235,3 +237,25 @@ def resources_of(environment: Environment) -> dict[str, object]:
         "tracker": tracker_of(environment),
         "alerter": LogAlerter(),
     }
+
+
+def monitoring_asset(use_case: UseCase, *, table: str | None) -> dict[str, object]:
+    """Return what all assets of the stage monitoring have in common; ``table`` is None for one that writes pages."""
+    return {
+        "group_name": "monitoring",
+        "partitions_def": DAILY,
+        "backfill_policy": ONE_RUN,
+        "freshness_policy": DAILY_FRESHNESS,
+        "pool": "warehouse",
+        "owners": list(use_case.owners),
+        "kinds": {"python", Environment.current().warehouse} if table else {"html"},
+        "tags": {"cadence": "daily", "use_case": use_case.name},
+        "metadata": {"dagster/table_name": table} if table else {},
+    }
+
+
+def warning(is_passed: bool, reasons: tuple[str, ...]) -> dg.AssetCheckResult:
+    """Return the result of a check that warns and never blocks."""
+    return dg.AssetCheckResult(
+        passed=is_passed, severity=dg.AssetCheckSeverity.WARN, description="; ".join(reasons) or "nothing to report"
+    )

@@ -20,7 +20,7 @@ ABOVE_THE_LINE = {
     "definitions": {"defs", "pods", "resources", "calendar", "use_cases", "backends", "core"},
     "defs": {"resources", "calendar", "use_cases", "backends", "core"},
     "pods": {"core"},
-    "resources": {"job_costs", "backends", "core"},
+    "resources": {"calendar", "job_costs", "backends", "core"},
     "job_costs": {"backends", "core"},
     "calendar": {"core"},
     "local_instance": set[str](),
@@ -32,7 +32,7 @@ MAY_IMPORT = {**ABOVE_THE_LINE, **BELOW_THE_LINE}
 
 FOLDERS = {
     *(".", "cli", "doctor", "use_cases", "backends", "backends/sources", "serving"),
-    *("defs", "defs/features"),
+    *("defs", "defs/features", "defs/monitoring"),
     *("core", "core/point_in_time", "core/trainers", "core/reports", "core/reports/templates"),
 }
 # What core is written with. A cloud SDK, a database driver or Dagster is not in it.
