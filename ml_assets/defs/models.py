@@ -3,30 +3,25 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
-from statistics import median
-from time import perf_counter
 
 import dagster as dg
-import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import DAILY, WEEKLY_FRESHNESS, as_of_day, day_starts_at
-from ml_assets.core import promotion, registry, training_sets
-from ml_assets.core.candidates import TrainedCandidate, candidate_of, train_candidate
+from ml_assets.calendar import DAILY, WEEKLY_FRESHNESS, as_of_day
+from ml_assets.core import registry, training_sets
+from ml_assets.core.candidates import TrainedCandidate, candidate_of
 from ml_assets.core.coded_sets import RecordsFolder
-from ml_assets.core.encoding import Coded, encode
-from ml_assets.core.experiments import ExperimentLog, track_decision
+from ml_assets.core.experiments import ExperimentLog
 from ml_assets.core.feature_views import FeatureView
-from ml_assets.core.holdout import evidence_on
 from ml_assets.core.insights import Insights, insights_on
-from ml_assets.core.package import ModelPackage, load_package
+from ml_assets.core.package import load_package
 from ml_assets.core.ports import ArtifactStore, Tracker
-from ml_assets.core.promotion import GATES, Evidence, ServingCost, Verdict
-from ml_assets.core.registry import Decision, LedgerEntry
+from ml_assets.core.promoting import JudgedCandidate, Workshop, evidence_of, fit_and_judge, record_verdict, verdict_on
+from ml_assets.core.promotion import GATES
+from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.reports import candidate_report, chart_markdown, curve_spec, insight_charts
-from ml_assets.core.scoring import score, score_coded
+from ml_assets.core.scoring import score
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import AnyCurve, meaning_of
 from ml_assets.core.trainers import name_of
@@ -36,9 +31,6 @@ from ml_assets.core.training_sets import TrainingSet
 from ml_assets.core.trainings import champion_before
 from ml_assets.resources import feature_views_of, link_to
 from ml_assets.use_cases import code_version_of, load_use_cases
-
-# Judgement: enough calls that one interrupted by another process does not move the median.
-_N_ONE_ROW_CALLS, _N_THOUSAND_ROW_CALLS = 21, 5
 
 
 class CandidateConfig(dg.Config):
@@ -79,42 +71,36 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
         store: dg.ResourceParam[ArtifactStore],
         tracker: dg.ResourceParam[Tracker],
     ) -> dg.MaterializeResult:
-        as_of = as_of_day(context)
-        training_set = _training_set_of(store, use_case, as_of)
-        champion = champion_before(store, use_case.name, as_of)
+        training_set = _training_set_of(store, use_case, as_of_day(context))
 
         def on_epoch(number: int, metrics: Mapping[str, float]) -> None:
             context.log.info(f"epoch {number}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
 
         environment = Environment.current()
-        trained = train_candidate(
+        judged = fit_and_judge(
+            store,
+            use_case,
             training_set,
-            use_case=use_case,
-            inputs=inputs,
-            store=store,
-            tracker=tracker,
-            code_version=code_version_of(use_case),
-            parent=champion if config.is_warm_started else None,
-            on_epoch=on_epoch,
-            work_folder=environment.trainings_folder,
-            records=RecordsFolder(kept=environment.records_folder, work=environment.work_folder),
-            experiments=ExperimentLog(
-                store=store, now=lambda: datetime.now(UTC), recorded_by="dagster", run_id=context.run.run_id
+            is_warm_started=config.is_warm_started,
+            workshop=Workshop(
+                inputs=inputs,
+                tracker=tracker,
+                code_version=code_version_of(use_case),
+                work_folder=environment.trainings_folder,
+                records=RecordsFolder(kept=environment.records_folder, work=environment.work_folder),
+                now=_now,
+                experiments=ExperimentLog(store=store, now=_now, recorded_by="dagster", run_id=context.run.run_id),
+                on_epoch=on_epoch,
             ),
         )
-        evidence = _evidence(trained.package, champion, training_set, use_case)
-        verdict = verdict_on(trained.package, evidence, training_set, use_case)
-        if not verdict.is_promotable:
-            entry = registry.refuse(store, **_entry(trained.package, verdict, use_case))
-            if not trained.is_reused:
-                track_decision(tracker, entry, store)
+        trained, verdict = judged.trained, judged.verdict
         labels, answers = training_set.test["label"].to_numpy(), score(trained.package, training_set.test)
         curve = meaning_of(use_case.task).curve(labels, answers)
         insights = insights_on(trained.package, training_set, seed=use_case.seed)
         path = f"reports/{use_case.name}/candidate-{trained.package.version}.html"
         # The page of its training stands: what it says of the champion was true then.
         if not (trained.is_reused and store.exists(path)):
-            page = _page(trained, verdict, evidence, champion, training_set, curve, insights, use_case)
+            page = _page(judged, curve, insights, use_case)
             store.put(path, page.encode())
         return dg.MaterializeResult(
             data_version=dg.DataVersion(trained.package.package_hash),
@@ -165,13 +151,11 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
         entry = registry.decision_on(registry.entries(store, use_case.name), package.version, as_of)
         if entry is None:
             # A blocking check stops this asset only in the run that trained; here it holds in any later run too.
-            evidence = _evidence(package, champion_before(store, use_case.name, as_of), training_set, use_case)
+            evidence = evidence_of(package, champion_before(store, use_case.name, as_of), training_set, use_case)
             verdict = verdict_on(package, evidence, training_set, use_case)
             if not verdict.is_promotable:
                 raise dg.Failure(f"{package.version} may not serve: " + "; ".join(verdict.reasons))
-            needs_approval = use_case.promotion.needs_approval
-            entry = registry.promote(store, **_entry(package, verdict, use_case), needs_approval=needs_approval)
-            track_decision(tracker, entry, store)
+            entry = record_verdict(store, use_case, package, verdict, tracker=tracker, recorded_at=_now())
         if entry.action == "wait":
             raise dg.Failure(_how_to_approve(entry), metadata={"waits_for_approval": entry.version})
         if entry.action != "promote":
@@ -190,39 +174,6 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
     return _promote
 
 
-def verdict_on(package: ModelPackage, evidence: Evidence, training_set: TrainingSet, use_case: UseCase) -> Verdict:
-    """Hold a candidate against all gates, with what its calls take on this machine."""
-    return promotion.judge(evidence, cost=_serving_cost(package, training_set.test), rule=use_case.promotion)
-
-
-def _evidence(
-    package: ModelPackage, champion: ModelPackage | None, training_set: TrainingSet, use_case: UseCase
-) -> Evidence:
-    return evidence_on(package, champion, training_set, use_case, as_of_at=day_starts_at(training_set.as_of))
-
-
-def _serving_cost(package: ModelPackage, holdout: pa.Table) -> ServingCost:
-    """Measure the ONNX calls that serving makes; a holdout of fewer than 1,000 rows is repeated."""
-    rows = encode(holdout.take(np.arange(1000) % holdout.num_rows), package.signature, package.vocabulary)
-    one_row = Coded(numeric=rows.numeric[:1], categorical=rows.categorical[:1])
-    score_coded(package.model, one_row)  # opens the session
-    return ServingCost(
-        model_bytes=len(package.model),
-        one_row_ms=_median_ms(package.model, one_row, _N_ONE_ROW_CALLS),
-        thousand_rows_ms=_median_ms(package.model, rows, _N_THOUSAND_ROW_CALLS),
-        n_models=1 + sum(segment.has_own_model for segment in package.metrics.segments),
-    )
-
-
-def _median_ms(model: bytes, rows: Coded, n_calls: int) -> float:
-    seconds: list[float] = []
-    for _ in range(n_calls):
-        started = perf_counter()
-        score_coded(model, rows)
-        seconds.append(perf_counter() - started)
-    return median(seconds) * 1000
-
-
 def _how_to_approve(entry: LedgerEntry) -> str:
     command = f"ml-assets approve --use-case {entry.use_case} --version {entry.version} --by NAME --reason WHY"
     return (
@@ -232,18 +183,8 @@ def _how_to_approve(entry: LedgerEntry) -> str:
     )
 
 
-def _entry(package: ModelPackage, verdict: Verdict, use_case: UseCase) -> Decision:
-    return {
-        "use_case": use_case.name,
-        "version": package.version,
-        "package_hash": package.package_hash,
-        "effective_from": package.as_of,
-        "as_of": package.as_of,
-        "reason": verdict.summary,
-        "gates": verdict.gates,
-        "recorded_at": datetime.now(UTC),
-        "recorded_by": "gates",
-    }
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _training_set_of(store: ArtifactStore, use_case: UseCase, as_of: date) -> TrainingSet:
@@ -251,26 +192,18 @@ def _training_set_of(store: ArtifactStore, use_case: UseCase, as_of: date) -> Tr
     return training_sets.load_training_set(store, use_case.name, fingerprint)
 
 
-def _page(
-    trained: TrainedCandidate,
-    verdict: Verdict,
-    evidence: Evidence,
-    champion: ModelPackage | None,
-    training_set: TrainingSet,
-    curve: AnyCurve,
-    insights: Insights,
-    use_case: UseCase,
-) -> str:
+def _page(judged: JudgedCandidate, curve: AnyCurve, insights: Insights, use_case: UseCase) -> str:
     """Return the candidate's report as HTML."""
+    trained, champion, training_set = judged.trained, judged.champion, judged.training_set
     package, days = trained.package, training_set.days
     return candidate_report(
         use_case=use_case.name,
         version=package.version,
         as_of=package.as_of,
-        evidence=evidence,
+        evidence=judged.evidence,
         champion=champion.version if champion else "",
         confidence=use_case.promotion.confidence,
-        verdict=verdict,
+        verdict=judged.verdict,
         calibration=curve,
         epochs=[(epoch.number, epoch.train_loss, epoch.validation_loss) for epoch in trained.history],
         facts={

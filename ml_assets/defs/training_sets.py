@@ -4,10 +4,10 @@ import dagster as dg
 from pydantic import Field
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import DAILY, as_of_day, day_starts_at
-from ml_assets.core import training_sets
+from ml_assets.calendar import DAILY, as_of_day
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.ports import ArtifactStore, Warehouse
+from ml_assets.core.promoting import freeze_known
 from ml_assets.core.spec import UseCase
 from ml_assets.resources import feature_views_of
 from ml_assets.use_cases import code_version_of, load_use_cases
@@ -57,18 +57,14 @@ def _training_set(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Ass
         store: dg.ResourceParam[ArtifactStore],
     ) -> dg.MaterializeResult:
         as_of = as_of_day(context)
-        examples = warehouse.query(
-            training_sets.examples_sql(use_case, inputs, warehouse.dialect),
-            training_sets.examples_parameters(use_case, as_of, day_starts_at(as_of)),
-        )
-        frozen = training_sets.freeze(
-            examples,
-            use_case=use_case,
+        frozen = freeze_known(
+            warehouse,
+            store,
+            use_case,
+            as_of,
             inputs=inputs,
-            as_of=as_of,
-            sample_fraction=config.sample_fraction,
             code_version=code_version_of(use_case),
-            store=store,
+            sample_fraction=config.sample_fraction,
         )
         days = frozen.days
         return dg.MaterializeResult(
