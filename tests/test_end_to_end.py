@@ -25,9 +25,9 @@ from ml_assets.core.package import load_package
 from ml_assets.core.ports import DayRange
 from ml_assets.core.promotion import Verdict
 from ml_assets.core.scoring import score
+from ml_assets.core.scoring_days import score_days
 from ml_assets.core.training_sets import load_training_set, training_set_of
 from ml_assets.defs import models
-from ml_assets.defs.predictions import score_days
 from ml_assets.lifecycle import Lifecycle, RunFailed
 from ml_assets.resources import feature_views_of
 from ml_assets.use_cases import arrival_delay
