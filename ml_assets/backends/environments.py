@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -230,6 +231,11 @@ class Environment:
         return self.home / "records"
 
     @property
+    def replays_folder(self) -> Path:
+        """The folder of replays, each with state of its own below it."""
+        return self.home / "replays"
+
+    @property
     def dbt_project_folder(self) -> Path:
         """The dbt project of this repository."""
         return _root() / "dbt_project"
@@ -246,6 +252,20 @@ class Environment:
 
     def _address(self, template: str) -> str:
         return template.format(home=self.home.as_uri(), project=self.project, objects=self.objects)
+
+
+@contextmanager
+def state_kept_in(home: Path) -> Iterator[None]:
+    """Let this process keep its local state in another home until the context ends."""
+    before = os.environ.get("ML_ASSETS_HOME")
+    os.environ["ML_ASSETS_HOME"] = str(home)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["ML_ASSETS_HOME"]
+        else:
+            os.environ["ML_ASSETS_HOME"] = before
 
 
 def wandb_key() -> str | None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ml_assets.core import registry
 from ml_assets.core.days import DayRange, day_starts_at
@@ -63,7 +62,8 @@ def _live(
             n_alarms=seen.n_alarms,
             n_severe=seen.n_severe,
         )
-    if day.weekday() == 6 or day == days.last:
+    is_end_of_week = day.weekday() == 6 or day == days.last
+    if is_end_of_week and warehouse.columns(use_case.predictions_table) is not None:
         week = DayRange(first=max(days.first, day - timedelta(days=day.weekday())), last=day)
         with costs.of("rivals"):
             score_rivals(warehouse, store, use_case, week)
