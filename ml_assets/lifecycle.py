@@ -1,11 +1,10 @@
-"""Runs of the asset graph in this process: a stretch of days at once, a training, or day by day as production would."""
+"""Runs of the asset graph in this process: a stretch of days at once, a training, a search."""
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Literal, cast
 
@@ -15,7 +14,7 @@ from ml_assets.backends.environments import Environment
 from ml_assets.calendar import refuse_unknown_partitions, today
 from ml_assets.core import registry
 from ml_assets.core.ablation_records import Ablation, load_ablation
-from ml_assets.core.errors import BadInput, ChampionMissing, MlAssetsError
+from ml_assets.core.errors import BadInput, MlAssetsError
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.registry import LedgerEntry
@@ -48,19 +47,6 @@ class RunFailed(MlAssetsError):
         super().__init__(message)
         self.blocked = blocked
         self.is_waiting = is_waiting
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplayedDay:
-    """What one replayed day came to; ``roc_auc`` is of a classification, ``rmse`` of a regression in its unit."""
-
-    day: date
-    use_case: str
-    n_predictions: int
-    roc_auc: float | None
-    rmse: float | None
-    decision: str
-    trained: str
 
 
 class Lifecycle:
@@ -130,22 +116,6 @@ class Lifecycle:
         self._run(keys, DayRange(first=as_of, last=as_of), ops={op: {"config": dict(config)}})
         return load_ablation(self.store, use_case.name, as_of)
 
-    def replay(self, days: DayRange, use_cases: Sequence[UseCase]) -> Iterator[ReplayedDay]:
-        """Live these days one after the other as production does, and yield what each came to, by use case.
-
-        Mondays, and days that a retraining decision asked for, begin with a training as of that day.
-        """
-        asked_for: set[tuple[str, date]] = set()
-        for day in days.dates:
-            due = [u for u in use_cases if day.weekday() == 0 or (u.name, day) in asked_for]
-            trained = {u.name: self.outcome_of_training(u, day) for u in due}
-            self.run_groups((*LANDING, *SERVING), DayRange(first=day, last=day))
-            for use_case in use_cases:
-                facts = self._facts(use_case, day)
-                if facts["decision"] == "retrain":
-                    asked_for.add((use_case.name, day + timedelta(days=1)))
-                yield ReplayedDay(day=day, use_case=use_case.name, trained=trained.get(use_case.name, ""), **facts)
-
     def first_day_in_charge(self, use_case: UseCase, days: DayRange) -> date | None:
         """Return the first of these days whose decisions were all taken with somebody in charge, or None."""
         sql = f"""
@@ -156,17 +126,6 @@ class Lifecycle:
         decided = self.warehouse.query(sql, {"first_day": days.first, "last_day": days.last}).to_pylist()
         in_charge = (row["partition_on"] for row in decided if registry.in_charge(ledger, today(row["decided_at"])))
         return next(in_charge, None)
-
-    def require_champion(self, use_case: UseCase, day: date) -> None:
-        """Raise ChampionMissing, saying what to do, where nobody is in charge on a day."""
-        refuse_unknown_partitions(DayRange(first=day, last=day))
-        ahead = use_case.decisions.days_ahead
-        decided_on = day - timedelta(days=ahead)
-        if (day.weekday() != 0 or ahead) and registry.champion_on(self.store, use_case.name, decided_on) is None:
-            raise ChampionMissing(
-                f"{use_case.name} has no champion on {decided_on}; run `ml-assets run`"
-                + ("" if ahead else ", or start on a Monday")
-            )
 
     def _run(
         self,
@@ -205,16 +164,6 @@ class Lifecycle:
                 blocked=_blocked(result.all_events),
                 is_waiting=_is_waiting(result.all_events),
             )
-
-    def _facts(self, use_case: UseCase, day: date) -> dict[str, object]:
-        mark = Sql(dialect=self.warehouse.dialect).parameter
-        sql = f"""
-            select p.n_decisions as n_predictions, p.roc_auc, p.rmse, coalesce(r.decision, '') as decision
-            from monitoring.performance p left join monitoring.retraining_decisions r using (use_case, partition_on)
-            where use_case = {mark("use_case")} and partition_on = {mark("day")}
-        """  # noqa: S608 - constants
-        rows = self.warehouse.query(sql, {"use_case": use_case.name, "day": day}).to_pylist()
-        return rows[0] if rows else {"n_predictions": 0, "roc_auc": None, "rmse": None, "decision": ""}
 
 
 def instance_of(environment: Environment) -> dg.DagsterInstance:

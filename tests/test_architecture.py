@@ -15,7 +15,18 @@ PACKAGE = ROOT / "ml_assets"
 
 # Each room, and the rooms it may import. Dagster lives in the first list only.
 ABOVE_THE_LINE = {
-    "cli": {"doctor", "lifecycle", "definitions", "resources", "calendar", "use_cases", "backends", "core"},
+    "cli": {
+        "doctor",
+        "replaying",
+        "lifecycle",
+        "definitions",
+        "resources",
+        "calendar",
+        "use_cases",
+        "backends",
+        "core",
+    },
+    "replaying": {"lifecycle", "resources", "calendar", "use_cases", "backends", "core"},
     "lifecycle": {"definitions", "defs", "local_instance", "resources", "calendar", "use_cases", "backends", "core"},
     "definitions": {"defs", "pods", "resources", "calendar", "use_cases", "backends", "core"},
     "defs": {"resources", "calendar", "use_cases", "backends", "core"},
@@ -31,9 +42,9 @@ BELOW_THE_LINE = {"use_cases": {"core"}, "backends": {"core"}, "serving": {"back
 MAY_IMPORT = {**ABOVE_THE_LINE, **BELOW_THE_LINE}
 
 FOLDERS = {
-    *(".", "cli", "doctor", "use_cases", "backends", "backends/sources", "serving"),
+    *(".", "cli", "doctor", "replaying", "use_cases", "backends", "backends/sources", "serving"),
     *("defs", "defs/features", "defs/monitoring"),
-    *("core", "core/point_in_time", "core/trainers", "core/reports", "core/reports/templates"),
+    *("core", "core/point_in_time", "core/replays", "core/trainers", "core/reports", "core/reports/templates"),
 }
 # What core is written with. A cloud SDK, a database driver or Dagster is not in it.
 LIBRARIES_OF_CORE = {

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -255,7 +255,7 @@ class Environment:
 
 
 @contextmanager
-def state_kept_in(home: Path) -> Iterator[None]:
+def state_kept_in(home: Path) -> Generator[None]:
     """Let this process keep its local state in another home until the context ends."""
     before = os.environ.get("ML_ASSETS_HOME")
     os.environ["ML_ASSETS_HOME"] = str(home)

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from ml_assets.cli import ablation, artifacts, champions, doctor, experiments, lifecycle, training
+from ml_assets.cli import ablation, artifacts, champions, doctor, experiments, lifecycle, replay, training
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,7 +14,7 @@ app = typer.Typer(
     help="The life of a model after the notebook.",
 )
 for command in (
-    *(lifecycle.run, lifecycle.replay, lifecycle.tune, training.train, ablation.ablation),
+    *(lifecycle.run, replay.replay, lifecycle.tune, training.train, ablation.ablation),
     *(champions.history, champions.champion, champions.rollback, champions.approve, champions.reject),
     *(artifacts.reproduce, artifacts.unreferenced, artifacts.prune),
     *(experiments.experiments, experiments.compare, experiments.board),

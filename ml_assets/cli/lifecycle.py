@@ -1,4 +1,4 @@
-"""The commands that run the graph: run, replay and tune."""
+"""The commands that run the graph: run and tune."""
 
 from collections import Counter
 from datetime import datetime
@@ -62,34 +62,6 @@ def _serve(life: Lifecycle, served: DayRange) -> list[str]:
         others = [name for name, day in firsts.items() if day != first]
         life.run_groups(SERVING, DayRange(first=first, last=served.last), without=others)
     return [name for name, day in firsts.items() if day is None]
-
-
-def replay(
-    from_day: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"])],
-    to_day: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"])],
-) -> None:
-    """Live days one by one as production does: land, predict, monitor, decide; train on Mondays and when decided."""
-    table = Table("day", "use case", "predictions", "quality", "training", "decision for tomorrow")
-    with failures_in_words(), Screen() as screen:
-        days = DayRange(first=from_day.date(), last=to_day.date())
-        life = Lifecycle(Environment.current(), on_event=screen.on_event)
-        use_cases = load_use_cases()
-        for use_case in use_cases:
-            life.require_champion(use_case, days.first)
-        screen.begin("replay", total=len(days.dates) * len(use_cases))
-        for found in life.replay(days, use_cases):
-            screen.advance(str(found.day))
-            of_ranking = f"ROC AUC {found.roc_auc:.3f}" if found.roc_auc is not None else "-"
-            quality = f"RMSE {found.rmse:.4g}" if found.rmse is not None else of_ranking
-            table.add_row(
-                str(found.day),
-                found.use_case,
-                f"{found.n_predictions:,}",
-                quality,
-                found.trained or "-",
-                found.decision,
-            )
-    console.print(table)
 
 
 def tune(

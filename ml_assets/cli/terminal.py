@@ -36,7 +36,7 @@ class Screen:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("[dim]{task.fields[now]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
-            console=_console_of_its_own(),
+            console=console_of_its_own(),
             expand=True,
         )
         self._task: int | None = None
@@ -82,7 +82,7 @@ class Screen:
             self._progress.update(self._task, total=None)
 
 
-def _console_of_its_own() -> Console:
+def console_of_its_own() -> Console:
     """Return a console on the terminal itself: Dagster turns standard output into a file while a step runs."""
     return Console(file=os.fdopen(os.dup(sys.stdout.fileno()), "w")) if sys.stdout.isatty() else console
 

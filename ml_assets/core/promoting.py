@@ -167,7 +167,7 @@ def record_verdict(
     tracker: Tracker,
     recorded_at: datetime,
 ) -> LedgerEntry:
-    """Write what the gates decided into the ledger, and tell the tracker: promoted, waiting for a person, or refused."""
+    """Write what the gates decided into the ledger (promoted, waits for a person, refused), and tell the tracker."""
     decision = _decision(package, verdict, use_case, recorded_at)
     if verdict.is_promotable:
         entry = registry.promote(store, **decision, needs_approval=use_case.promotion.needs_approval)

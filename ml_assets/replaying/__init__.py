@@ -66,8 +66,8 @@ class Replay:
         )
         if not (self.is_of_this_code or self.manifest.is_finished):
             raise BadInput(
-                f"{self.folder} holds a replay that other code began and did not finish; go back to that code, or begin "
-                "it again with --anew"
+                f"{self.folder} holds a replay that other code began and did not finish; go back to that code, or "
+                "begin it again with --anew"
             )
 
     @property

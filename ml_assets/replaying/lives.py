@@ -151,6 +151,8 @@ def _live_apart(life: Life, telling: Connection) -> None:
             telling.send(lived)
     except MlAssetsError as error:
         telling.send(f"{type(error).__name__}: {error}")
+    # As at the end of any command: with torch loaded, DuckDB's binding prints a page about leaks that are none.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _end_with_parent() -> None:

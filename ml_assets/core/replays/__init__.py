@@ -1,1 +1,1 @@
-"""A stretch of days lived one after the other as production would have, what was recorded of it, and what it was worth."""
+"""Days lived one after the other as production would have, what is recorded of them, and what it was worth."""

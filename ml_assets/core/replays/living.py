@@ -13,7 +13,16 @@ from ml_assets.core.monitored import RETRAINING
 from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.promoting import Workshop, train_and_promote
 from ml_assets.core.replays import watching
-from ml_assets.core.replays.record import Costs, LivedDay, Outcome, Training, days_left, lived_days, mark_complete, rows_of
+from ml_assets.core.replays.record import (
+    Costs,
+    LivedDay,
+    Outcome,
+    Training,
+    days_left,
+    lived_days,
+    mark_complete,
+    rows_of,
+)
 from ml_assets.core.replays.rivals import evaluate_week, score_rivals
 from ml_assets.core.scoring_days import write_predictions
 from ml_assets.core.spec import UseCase
@@ -99,9 +108,7 @@ def _train_where_asked(
     )
 
 
-def _training_due(
-    warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, day: date, days: DayRange
-) -> Training:
+def _training_due(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, day: date, days: DayRange) -> Training:
     yesterday = day - timedelta(days=1)
     # Of a day that is lived again, the ledger may hold the day's own promotion.
     if registry.champion_on(store, use_case.name, yesterday) is None:

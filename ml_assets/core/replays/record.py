@@ -1,6 +1,6 @@
 """What a replay writes of its days beside what production writes: its tables, and where it stands."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
@@ -91,7 +91,7 @@ class Costs:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 
     @contextmanager
-    def of(self, part: str) -> Iterator[None]:
+    def of(self, part: str) -> Generator[None]:
         """Add what happens inside to a part."""
         started = process_time()
         try:
@@ -108,9 +108,7 @@ def mark_complete(warehouse: Warehouse, use_case: UseCase, lived: LivedDay, cost
         DAYS: pa.Table.from_pylist([asdict(lived)], schema=DAYS_SCHEMA),
         COSTS: pa.Table.from_pylist(took, schema=COSTS_SCHEMA),
     }
-    warehouse.replace_days(
-        writes, DayRange(first=lived.partition_on, last=lived.partition_on), use_case=use_case.name
-    )
+    warehouse.replace_days(writes, DayRange(first=lived.partition_on, last=lived.partition_on), use_case=use_case.name)
 
 
 def lived_days(warehouse: Warehouse, use_case: UseCase, days: DayRange) -> list[LivedDay]:

@@ -122,7 +122,9 @@ def compared_rows(warehouse: Warehouse, use_case: UseCase, days: DayRange, *, kn
         "known_before": known_before,
     }
     if warehouse.columns(RIVALS) is None or warehouse.columns(use_case.predictions_table) is None:
-        return pa.table({"label": pa.array([], pa.bool_()), **{name: pa.array([], pa.float64()) for name in RIVAL_WORDS}})
+        return pa.table(
+            {"label": pa.array([], pa.bool_()), **{name: pa.array([], pa.float64()) for name in RIVAL_WORDS}}
+        )
     return warehouse.query(query, bounds)
 
 

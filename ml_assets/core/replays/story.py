@@ -1,7 +1,7 @@
 """Everything that is known of a replayed use case once its days are lived, and its record: one line for each event."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from operator import itemgetter
 
@@ -93,11 +93,9 @@ def _events(story: Story) -> Iterator[dict[str, object]]:
         yield from (_event(kind, row) for row in rows.to_pylist())
     yield from (_event("worth", row) for row in story.worth.to_pylist())
     for entry in story.ledger:
-        document: dict[str, object] = msgspec.to_builtins(entry)
-        gates = [
-            {**gate, "found": None} if gate["name"] in _MEASURED_BY_CLOCK else gate for gate in document.pop("gates")
-        ]
-        yield {**document, "day": entry.effective_from, "kind": "ledger", "gates": gates}
+        gates = tuple(replace(g, found=None) if g.name in _MEASURED_BY_CLOCK else g for g in entry.gates)
+        facts: dict[str, object] = msgspec.to_builtins(replace(entry, gates=gates))
+        yield {**facts, "day": entry.effective_from, "kind": "ledger"}
 
 
 def _event(kind: str, row: Mapping[str, object]) -> dict[str, object]:

@@ -9,10 +9,8 @@ import pyarrow.compute as pc
 from ml_assets.core.days import DayRange
 from ml_assets.core.ports import Warehouse
 from ml_assets.core.replays.record import COSTS, lived_days, rows_of
-from ml_assets.core.replays.rivals import COMPARISON_SCHEMA, compare, compared_rows
+from ml_assets.core.replays.rivals import compare, compared_rows
 from ml_assets.core.spec import UseCase
-
-_END_OF_TIME = datetime.max
 
 
 def periods_of(days: DayRange) -> Iterator[tuple[str, DayRange]]:
@@ -32,9 +30,10 @@ def periods_of(days: DayRange) -> Iterator[tuple[str, DayRange]]:
 
 
 def worth(warehouse: Warehouse, use_case: UseCase, days: DayRange, *, known_before: datetime) -> pa.Table:
-    """Compare production with its rivals by quarter, on every label that has become known; one row more than ``compare``.
+    """Compare production with its rivals by quarter and in all, on the labels that became known by a moment.
 
-    The column ``period`` names the quarter. This is hindsight, for people: no decision reads it.
+    The rows are those of ``compare`` with the name of the ``period`` beside them. This is hindsight, for people: no
+    decision reads it.
     """
     rows = compared_rows(warehouse, use_case, days, known_before=known_before)
     parts: list[pa.Table] = []

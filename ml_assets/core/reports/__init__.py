@@ -5,5 +5,14 @@ from ml_assets.core.reports.candidate import candidate_report
 from ml_assets.core.reports.charts import chart_markdown, chart_svg
 from ml_assets.core.reports.curves import curve_spec
 from ml_assets.core.reports.monitoring import monitoring_report
+from ml_assets.core.reports.replay import replay_report
 
-__all__ = ["ablation_report", "candidate_report", "chart_markdown", "chart_svg", "curve_spec", "monitoring_report"]
+__all__ = [
+    "ablation_report",
+    "candidate_report",
+    "chart_markdown",
+    "chart_svg",
+    "curve_spec",
+    "monitoring_report",
+    "replay_report",
+]
