@@ -1,6 +1,6 @@
 """The predictions of whole days: each day scored by the champion that was in charge when its decisions were taken."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import groupby
@@ -11,10 +11,12 @@ import pyarrow.compute as pc
 
 from ml_assets.core import registry
 from ml_assets.core.days import DayRange, local_day
-from ml_assets.core.package import load_package
+from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, Warehouse
+from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.scoring import PREDICTIONS_SCHEMA, keep_confirmed, prediction_rows, score
+from ml_assets.core.shadows import N_PREVIOUS, SHADOW_SCHEMA, Skipped, shadow_rows
 from ml_assets.core.spec import UseCase
 
 
@@ -26,11 +28,13 @@ class WrittenPredictions:
         rows: the rows that the table of predictions now has of these days.
         examples: the examples that were to be scored: those of all days but the ones that are too early.
         too_early: the days that were decided before the first champion took charge, and that nobody predicts.
+        skipped: the shadows that could not score some of the days, and why.
     """
 
     rows: pa.Table
     examples: pa.Table
     too_early: tuple[date, ...]
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def is_nobodys(self) -> bool:
@@ -47,7 +51,7 @@ def write_predictions(
     run_id: str,
     predicted_at: datetime,
 ) -> WrittenPredictions:
-    """Score every decision of these days and replace the days in ``predictions.<use_case>``.
+    """Score every decision of these days and replace the days in ``predictions.<use_case>``, and those of its shadows.
 
     A prediction that comes out as it stands there already keeps the run and the time that it was first made in, so
     that scoring a day again changes nothing. Where all days were decided before the first champion took charge,
@@ -62,15 +66,22 @@ def write_predictions(
         examples = examples.filter(pc.invert(pc.field("partition_on").isin(pa.array(too_early, pa.date32()))))
         if not examples.num_rows:
             return WrittenPredictions(rows=PREDICTIONS_SCHEMA.empty_table(), examples=examples, too_early=too_early)
-    parts = [
-        prediction_rows(rows, scores, model_version=version, run_id=run_id, predicted_at=predicted_at)
-        for version, rows, scores in score_days(examples, use_case=use_case, store=store)
-    ]
-    rows = pa.concat_tables([*parts, PREDICTIONS_SCHEMA.empty_table()])
+    parts, shadows, skipped = [PREDICTIONS_SCHEMA.empty_table()], [SHADOW_SCHEMA.empty_table()], list[Skipped]()
+    ledger = registry.entries(store, use_case.name)
+    for stretch in scored_stretches(examples, use_case=use_case, store=store, ledger=ledger):
+        version = stretch.package.version
+        parts.append(
+            prediction_rows(
+                stretch.examples, stretch.scores, model_version=version, run_id=run_id, predicted_at=predicted_at
+            )
+        )
+        of_shadows, not_scored = shadow_rows(stretch.examples, stretch.package, stretch.previous, store)
+        shadows.append(of_shadows)
+        skipped += not_scored
     existing = rows_of_days(warehouse, table, days) if warehouse.columns(table) else PREDICTIONS_SCHEMA.empty_table()
-    rows = keep_confirmed(rows, existing)
-    warehouse.replace_days({table: rows}, days)
-    return WrittenPredictions(rows=rows, examples=examples, too_early=too_early)
+    rows = keep_confirmed(pa.concat_tables(parts), existing)
+    warehouse.replace_days({table: rows, use_case.shadow_table: pa.concat_tables(shadows)}, days)
+    return WrittenPredictions(rows=rows, examples=examples, too_early=too_early, skipped=tuple(skipped))
 
 
 def days_before_the_first_champion(examples: pa.Table, *, use_case: UseCase, store: ArtifactStore) -> list[date]:
@@ -83,25 +94,39 @@ def days_before_the_first_champion(examples: pa.Table, *, use_case: UseCase, sto
     ]
 
 
-def score_days(
-    examples: pa.Table, *, use_case: UseCase, store: ArtifactStore
-) -> Iterator[tuple[str, pa.Table, np.ndarray]]:
-    """Yield version, examples and scores for each stretch of days with the same model.
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """Days in a row that have the same champion and the same predecessors of it, scored by the champion."""
+
+    package: ModelPackage
+    previous: Sequence[LedgerEntry]
+    examples: pa.Table
+    scores: np.ndarray
+
+
+def scored_stretches(
+    examples: pa.Table, *, use_case: UseCase, store: ArtifactStore, ledger: Sequence[LedgerEntry]
+) -> Iterator[Stretch]:
+    """Score the examples by stretches of days with the same models in charge.
 
     A day has the champion of the local day on which its first decision is taken: where decisions are taken a day ahead,
     the champion of the day itself has been trained on what came true since.
     """
-    ledger = registry.entries(store, use_case.name)
     champions = [
-        (day, registry.required(ledger, use_case.name, decided_on)) for day, decided_on in _decided_on(examples)
+        (
+            day,
+            registry.required(ledger, use_case.name, decided_on),
+            registry.predecessors(ledger, decided_on, most=N_PREVIOUS),
+        )
+        for day, decided_on in _decided_on(examples)
     ]
-    for (version, package_hash), stretch in groupby(
-        champions, key=lambda pair: (pair[1].version, pair[1].package_hash)
+    for (version, package_hash, _), found in groupby(
+        champions, key=lambda of: (of[1].version, of[1].package_hash, tuple(entry.sequence for entry in of[2]))
     ):
-        dates = [day for day, _ in stretch]
-        rows = examples.filter(pc.field("partition_on").isin(pa.array(dates, pa.date32())))
+        stretch = list(found)
+        rows = examples.filter(pc.field("partition_on").isin(pa.array([day for day, *_ in stretch], pa.date32())))
         package = load_package(store, use_case.name, version, expected_hash=package_hash)
-        yield version, rows, score(package, rows)
+        yield Stretch(package=package, previous=stretch[0][2], examples=rows, scores=score(package, rows))
 
 
 def rows_of_days(warehouse: Warehouse, table: str, days: DayRange) -> pa.Table:

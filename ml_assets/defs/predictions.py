@@ -70,6 +70,8 @@ def _predictions(use_case: UseCase) -> dg.AssetsDefinition:
             if written.is_nobodys:
                 yield dg.AssetCheckResult(check_name="every_decision_scored", passed=True, description=words)
                 return
+        for shadow in written.skipped:
+            context.log.warning(f"no shadow scores of {shadow.model_version} ({shadow.role}): {shadow.reason}")
         rows = written.rows
         for day in days.dates:
             of_day = rows.filter(pc.field("partition_on") == pa.scalar(day))
@@ -81,7 +83,11 @@ def _predictions(use_case: UseCase) -> dg.AssetsDefinition:
                 }
             context.add_asset_metadata(facts, partition_key=day.isoformat())
         yield dg.MaterializeResult(
-            metadata={"n_rows": rows.num_rows, "n_confirmed": _n_of_other_runs(rows, context.run.run_id)},
+            metadata={
+                "n_rows": rows.num_rows,
+                "n_confirmed": _n_of_other_runs(rows, context.run.run_id),
+                "shadows_skipped": "; ".join(f"{shadow.role}: {shadow.reason}" for shadow in written.skipped) or "none",
+            },
             check_results=[_every_decision_scored(written.examples, rows_of_days(warehouse, table, days))],
         )
 
