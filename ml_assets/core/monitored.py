@@ -17,6 +17,7 @@ DRIFT, PERFORMANCE, RETRAINING = "monitoring.drift", "monitoring.performance", "
 # Beside the performance of a day, and written with it: by slice, as estimated, and of shadows.
 SLICES, ESTIMATED = "monitoring.slice_performance", "monitoring.estimated_performance"
 SHADOWS = "monitoring.shadow_performance"
+SKEW, ALARMS = "monitoring.skew", "monitoring.alarms"
 HISTORY = timedelta(days=27)
 
 
