@@ -16,10 +16,12 @@ from ml_assets.calendar import refuse_unknown_partitions, today
 from ml_assets.core import registry
 from ml_assets.core.ablation_records import Ablation, load_ablation
 from ml_assets.core.errors import BadInput, ChampionMissing, MlAssetsError
+from ml_assets.core.monitored import RETRAINING, recent_rows
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.spec import UseCase
+from ml_assets.core.staleness_curves import StalenessCurve, load_curve
 from ml_assets.core.tuned_parameters import TunedParameters, newest_tuned_parameters
 from ml_assets.defs.automation import failure_reasons
 from ml_assets.local_instance import LocalInstance
@@ -30,6 +32,7 @@ WAREHOUSE_POOL = "warehouse"
 TRAINING_STAGES = ("training_set", "candidate", "champion")
 TUNING_STAGES = ("training_set", "tuning")
 ABLATION_STAGES = ("training_set", "ablation")
+STALENESS_STAGES = ("staleness",)
 
 TrainingOutcome = Literal["promoted", "refused", "waits"]
 OnEvent = Callable[[dg.EventLogEntry], None]
@@ -130,14 +133,21 @@ class Lifecycle:
         self._run(keys, DayRange(first=as_of, last=as_of), ops={op: {"config": dict(config)}})
         return load_ablation(self.store, use_case.name, as_of)
 
+    def measure_staleness(self, use_case: UseCase, as_of: date, config: Mapping[str, object]) -> StalenessCurve:
+        """Backtest models of several ages on the days before a day, with these fields of the staleness form."""
+        keys = [dg.AssetKey(use_case.key(stage)) for stage in STALENESS_STAGES]
+        op = dg.AssetKey(use_case.key("staleness")).to_python_identifier()
+        self._run(keys, DayRange(first=as_of, last=as_of), ops={op: {"config": dict(config)}})
+        return load_curve(self.store, use_case.name, as_of)
+
     def replay(self, days: DayRange, use_cases: Sequence[UseCase]) -> Iterator[ReplayedDay]:
         """Live these days one after the other as production does, and yield what each came to, by use case.
 
-        Mondays, and days that a retraining decision asked for, begin with a training as of that day.
+        Days that a retraining decision asked for begin with a training as of that day.
         """
-        asked_for: set[tuple[str, date]] = set()
+        asked_for = {(u.name, days.first) for u in use_cases if self._is_asked_for(u, days.first)}
         for day in days.dates:
-            due = [u for u in use_cases if day.weekday() == 0 or (u.name, day) in asked_for]
+            due = [u for u in use_cases if (u.name, day) in asked_for]
             trained = {u.name: self.outcome_of_training(u, day) for u in due}
             self.run_groups((*LANDING, *SERVING), DayRange(first=day, last=day))
             for use_case in use_cases:
@@ -162,11 +172,8 @@ class Lifecycle:
         refuse_unknown_partitions(DayRange(first=day, last=day))
         ahead = use_case.decisions.days_ahead
         decided_on = day - timedelta(days=ahead)
-        if (day.weekday() != 0 or ahead) and registry.champion_on(self.store, use_case.name, decided_on) is None:
-            raise ChampionMissing(
-                f"{use_case.name} has no champion on {decided_on}; run `ml-assets run`"
-                + ("" if ahead else ", or start on a Monday")
-            )
+        if registry.champion_on(self.store, use_case.name, decided_on) is None:
+            raise ChampionMissing(f"{use_case.name} has no champion on {decided_on}; run `ml-assets run`")
 
     def _run(
         self,
@@ -205,6 +212,14 @@ class Lifecycle:
                 blocked=_blocked(result.all_events),
                 is_waiting=_is_waiting(result.all_events),
             )
+
+    def _is_asked_for(self, use_case: UseCase, as_of: date) -> bool:
+        """Tell whether the decision of the day before asks for a training as of a day."""
+        if self.warehouse.columns(RETRAINING) is None:
+            return False
+        day = as_of - timedelta(days=1)
+        decisions = recent_rows(self.warehouse, RETRAINING, use_case, day, since=day).to_pylist()
+        return any(row["decision"] == "retrain" for row in decisions)
 
     def _facts(self, use_case: UseCase, day: date) -> dict[str, object]:
         mark = Sql(dialect=self.warehouse.dialect).parameter

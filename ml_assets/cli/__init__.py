@@ -5,7 +5,17 @@ import sys
 
 import typer
 
-from ml_assets.cli import ablation, artifacts, champions, doctor, experiments, lifecycle, training
+from ml_assets.cli import (
+    ablation,
+    artifacts,
+    champions,
+    doctor,
+    experiments,
+    lifecycle,
+    retraining,
+    staleness,
+    training,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +25,7 @@ app = typer.Typer(
 )
 for command in (
     *(lifecycle.run, lifecycle.replay, lifecycle.tune, training.train, ablation.ablation),
+    *(staleness.staleness, retraining.resume),
     *(champions.history, champions.champion, champions.rollback, champions.approve, champions.reject),
     *(artifacts.reproduce, artifacts.unreferenced, artifacts.prune),
     *(experiments.experiments, experiments.compare, experiments.board),

@@ -68,7 +68,7 @@ def replay(
     from_day: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"])],
     to_day: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"])],
 ) -> None:
-    """Live days one by one as production does: land, predict, monitor, decide; train on Mondays and when decided."""
+    """Live days one by one as production does: land, predict, monitor, decide; train when it is decided."""
     table = Table("day", "use case", "predictions", "quality", "training", "decision for tomorrow")
     with failures_in_words(), Screen() as screen:
         days = DayRange(first=from_day.date(), last=to_day.date())
