@@ -54,4 +54,14 @@ ONE_RUN = dg.BackfillPolicy.single_run()
 
 # The daily run starts at 06:30; a day's grace less than a missed run warns, half a day later it fails.
 DAILY_FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=36))
-WEEKLY_FRESHNESS = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=8), fail_window=timedelta(days=15))
+
+
+def freshness_of_champion(maximum_age_days: int) -> dg.FreshnessPolicy:
+    """Return the policy of a champion that may grow this old.
+
+    The decision that it is too old is made the morning after, and the training takes its time: it warns a day late. A
+    week later something is wrong: the candidates are refused, or nothing decides any more.
+    """
+    return dg.FreshnessPolicy.time_window(
+        warn_window=timedelta(days=maximum_age_days + 1), fail_window=timedelta(days=maximum_age_days + 8)
+    )

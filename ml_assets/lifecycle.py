@@ -19,6 +19,7 @@ from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.spec import UseCase
+from ml_assets.core.staleness_curves import StalenessCurve, load_curve
 from ml_assets.core.tuned_parameters import TunedParameters, newest_tuned_parameters
 from ml_assets.defs.automation import failure_reasons
 from ml_assets.local_instance import LocalInstance
@@ -29,6 +30,7 @@ WAREHOUSE_POOL = "warehouse"
 TRAINING_STAGES = ("training_set", "candidate", "champion")
 TUNING_STAGES = ("training_set", "tuning")
 ABLATION_STAGES = ("training_set", "ablation")
+STALENESS_STAGES = ("staleness",)
 
 TrainingOutcome = Literal["promoted", "refused", "waits"]
 OnEvent = Callable[[dg.EventLogEntry], None]
@@ -115,6 +117,13 @@ class Lifecycle:
         op = dg.AssetKey(use_case.key("ablation")).to_python_identifier()
         self._run(keys, DayRange(first=as_of, last=as_of), ops={op: {"config": dict(config)}})
         return load_ablation(self.store, use_case.name, as_of)
+
+    def measure_staleness(self, use_case: UseCase, as_of: date, config: Mapping[str, object]) -> StalenessCurve:
+        """Backtest models of several ages on the days before a day, with these fields of the staleness form."""
+        keys = [dg.AssetKey(use_case.key(stage)) for stage in STALENESS_STAGES]
+        op = dg.AssetKey(use_case.key("staleness")).to_python_identifier()
+        self._run(keys, DayRange(first=as_of, last=as_of), ops={op: {"config": dict(config)}})
+        return load_curve(self.store, use_case.name, as_of)
 
     def first_day_in_charge(self, use_case: UseCase, days: DayRange) -> date | None:
         """Return the first of these days whose decisions were all taken with somebody in charge, or None."""

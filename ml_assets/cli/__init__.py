@@ -5,7 +5,18 @@ import sys
 
 import typer
 
-from ml_assets.cli import ablation, artifacts, champions, doctor, experiments, lifecycle, replay, training
+from ml_assets.cli import (
+    ablation,
+    artifacts,
+    champions,
+    doctor,
+    experiments,
+    lifecycle,
+    replay,
+    retraining,
+    staleness,
+    training,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +26,7 @@ app = typer.Typer(
 )
 for command in (
     *(lifecycle.run, replay.replay, lifecycle.tune, training.train, ablation.ablation),
+    *(staleness.staleness, retraining.resume),
     *(champions.history, champions.champion, champions.rollback, champions.approve, champions.reject),
     *(artifacts.reproduce, artifacts.unreferenced, artifacts.prune),
     *(experiments.experiments, experiments.compare, experiments.board),

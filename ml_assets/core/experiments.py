@@ -151,6 +151,19 @@ def begin_training(log: ExperimentLog | None, recipe: Recipe, training_set: Trai
     return log.begin(recipe, training_set) if log else Attempt(None, "", None)
 
 
+def has_failed(store: ArtifactStore, use_case_name: str, as_of: date) -> bool:
+    """Tell whether trainings as of a date were tried and every one that ended has failed."""
+    ended: list[Ending] = []
+    folder = f"{FOLDER}/{identifier(use_case_name)}"
+    paths = store.list(folder)
+    for path in (path for path in paths if path.endswith(STARTED)):
+        started = msgspec.json.decode(store.get(path), type=StartedAttempt)
+        end = path.removesuffix(STARTED) + ENDED
+        if (started.kind, started.as_of) == ("training", as_of) and end in paths:
+            ended.append(msgspec.json.decode(store.get(end), type=EndedAttempt).status)
+    return bool(ended) and set(ended) == {"failed"}
+
+
 def track_decision(tracker: Tracker, entry: LedgerEntry, store: ArtifactStore) -> None:
     """Tell the tracker of a decision: on which model, and what each gate found where gates decided.
 

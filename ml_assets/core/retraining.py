@@ -1,13 +1,32 @@
-"""Retraining as a decision: what a day's drift and quality ask for, and what the cool-down allows."""
+"""Retraining as a decision: the evidence of a day, what speaks for a training and against, and what forbids one.
 
-from dataclasses import dataclass
+Each factor votes. Two votes ask for a training:
+
+- a severe loss of realised quality, or an age whose measured cost exceeds what is tolerated, asks alone;
+- a slighter loss, a loss that is only estimated, and drift count one vote each: two of them ask together;
+- quality that is known and holds takes a vote from drift and estimate, not from age.
+
+So drift of the inputs alone asks for nothing. Where labels come, they tell within days whether it costs quality; where
+none come, there is nothing new to learn from. (Seasons move the weather of every model, every year.) Only where it is
+severe and nothing is known of quality does it ask, and the veto on too few new labels still stands.
+
+What forbids a training whatever the votes: the cool-down, the budget, too little new data, and features served that
+differ from those recomputed, which no training mends. After a number of refused candidates in a row none is asked for
+until a person says go on (``core/resumes.py``) or another candidate is promoted.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Literal
 
+import msgspec
 import pyarrow as pa
 
-from ml_assets.core.drift import Verdict
+from ml_assets.core.drift import Verdict, percent
+from ml_assets.core.fingerprints import json_hash
 from ml_assets.core.spec import RetrainingRule
+from ml_assets.core.staleness_curves import StalenessCurve
 
 RETRAINING_SCHEMA = pa.schema(
     {
@@ -17,59 +36,420 @@ RETRAINING_SCHEMA = pa.schema(
         "reason": pa.string(),
         "as_of": pa.date32(),
         "last_training_on": pa.date32(),
+        "model_version": pa.string(),
+        "votes": pa.int64(),
+        "factors": pa.string(),
+        "evidence": pa.string(),
+        "fingerprint": pa.string(),
     }
 )
+
+# Judgement: what is measured asks alone, what only points to a loss asks in company.
+VOTES_NEEDED = 2
+
+_QUALITY, _ESTIMATE = ("quality", "calibration"), ("estimated_quality",)
+_DRIFT = ("drift", "prediction_drift", "missing")
+
+Decided = Literal["retrain", "wait", "stopped"]
+Severity = Literal["warning", "severe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandingAlarm:
+    """An alarm that stands on a day, as ``monitoring.alarms`` has it."""
+
+    kind: str
+    subject: str
+    severity: str
+    explanation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Realised:
+    """What the headline measure came to over the last labelled days of the model, and on its holdout."""
+
+    measure: str
+    found: float
+    holdout: float
+    n_days: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimated:
+    """What a measure is estimated at before labels land, on the holdout, and how far recent estimates were off."""
+
+    measure: str
+    estimated: float
+    holdout: float
+    recent_error: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that is weighed on one day, as it was known when the day was over.
+
+    Attributes:
+        use_case: whose model it is.
+        day: the local day; what it decides trains as of the day after.
+        model_version: which model predicted it; empty where nobody was in charge yet.
+        model_as_of: the as-of date of its training.
+        alarms: those that stand.
+        realised: None where fewer than three of the last seven days have labels: quality is not known.
+        estimated: None where it is not estimated.
+        staleness_cost: what the measured curve says the model's age costs, as a share of the loss; None without one.
+        staleness_measured_days: the oldest age that the curve has measured.
+        n_new_examples: labelled by now, and not yet when the model was trained.
+        n_fitted_examples: what the model was fitted and chosen on.
+        n_labelled_days: days with labelled examples that a training could use; counted where nobody is in charge.
+        n_days_for_first: how many of them the first training waits for.
+        last_training_on: the newest as-of date that was trained, or asked for.
+        has_last_training_failed: it was tried, and every attempt failed.
+        n_trainings: as-of dates trained or asked for within the days of the budget.
+        n_refusals: candidates refused in a row since the last promotion, or since a person said go on.
+    """
+
+    use_case: str
+    day: date
+    model_version: str = ""
+    model_as_of: date | None = None
+    alarms: tuple[StandingAlarm, ...] = ()
+    realised: Realised | None = None
+    estimated: Estimated | None = None
+    staleness_cost: float | None = None
+    staleness_measured_days: int = 0
+    n_new_examples: int = 0
+    n_fitted_examples: int = 0
+    n_labelled_days: int = 0
+    n_days_for_first: int = 0
+    last_training_on: date | None = None
+    has_last_training_failed: bool = False
+    n_trainings: int = 0
+    n_refusals: int = 0
+
+    @property
+    def as_of(self) -> date:
+        """The as-of date of a training that this evidence asks for: it may use the day itself."""
+        return self.day + timedelta(days=1)
+
+    @property
+    def age_days(self) -> int | None:
+        """How old the model is, from the as-of date of its training; None without a model."""
+        return (self.as_of - self.model_as_of).days if self.model_as_of else None
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over all of it: the same evidence is the same question."""
+        return json_hash(self)[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """One thing that was weighed: what was found, what it was held against, and what it says.
+
+    ``votes`` count for a training, below 0 against one; a factor that ``forbids`` decides whatever the votes.
+    """
+
+    name: str
+    found: str
+    threshold: str
+    votes: int = 0
+    forbids: bool = False
+    words: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingDecision:
-    """Whether to train again as of the day after ``day``, and why (or why not)."""
+    """Whether to train again as of the day after the evidence's, and why (or why not)."""
 
-    use_case: str
-    day: date
-    decision: Literal["retrain", "wait"]
+    evidence: Evidence
+    decision: Decided
     reason: str
-    last_training_on: date | None
+    factors: tuple[Factor, ...] = field(default=())
+
+    @property
+    def votes(self) -> int:
+        """The sum of all votes."""
+        return sum(factor.votes for factor in self.factors)
 
     @property
     def as_of(self) -> date:
-        """The as-of date a training asked for by this decision has: it may use the day that asked for it."""
-        return self.day + timedelta(days=1)
+        """The as-of date of a training asked for by this decision."""
+        return self.evidence.as_of
 
     def as_row(self) -> dict[str, object]:
         """Return the decision as a row of ``monitoring.retraining_decisions``."""
         return {
-            "use_case": self.use_case,
-            "partition_on": self.day,
+            "use_case": self.evidence.use_case,
+            "partition_on": self.evidence.day,
             "decision": self.decision,
             "reason": self.reason,
             "as_of": self.as_of,
-            "last_training_on": self.last_training_on,
+            "last_training_on": self.evidence.last_training_on,
+            "model_version": self.evidence.model_version or None,
+            "votes": self.votes,
+            "factors": msgspec.json.encode(self.factors).decode(),
+            "evidence": msgspec.json.encode(self.evidence, order="sorted").decode(),
+            "fingerprint": self.evidence.fingerprint,
         }
 
 
-def decide(
-    use_case: str, day: date, *, drift: Verdict, quality: Verdict, last_training_on: date | None, rule: RetrainingRule
-) -> RetrainingDecision:
-    """Decide whether a day's drift or quality alarm starts a training.
+def decide(evidence: Evidence, rule: RetrainingRule) -> RetrainingDecision:
+    """Weigh the evidence of a day.
 
-    ``last_training_on`` is the newest as-of date before this day that was trained for, promoted or refused, or that an
-    earlier decision asked a training for: or a training that cannot succeed would be started every day.
-
-    >>> alarm, calm = Verdict(is_alarming=True, reasons=("wind drifted",)), Verdict(is_alarming=False, reasons=())
-    >>> day, rule = date(2013, 7, 3), RetrainingRule()
-    >>> decide("delay", day, drift=alarm, quality=calm, last_training_on=None, rule=rule).reason
-    'drift: wind drifted'
+    >>> calm = Evidence(use_case="delay", day=date(2013, 7, 3), model_as_of=date(2013, 7, 1), n_new_examples=5000)
+    >>> decide(calm, RetrainingRule()).reason
+    'nothing asks for a training: age 3 days, of at most 28'
+    >>> alarm = StandingAlarm(kind="quality", subject="roc_auc", severity="severe", explanation="ROC AUC fell to 0.61")
+    >>> found = decide(Evidence(use_case="delay", day=date(2013, 7, 3), model_as_of=date(2013, 6, 20),
+    ...                         n_new_examples=5000, alarms=(alarm,)), RetrainingRule())
+    >>> (found.decision, found.reason)
+    ('retrain', 'ROC AUC fell to 0.61')
     """
-    alarms = [f"drift: {reason}" for reason in drift.reasons if drift.is_alarming]
-    alarms += [f"quality: {reason}" for reason in quality.reasons if quality.is_alarming]
-    rested_on = last_training_on + timedelta(days=rule.cool_down_days) if last_training_on else date.min
-    if not alarms:
-        decision, reason = "wait", "neither drift nor quality raised an alarm"
-    elif day + timedelta(days=1) < rested_on:
-        decision, reason = "wait", f"cooling down until {rested_on}; " + "; ".join(alarms)
+    weighed = tuple(_weighed(evidence, rule))
+    stopped, *obstacles = _obstacles(evidence, rule)
+    asking = [factor.words for factor in weighed if factor.votes > 0]
+    n_votes = sum(factor.votes for factor in weighed)
+    forbidding = [factor.words for factor in obstacles if factor.forbids]
+    decision: Decided = "wait"
+    if stopped.forbids:
+        decision, reason = "stopped", stopped.words
+    elif n_votes < VOTES_NEEDED:
+        heard = [factor.words for factor in weighed if factor.words and factor.votes <= 0]
+        reason = (
+            f"not enough asks for a training: {'; '.join([*asking, *heard])}"
+            if asking
+            else f"nothing asks for a training: {'; '.join(heard)}"
+        )
+    elif forbidding:
+        reason = f"{'; '.join(forbidding)}, though {'; '.join(asking)}"
     else:
-        decision, reason = "retrain", "; ".join(alarms)
+        decision, reason = "retrain", "; ".join(asking)
     return RetrainingDecision(
-        use_case=use_case, day=day, decision=decision, reason=reason, last_training_on=last_training_on
+        evidence=evidence, decision=decision, reason=reason, factors=(*weighed, stopped, *obstacles)
     )
+
+
+def judge_declared_age(curve: StalenessCurve | None, rule: RetrainingRule) -> Verdict:
+    """Tell whether a use case declares a greater age than its newest curve supports, and what it should declare."""
+    if curve is None:
+        return Verdict(is_alarming=False, reasons=("no staleness curve yet: run `ml-assets staleness` to measure one",))
+    useful, tolerance = curve.useful_days(rule.staleness_tolerance), percent(rule.staleness_tolerance)
+    early, late = curve.useful_days_between(rule.staleness_tolerance)
+    declared = rule.maximum_age_days
+    least = max(useful, rule.cool_down_days, 1)
+    supported = (
+        f"as of {curve.as_of} a model costs at most {tolerance} of {curve.loss.replace('_', ' ')} up to an age of "
+        f"{useful} days ({early} to {late} by the limits of the curve)"
+    )
+    if declared > least:
+        found = (
+            f"maximum_age_days is {declared}, where {percent(curve.cost(declared))} is lost; declare {least} or less"
+        )
+        return Verdict(is_alarming=True, reasons=(found, supported))
+    return Verdict(is_alarming=False, reasons=(f"maximum_age_days is {declared}", supported))
+
+
+def retraining_alarms(decisions: pa.Table) -> Sequence[Mapping[str, object]]:
+    """Return the alarms that rows of ``monitoring.retraining_decisions`` raise: what a person must act on.
+
+    One for a use case that is stopped, one for a training of which every attempt failed; with the columns of
+    ``monitoring.alarms`` but for ``since`` and ``incident``.
+    """
+    found: list[Mapping[str, object]] = []
+    for row in decisions.to_pylist():
+        evidence = msgspec.json.decode(row["evidence"] or "null", type=Evidence | None)
+        raised: dict[str, str] = {}
+        if row["decision"] == "stopped":
+            raised["stopped"] = row["reason"]
+        if evidence and evidence.has_last_training_failed:
+            raised["failed"] = f"every attempt to train as of {evidence.last_training_on} failed; see the runs"
+        found += [
+            {
+                "use_case": row["use_case"],
+                "partition_on": row["partition_on"],
+                "kind": "retraining",
+                "subject": subject,
+                "severity": "severe",
+                "explanation": explanation,
+            }
+            for subject, explanation in raised.items()
+        ]
+    return found
+
+
+def _weighed(evidence: Evidence, rule: RetrainingRule) -> Iterator[Factor]:
+    if evidence.model_as_of is None:
+        yield _first_training(evidence)
+        return
+    realised = _realised(evidence)
+    yield realised
+    yield _estimate(evidence)
+    yield _drift(evidence)
+    yield _age(evidence, rule)
+
+
+def _first_training(evidence: Evidence) -> Factor:
+    n_days, needed = evidence.n_labelled_days, evidence.n_days_for_first
+    is_enough = n_days >= needed
+    return Factor(
+        name="first_training",
+        found=f"{n_days} labelled days",
+        threshold=f"{needed}",
+        votes=VOTES_NEEDED if is_enough else 0,
+        words=f"nobody is in charge, and {n_days} days are labelled" + ("" if is_enough else f" of {needed} needed"),
+    )
+
+
+def _realised(evidence: Evidence) -> Factor:
+    quality, alarms = evidence.realised, _of(evidence, _QUALITY)
+    found = f"{quality.measure} {quality.found:.4g} over {quality.n_days} days" if quality else "too few labelled days"
+    is_severe = any(alarm.severity == "severe" and alarm.kind == "quality" for alarm in alarms)
+    if alarms:
+        votes, words = 2 if is_severe else 1, _said(alarms)
+    elif quality:
+        votes, words = -1, f"quality holds ({found}, holdout {quality.holdout:.4g})"
+    else:
+        votes, words = 0, ""
+    return Factor(
+        name="realised_quality",
+        found=found,
+        threshold=f"holdout {quality.holdout:.4g}" if quality else "",
+        votes=votes,
+        words=words,
+    )
+
+
+def _estimate(evidence: Evidence) -> Factor:
+    estimate, alarms = evidence.estimated, _of(evidence, _ESTIMATE)
+    off_by = estimate.recent_error if estimate else None
+    is_noise = estimate is not None and off_by is not None and off_by >= abs(estimate.estimated - estimate.holdout)
+    words = _said(alarms)
+    if alarms and is_noise:
+        words += f", which is no more than recent estimates were off by ({off_by:.2g})"
+    return Factor(
+        name="estimated_quality",
+        found=f"{estimate.measure} {estimate.estimated:.4g}" if estimate else "not estimated",
+        threshold=f"holdout {estimate.holdout:.4g}, off by {'?' if off_by is None else f'{off_by:.2g}'} lately"
+        if estimate
+        else "",
+        votes=1 if alarms and not is_noise else 0,
+        words=words,
+    )
+
+
+def _drift(evidence: Evidence) -> Factor:
+    alarms = _of(evidence, _DRIFT)
+    is_severe = any(alarm.severity == "severe" for alarm in alarms)
+    is_blind = evidence.realised is None and not _of(evidence, _QUALITY)
+    return Factor(
+        name="drift",
+        found=f"{len(alarms)} alarms" + (", severe" if is_severe else ""),
+        threshold="severe, and nothing known of quality" if is_blind else "a loss of quality beside it",
+        votes=(2 if is_severe and is_blind else 1) if alarms else 0,
+        words=_said(alarms),
+    )
+
+
+def _age(evidence: Evidence, rule: RetrainingRule) -> Factor:
+    age, cost = evidence.age_days or 0, evidence.staleness_cost
+    if cost is None:
+        is_old, found, threshold = age > rule.maximum_age_days, f"{age} days", f"{rule.maximum_age_days} days"
+        words = f"age {age} days, of at most {rule.maximum_age_days}"
+    else:
+        is_unknown = age > evidence.staleness_measured_days
+        is_old = cost > rule.staleness_tolerance or is_unknown
+        found, threshold = f"{age} days cost {percent(cost)}", percent(rule.staleness_tolerance)
+        words = f"age {age} days, which costs {percent(cost)} of the loss by the staleness curve" + (
+            f" or more: it was measured to {evidence.staleness_measured_days} days only"
+            if is_unknown
+            else f", {percent(rule.staleness_tolerance)} tolerated"
+        )
+    # One more than a quality that holds takes away: the curve has measured that a fresh model would be better still.
+    return Factor(name="age", found=found, threshold=threshold, votes=VOTES_NEEDED + 1 if is_old else 0, words=words)
+
+
+def _obstacles(evidence: Evidence, rule: RetrainingRule) -> tuple[Factor, ...]:
+    """Return what may forbid a training; that no more are to be asked for comes first."""
+    return (
+        _stop(evidence, rule),
+        _cool_down(evidence, rule),
+        _budget(evidence, rule),
+        _new_examples(evidence, rule),
+        _skew(evidence),
+    )
+
+
+def _stop(evidence: Evidence, rule: RetrainingRule) -> Factor:
+    n_refusals = evidence.n_refusals
+    return Factor(
+        name="refusals",
+        found=f"{n_refusals} in a row",
+        threshold=f"{rule.most_refusals}",
+        forbids=n_refusals >= rule.most_refusals,
+        words=(
+            f"stopped: {n_refusals} candidates in a row were refused, so another would be too; see why in their "
+            f"reports, mend it, then `ml-assets resume --use-case {evidence.use_case} --by NAME --reason WHY`"
+        ),
+    )
+
+
+def _cool_down(evidence: Evidence, rule: RetrainingRule) -> Factor:
+    last = evidence.last_training_on
+    # What failed has taught nothing: it is asked for again on the next day, as often as the budget allows.
+    rest = timedelta(days=min(1, rule.cool_down_days) if evidence.has_last_training_failed else rule.cool_down_days)
+    rested_on = last + rest if last else evidence.as_of
+    failed = ", which failed" if evidence.has_last_training_failed else ""
+    return Factor(
+        name="cool_down",
+        found=f"last training as of {last}{failed}" if last else "never trained",
+        threshold=f"{rule.cool_down_days} days",
+        forbids=evidence.as_of < rested_on,
+        words=f"cooling down until {rested_on}",
+    )
+
+
+def _budget(evidence: Evidence, rule: RetrainingRule) -> Factor:
+    n_trainings = evidence.n_trainings
+    return Factor(
+        name="budget",
+        found=f"{n_trainings} trainings in {rule.budget_days} days",
+        threshold=f"{rule.budget_trainings}",
+        forbids=n_trainings >= rule.budget_trainings,
+        words=f"the budget is spent, {n_trainings} trainings in {rule.budget_days} days",
+    )
+
+
+def _new_examples(evidence: Evidence, rule: RetrainingRule) -> Factor:
+    n_new, needed = evidence.n_new_examples, rule.minimum_new_examples
+    if evidence.model_as_of is None:
+        return Factor(name="new_examples", found="all are new", threshold="")
+    needed = max(needed, round(rule.minimum_new_share * evidence.n_fitted_examples))
+    return Factor(
+        name="new_examples",
+        found=f"{n_new:,}",
+        threshold=f"{needed:,}",
+        forbids=n_new < needed,
+        words=f"only {n_new:,} new labelled examples of {needed:,} needed",
+    )
+
+
+def _skew(evidence: Evidence) -> Factor:
+    alarms = [alarm for alarm in _of(evidence, ("skew",)) if alarm.severity == "severe"]
+    return Factor(
+        name="skew",
+        found=f"{len(alarms)} severe alarms",
+        threshold="none",
+        forbids=bool(alarms),
+        words=f"features served differ from those recomputed, which no training mends ({_said(alarms)})",
+    )
+
+
+def _of(evidence: Evidence, kinds: Sequence[str]) -> list[StandingAlarm]:
+    return [alarm for alarm in evidence.alarms if alarm.kind in kinds]
+
+
+def _said(alarms: Iterable[StandingAlarm]) -> str:
+    """Say the severe ones first, and of many only the first three."""
+    said = [alarm.explanation for alarm in sorted(alarms, key=lambda alarm: alarm.severity != "severe")]
+    more = f" and {len(said) - 3} more" if len(said) > 3 else ""
+    return "; ".join(said[:3]) + more

@@ -53,6 +53,15 @@ class SplitRule:
         """How many days before the as-of date the oldest example can lie."""
         return self.train_days + self.validation_days + self.test_days + 3 * self.gap_days
 
+    @property
+    def days_for_whole_parts(self) -> int:
+        """How many labelled days it takes until validation and test have their full length, and train at least both.
+
+        >>> SplitRule(validation_days=14, test_days=21, gap_days=1).days_for_whole_parts
+        72
+        """
+        return 2 * (self.validation_days + self.test_days + self.gap_days)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionRule:
@@ -118,12 +127,51 @@ class PromotionRule:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingRule:
-    """When a bad day may start a training: not again before ``cool_down_days`` have passed since the last one.
+    """When a day's evidence asks for a training, and what forbids one; see ``core/retraining.py`` for the weighing.
 
-    The weekly training counts as well: a cool-down of a week would leave a bad day nothing to decide.
+    Every number is a judgement but ``maximum_age_days``, which ``ml-assets staleness`` measures.
+
+    Attributes:
+        cool_down_days: from one training to the next, as-of date to as-of date. A week of labels is the least that can
+            tell a new model from the last one. A training that failed is asked for again on the next day.
+        budget_trainings: the most trainings in ``budget_days`` days, those that failed included.
+        budget_days: how long that is.
+        minimum_new_examples: labelled since the champion's training; with fewer, a training would learn the same again.
+        minimum_new_share: the same as a share of the examples the champion was fitted on.
+        most_refusals: candidates refused in a row after which no training is asked for until a person says go on, or
+            a candidate is promoted otherwise: what three candidates could not mend, a fourth will not.
+        maximum_age_days: how old a champion may grow. Its freshness policy is made of it; a check holds it against the
+            measured staleness curve, which takes its place in the decision once there is one.
+        staleness_tolerance: the share by which the loss of a model may exceed a fresh one's, by age alone.
     """
 
-    cool_down_days: int = 3
+    cool_down_days: int = 7
+    budget_trainings: int = 4
+    budget_days: int = 28
+    minimum_new_examples: int = 1000
+    minimum_new_share: float = 0.01
+    most_refusals: int = 3
+    maximum_age_days: int = 28
+    staleness_tolerance: float = 0.01
+
+    def __post_init__(self) -> None:
+        least = {
+            "cool_down_days": 0,
+            "budget_trainings": 1,
+            "budget_days": 1,
+            "minimum_new_examples": 0,
+            "minimum_new_share": 0,
+            "most_refusals": 1,
+            "maximum_age_days": max(1, self.cool_down_days),
+        }
+        low = [f"{name}={getattr(self, name)} (at least {n})" for name, n in least.items() if getattr(self, name) < n]
+        if low:
+            raise InvalidDeclaration(f"a retraining rule has {', '.join(low)}: no training could ever keep to it")
+        if not 0 < self.staleness_tolerance < 1:
+            raise InvalidDeclaration(
+                f"a retraining rule tolerates a staleness of {self.staleness_tolerance}; it is a share of the loss: "
+                "choose one above 0 and below 1, such as 0.01"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,8 +251,8 @@ class UseCase:
     def key(self, stage: str) -> list[str]:
         """Return the asset key of one of its stages: whose it is, then what it is.
 
-        The stages are examples, training_set, tuning, ablation, candidate, champion, predictions, drift, performance,
-        alarms, report and retraining.
+        The stages are examples, training_set, tuning, ablation, staleness, candidate, champion, predictions, drift,
+        performance, alarms, report and retraining.
         """
         return [self.name, stage]
 

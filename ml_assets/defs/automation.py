@@ -1,8 +1,8 @@
-"""Automation: what runs without a person: the day, the week, a retraining that was decided, a new champion."""
+"""Automation: what runs without a person: the day, and what follows a new champion; a failed run is told."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -24,15 +24,13 @@ _MOST_EVENTS = 1000
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Two jobs and sensors per use case, the daily job, the schedules, the failure alert."""
+    """A job and a sensor per use case, the daily job and its schedule, the failure alert."""
     use_cases = load_use_cases()
-    trainings = {use_case.name: _training_job(use_case) for use_case in use_cases}
     rescores = {use_case.name: _rescore_job(use_case) for use_case in use_cases}
     return dg.Definitions(
-        jobs=[daily, *trainings.values(), *rescores.values()],
-        schedules=[every_day, *(_every_week(trainings[use_case.name], use_case) for use_case in use_cases)],
+        jobs=[daily, *rescores.values()],
+        schedules=[every_day],
         sensors=[
-            *(_retraining_decided(trainings[use_case.name], use_case) for use_case in use_cases),
             *(_champion_changed(rescores[use_case.name], use_case) for use_case in use_cases),
             run_failed,
         ],
@@ -62,15 +60,6 @@ def every_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipR
     return dg.RunRequest(run_key=f"daily:{yesterday}", tags=_range_tags(first.isoformat(), yesterday.isoformat()))
 
 
-def _training_job(use_case: UseCase) -> Job:
-    keys = [dg.AssetKey(use_case.key(stage)) for stage in ("training_set", "candidate", "champion")]
-    return dg.define_asset_job(
-        f"{use_case.name}_training",
-        selection=dg.AssetSelection.assets(*keys),
-        description="Freeze a training set as of one day, fit a candidate, promote it if it passes the gates.",
-    )
-
-
 def _rescore_job(use_case: UseCase) -> Job:
     stages = ("predictions", "drift", "performance", "alarms", "retraining", "report")
     keys = [dg.AssetKey(use_case.key(stage)) for stage in stages]
@@ -79,45 +68,6 @@ def _rescore_job(use_case: UseCase) -> Job:
         selection=dg.AssetSelection.assets(*keys),
         description="Predict and monitor again the days that a new champion or a rollback took over.",
     )
-
-
-def _every_week(job: Job, use_case: UseCase) -> dg.ScheduleDefinition:
-    @dg.schedule(
-        name=f"{use_case.name}_every_week",
-        job=job,
-        cron_schedule="30 7 * * 1",
-        execution_timezone=ZONE,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Every Monday, after the daily run: train as of today.",
-    )
-    def _schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        as_of = today(context.scheduled_execution_time)
-        return dg.RunRequest(run_key=f"{use_case.name}:weekly:{as_of}", partition_key=as_of.isoformat())
-
-    return _schedule
-
-
-def _retraining_decided(job: Job, use_case: UseCase) -> dg.SensorDefinition:
-    @dg.sensor(
-        name=f"{use_case.name}_retraining_decided",
-        job=job,
-        default_status=RUNNING,
-        minimum_interval_seconds=30,
-        description="Starts the training that a retraining decision asks for; the decision itself keeps the cool-down.",
-    )
-    def _sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        news = _news(context, use_case.key("retraining"), names="decision")
-        # Days made again come with yesterday's: the newest day has the say, and of it the newest word.
-        found = max(news.events, key=lambda event: (event.day, event.storage_id), default=None)
-        if found is None or found.facts["decision"] != "retrain":
-            return dg.SensorResult(skip_reason="the newest decision is to wait", cursor=news.cursor)
-        # A day that is not over yet can decide too; the training it asks for uses what is known before today.
-        as_of = min(str(found.facts["as_of"]), today(datetime.now(LOCAL_ZONE)).isoformat())
-        # The run that decided is part of the key: a decision made again after a failed training trains again.
-        request = dg.RunRequest(run_key=f"{use_case.name}:{as_of}:{found.run_id}", partition_key=as_of)
-        return dg.SensorResult(run_requests=[request], cursor=news.cursor)
-
-    return _sensor
 
 
 def _champion_changed(job: Job, use_case: UseCase) -> dg.SensorDefinition:

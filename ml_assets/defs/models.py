@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import DAILY, WEEKLY_FRESHNESS, as_of_day
+from ml_assets.calendar import DAILY, as_of_day, freshness_of_champion
 from ml_assets.core import registry, training_sets
 from ml_assets.core.candidates import TrainedCandidate, candidate_of
 from ml_assets.core.coded_sets import RecordsFolder
@@ -135,7 +135,7 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
         group_name="models",
         deps=[use_case.key("candidate"), use_case.key("training_set")],
         partitions_def=DAILY,
-        freshness_policy=WEEKLY_FRESHNESS,
+        freshness_policy=freshness_of_champion(use_case.retraining.maximum_age_days),
         owners=list(use_case.owners),
         kinds={"ledger"},
         tags={"cadence": "on_training", "use_case": use_case.name},
