@@ -3,7 +3,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 import pytest
 
-from ml_assets.calendar import DAILY, DAILY_FRESHNESS, WEEKLY_FRESHNESS, as_of_day, day_starts_at, days_of, today
+from ml_assets.calendar import DAILY, DAILY_FRESHNESS, as_of_day, day_starts_at, days_of, freshness_of_champion, today
 from ml_assets.core.ports import DayRange
 
 
@@ -72,5 +72,8 @@ def test_a_training_is_for_one_as_of_date_only():
 
 
 def test_what_is_late_is_warned_of_before_it_fails_and_not_on_the_day_of_25_hours():
-    for policy, cadence in ((DAILY_FRESHNESS, timedelta(hours=25)), (WEEKLY_FRESHNESS, timedelta(days=7, hours=1))):
+    for policy, cadence in (
+        (DAILY_FRESHNESS, timedelta(hours=25)),
+        (freshness_of_champion(14), timedelta(days=14, hours=1)),
+    ):
         assert cadence < policy.warn_window.to_timedelta() < policy.fail_window.to_timedelta()

@@ -27,7 +27,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[1]
 GROUPS = {"raw", "features", "examples", "training_sets", "models", "predictions", "monitoring"}
 STAGES = {
-    *("examples", "training_set", "candidate", "champion", "predictions", "tuning", "ablation"),
+    *("examples", "training_set", "candidate", "champion", "predictions", "tuning", "ablation", "staleness"),
     *("drift", "performance", "alarms", "report", "retraining"),
 }
 VIEWS = {"staging", "intermediate"}
@@ -110,7 +110,7 @@ def test_every_asset_is_in_the_group_of_its_stage(graph: AssetGraph):
 
 
 def test_every_table_says_which_it_is(graph: AssetGraph):
-    of_models = {"candidate", "champion", "training_set", "tuning", "ablation", "report"}
+    of_models = {"candidate", "champion", "training_set", "tuning", "ablation", "staleness", "report"}
     tables = {key for key in graph.get_all_asset_keys() if key.path[-1] not in of_models}
     assert named(*(key for key in tables if "dagster/table_name" not in graph.get(key).metadata)) == set()
 
@@ -167,6 +167,7 @@ def test_what_opens_the_warehouse_waits_its_turn_in_the_pool(definitions: dg.Def
         ("arrival_delay/examples", "arrival_delay/training_set"),
         ("arrival_delay/training_set", "arrival_delay/tuning"),
         ("arrival_delay/training_set", "arrival_delay/ablation"),
+        ("arrival_delay/examples", "arrival_delay/staleness"),
         ("arrival_delay/training_set", "arrival_delay/candidate"),
         ("arrival_delay/candidate", "arrival_delay/champion"),
         ("arrival_delay/champion", "arrival_delay/predictions"),

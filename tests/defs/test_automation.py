@@ -22,7 +22,7 @@ pytestmark = [
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 USE_CASES = ("air_time", "arrival_delay", "cancellation")
-RETRAINING, CHAMPION, PREDICTIONS = (["arrival_delay", stage] for stage in ("retraining", "champion", "predictions"))
+CHAMPION, PREDICTIONS = (["arrival_delay", stage] for stage in ("champion", "predictions"))
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +94,6 @@ def materialize(instance: dg.DagsterInstance, key: list[str], facts: Mapping[str
     return result.run_id
 
 
-def decided(decision: str, day: str) -> dict[str, dict[str, str]]:
-    as_of = (date.fromisoformat(day) + timedelta(days=1)).isoformat()
-    return {day: {"decision": decision, "reason": "drift: wind", "as_of": as_of}}
-
-
 def promoted(instance: dg.DagsterInstance, as_of: str, *, version: str = "v1") -> str:
     return materialize(instance, CHAMPION, {as_of: {"version": version, "effective_from": as_of}})
 
@@ -146,16 +141,6 @@ def test_a_year_of_mornings_asks_for_every_day_once_as_the_newest_and_again_for_
     assert len({request.run_key for request in asked}) == 365
 
 
-def test_a_year_of_mondays_trains_as_of_that_morning_after_the_daily_run(definitions: dg.Definitions):
-    mondays = ticks(definitions, "arrival_delay_every_week", date(2013, 1, 1), date(2013, 12, 31))
-    asked = [request for at in mondays for request in scheduled(definitions, "arrival_delay_every_week", at)]
-    first = date(2013, 1, 7)
-    assert [request.partition_key for request in asked] == [(first + timedelta(weeks=n)).isoformat() for n in range(52)]
-    assert len({request.run_key for request in asked}) == 52
-    daily = ticks(definitions, "every_day", first, date(2013, 12, 31))
-    assert all(at - timedelta(hours=1) in daily for at in mondays)
-
-
 def test_schedules_and_sensors_are_on_from_the_start(definitions: dg.Definitions):
     repository = definitions.get_repository_def()
     assert {one.name: one.default_status.name for one in [*repository.schedule_defs, *repository.sensor_defs]} == {
@@ -163,7 +148,7 @@ def test_schedules_and_sensors_are_on_from_the_start(definitions: dg.Definitions
         **{
             f"{use_case}_{what}": "RUNNING"
             for use_case in USE_CASES
-            for what in ("every_week", "retraining_decided", "champion_changed")
+            for what in ("retraining_decided", "champion_changed")
         },
         "run_failed": "RUNNING",
     }
@@ -177,76 +162,15 @@ def test_a_job_makes_what_its_name_says_and_a_rescore_never_a_champion(definitio
     every = {key.to_user_string() for key in definitions.resolve_asset_graph().get_all_asset_keys()}
     assert made("arrival_delay_training") == training
     tuning, ablation = {"arrival_delay/tuning"}, {"arrival_delay/ablation"}
-    not_daily = ("training_set", "candidate", "champion", "tuning", "ablation")
+    not_daily = ("training_set", "candidate", "champion", "tuning", "ablation", "staleness")
     assert made("daily") == every - {f"{use_case}/{stage}" for use_case in USE_CASES for stage in not_daily}
     assert made("arrival_delay_tuning") == tuning | {"arrival_delay/training_set"}
     assert made("arrival_delay_ablation") == ablation | {"arrival_delay/training_set"}
+    assert made("arrival_delay_staleness") == {"arrival_delay/staleness"}
+    assert made("arrival_delay_first_decision") == {"arrival_delay/retraining"}
     assert made("arrival_delay_rescore") == {
         f"arrival_delay/{stage}" for stage in ("predictions", "drift", "performance", "alarms", "report", "retraining")
     }
-
-
-def test_a_decision_to_retrain_starts_one_training_as_of_the_next_day(
-    definitions: dg.Definitions, instance: dg.DagsterInstance
-):
-    materialize(instance, RETRAINING, decided("retrain", "2013-07-03"))
-    first = tick(definitions, instance, "arrival_delay_retraining_decided")
-    assert [request.partition_key for request in first.run_requests or []] == ["2013-07-04"]
-    again = tick(definitions, instance, "arrival_delay_retraining_decided", cursor=first.cursor)
-    assert again.run_requests == []
-    sensor = definitions.get_repository_def().get_sensor_def("arrival_delay_retraining_decided")
-    assert sensor.job_name == "arrival_delay_training"
-
-
-def test_a_decision_of_a_day_that_is_not_over_trains_as_of_today(
-    definitions: dg.Definitions, instance: dg.DagsterInstance
-):
-    today = datetime.now(LOCAL_ZONE).date().isoformat()
-    materialize(instance, RETRAINING, decided("retrain", today))
-    found = tick(definitions, instance, "arrival_delay_retraining_decided")
-    assert [request.partition_key for request in found.run_requests or []] == [today]
-
-
-def test_a_tick_that_forgot_its_cursor_asks_under_the_same_key(
-    definitions: dg.Definitions, instance: dg.DagsterInstance
-):
-    materialize(instance, RETRAINING, decided("retrain", "2013-07-03"))
-    keys = {
-        request.run_key
-        for _ in range(2)
-        for request in tick(definitions, instance, "arrival_delay_retraining_decided").run_requests or []
-    }
-    assert len(keys) == 1
-
-
-def test_the_same_decision_made_by_another_run_asks_again(definitions: dg.Definitions, instance: dg.DagsterInstance):
-    keys, cursor = list[str | None](), None
-    for _ in range(2):
-        materialize(instance, RETRAINING, decided("retrain", "2013-07-03"))
-        found = tick(definitions, instance, "arrival_delay_retraining_decided", cursor=cursor)
-        cursor = found.cursor
-        keys += [request.run_key for request in found.run_requests or []]
-    assert len(set(keys)) == len(keys) == 2
-
-
-@pytest.mark.parametrize("facts", [decided("wait", "2013-07-03"), {"2013-07-03": {}}])
-def test_nothing_starts_where_the_decision_is_to_wait_or_none_was_made(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, facts: dict[str, dict[str, str]]
-):
-    materialize(instance, RETRAINING, facts)
-    found = tick(definitions, instance, "arrival_delay_retraining_decided")
-    assert (found.run_requests, found.skip_message) == ([], "the newest decision is to wait")
-
-
-def test_of_several_days_in_one_run_the_newest_decision_counts(
-    definitions: dg.Definitions, instance: dg.DagsterInstance
-):
-    materialize(instance, RETRAINING, decided("retrain", "2013-07-03") | decided("wait", "2013-07-04"))
-    found = tick(definitions, instance, "arrival_delay_retraining_decided")
-    assert found.run_requests == []
-    materialize(instance, RETRAINING, decided("wait", "2013-07-05") | decided("retrain", "2013-07-06"))
-    found = tick(definitions, instance, "arrival_delay_retraining_decided", cursor=found.cursor)
-    assert [request.partition_key for request in found.run_requests or []] == ["2013-07-07"]
 
 
 def test_a_new_champion_scores_again_exactly_the_predicted_days_from_its_own_on(
@@ -272,17 +196,6 @@ def test_two_champions_between_two_ticks_score_again_from_the_earlier_one_on(
     found = tick(definitions, instance, "arrival_delay_champion_changed", cursor=first.cursor)
     assert stretches(found) == [("2013-07-04", "2013-07-10")]
     assert tick(definitions, instance, "arrival_delay_champion_changed", cursor=found.cursor).run_requests == []
-
-
-def test_a_decision_is_not_lost_where_an_earlier_day_is_made_again_after_it(
-    definitions: dg.Definitions, instance: dg.DagsterInstance
-):
-    materialize(instance, RETRAINING, decided("wait", "2013-06-30"))
-    first = tick(definitions, instance, "arrival_delay_retraining_decided")
-    materialize(instance, RETRAINING, decided("retrain", "2013-07-03"))
-    materialize(instance, RETRAINING, decided("wait", "2013-07-01"))
-    found = tick(definitions, instance, "arrival_delay_retraining_decided", cursor=first.cursor)
-    assert [request.partition_key for request in found.run_requests or []] == ["2013-07-04"]
 
 
 def test_a_stretch_goes_on_over_the_end_of_a_month_a_year_and_a_night_of_25_hours(
