@@ -1,25 +1,28 @@
 """How far one day strays from training: drift of every feature and of the prediction, against fixed bins."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import groupby
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ml_assets.core.column_statistics import ColumnStatistics, column_statistics, statistics_of
+from ml_assets.core.days import DayRange
+from ml_assets.core.distances import chi_square, jensen_shannon, kolmogorov_smirnov, population_stability, wasserstein
 from ml_assets.core.drift_tests import MINIMUM_ROWS, explain, judge_day, percent
-from ml_assets.core.errors import DataMissing
-from ml_assets.core.reference import (
-    MINIMUM_PSI_LIMIT,
-    BinKind,
-    Bins,
-    Floats,
-    Reference,
-    build_reference,
-    population_stability,
-)
+from ml_assets.core.errors import BadInput, DataMissing
+from ml_assets.core.moments import Moments
+from ml_assets.core.monitored import DRIFT
+from ml_assets.core.package import load_package
+from ml_assets.core.point_in_time.dialects import Sql
+from ml_assets.core.ports import ArtifactStore, Warehouse
+from ml_assets.core.reference import MINIMUM_PSI_LIMIT, BinKind, Bins, Floats, Reference, build_reference
+from ml_assets.core.spec import UseCase
 
 __all__ = [
     "DRIFT_SCHEMA",
@@ -29,9 +32,11 @@ __all__ = [
     "Reference",
     "Verdict",
     "build_reference",
+    "drift_of",
     "drift_verdict",
     "measure_drift",
     "percent",
+    "write_drift",
 ]
 
 DRIFT_SCHEMA = pa.schema(
@@ -41,9 +46,16 @@ DRIFT_SCHEMA = pa.schema(
         "feature": pa.string(),
         "kind": pa.string(),
         "n_rows": pa.int64(),
+        "n_missing": pa.int64(),
+        "mean": pa.float64(),
+        "sd": pa.float64(),
+        "minimum": pa.float64(),
+        "maximum": pa.float64(),
         "psi": pa.float64(),
         "js": pa.float64(),
         "ks": pa.float64(),
+        "wasserstein": pa.float64(),
+        "chi_square": pa.float64(),
         "missing_share": pa.float64(),
         "reference_missing_share": pa.float64(),
         "unseen_share": pa.float64(),
@@ -71,6 +83,30 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
+def write_drift(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, days: DayRange) -> pa.Table:
+    """Measure how far each of the days strays from training, write it to ``monitoring.drift`` and return it.
+
+    The features are counted over the day's examples and the prediction over its predictions, where they lie
+    (``column_statistics``), each day against the training of the model that predicted it: one scan of each table for
+    every stretch of days of one model. A day without predictions has no rows. What is written of a day depends on that
+    day alone.
+
+    Raises BadInput where a day has predictions of two models.
+    """
+    parts = [DRIFT_SCHEMA.empty_table()]
+    for version, stretch in _stretches_of_models(warehouse, use_case, days):
+        reference = load_package(store, use_case.name, version).reference
+        of_features = column_statistics(warehouse, use_case.examples_table, reference.features, stretch)
+        of_prediction = column_statistics(warehouse, use_case.predictions_table, [reference.prediction], stretch)
+        for day in sorted(of_prediction):
+            if day in of_features:
+                found = {**of_prediction[day], **of_features[day]}
+                parts.append(drift_of(reference, found, use_case=use_case.name, model_version=version, day=day))
+    rows = pa.concat_tables(parts)
+    warehouse.replace_days({DRIFT: rows}, days, use_case=use_case.name)
+    return rows
+
+
 def measure_drift(
     reference: Reference,
     examples: pa.Table,
@@ -80,7 +116,7 @@ def measure_drift(
     model_version: str,
     day: date,
 ) -> pa.Table:
-    """Compare a day's rows with training, one row for the prediction and one for each feature (``DRIFT_SCHEMA``).
+    """Compare a day's rows that are at hand with training: what ``write_drift`` writes of the same rows.
 
     Args:
         reference: the fixed bins from the model package.
@@ -90,54 +126,64 @@ def measure_drift(
         model_version: which version the reference belongs to.
         day: the local day.
 
-    ``psi`` (see ``population_stability``) and ``js`` compare the shares of all bins, missing included. ``js`` is the
-    Jensen-Shannon distance, base 2, from 0 to 1 (Lin 1991; Endres & Schindelin 2003). ``ks`` is the Kolmogorov-Smirnov
-    statistic of the binned values that are not missing; null for a category and where all values are missing.
-    ``psi_limit`` is the reference's limit, moved by the sampling noise ``(bins - 1) (1 / n - 1 / n_of_a_training_day)``
-    that a smaller or larger day brings (Yurdakul 2018), never below 0.1. What has drifted, ``judge_day`` says. On a day
-    without rows all statistics are null.
-
     Raises DataMissing where the examples lack a feature, ValueError where lengths differ.
     """
     values = _columns(reference, examples, predictions)
+    found = {b.feature: statistics_of(b, column) for b, column in zip(reference.all_bins, values, strict=True)}
+    return drift_of(reference, found, use_case=use_case, model_version=model_version, day=day)
+
+
+def drift_of(
+    reference: Reference,
+    statistics: Mapping[str, ColumnStatistics],
+    *,
+    use_case: str,
+    model_version: str,
+    day: date,
+) -> pa.Table:
+    """Compare the statistics of a day with training, one row for the prediction and one for each feature.
+
+    ``psi`` and ``js`` compare the shares of all bins, missing included; ``ks`` and ``wasserstein`` (in standard
+    deviations of training) those of the numbers that are not missing, and are null for a category and where all are
+    missing, and ``wasserstein`` where training was constant or did not keep its moments. ``chi_square`` is of all bins'
+    counts. Each formula is in ``distances``. ``psi_limit`` is the reference's limit, moved by the sampling noise
+    ``(bins - 1) (1 / n - 1 / n_of_a_training_day)`` that a smaller or larger day brings (Yurdakul 2018), at least 0.1.
+    What has drifted, ``judge_day`` says. On a day without rows all statistics are null.
+    """
     bins = reference.all_bins
-    n_rows = examples.num_rows
-    if not n_rows:
+    n_rows = np.array([statistics[b.feature].n_rows for b in bins])
+    if not n_rows.all():
         return _table([_row_of_empty_day(b) for b in bins], use_case=use_case, model_version=model_version, day=day)
-    width = max(len(b.shares) for b in bins)
-    p, q = np.zeros((len(bins), width)), np.zeros((len(bins), width))
-    counts = {
-        b.feature: np.bincount(b.index(column), minlength=len(b.shares)) for b, column in zip(bins, values, strict=True)
-    }
+    counts = {b.feature: statistics[b.feature].counts for b in bins}
     judged = judge_day(reference, counts)
-    for i, b in enumerate(bins):
-        p[i, : len(b.shares)] = counts[b.feature] / n_rows
-        q[i, : len(b.shares)] = b.shares
-    psi, js = population_stability(p, q), _jensen_shannon(p, q)
+    distances = _distances(reference, statistics)
     noise = np.array([b.n_used - 1 for b in bins]) * (1 / n_rows - 1 / reference.n_rows_per_day)
     limits = np.maximum(MINIMUM_PSI_LIMIT, np.array([b.psi_limit for b in bins]) + noise)
     rows: list[dict[str, object]] = []
-    for i, (b, column) in enumerate(zip(bins, values, strict=True)):
-        shares = p[i, : len(b.shares)]
-        judgement = judged[b.feature]
+    for i, b in enumerate(bins):
+        found, judgement = statistics[b.feature], judged[b.feature]
+        shares = found.counts / found.n_rows
         rows.append(
             {
                 "feature": b.feature,
                 "kind": b.kind,
-                "n_rows": n_rows,
-                "psi": float(psi[i]),
-                "js": float(js[i]),
-                "ks": _kolmogorov_smirnov(b, shares),
+                "n_rows": found.n_rows,
+                "n_missing": int(found.counts[-1]),
+                "mean": found.moments.mean,
+                "sd": found.moments.sd,
+                "minimum": found.moments.minimum,
+                "maximum": found.moments.maximum,
+                **{name: None if np.isnan(of[i]) else float(of[i]) for name, of in distances.items()},
                 "missing_share": float(shares[-1]),
                 "reference_missing_share": b.missing_share,
                 "unseen_share": b.unseen_share(shares),
                 "psi_limit": float(limits[i]),
-                "bin_counts": json.dumps(counts[b.feature].tolist()),
+                "bin_counts": json.dumps(found.counts.tolist()),
                 "p_value": judgement.p_value,
                 "moved_share": judgement.moved_share,
                 "is_drifted": judgement.is_drifted,
                 "severity": judgement.severity,
-                "explanation": explain(b, counts[b.feature], unseen=_unseen(b, column)),
+                "explanation": explain(b, found.counts, unseen=found.unseen),
             }
         )
     return _table(rows, use_case=use_case, model_version=model_version, day=day)
@@ -185,29 +231,59 @@ def _columns(
     return [pa.array(scores), *(examples.column(b.feature) for b in reference.features)]
 
 
-def _jensen_shannon(p: Floats, q: Floats) -> Floats:
-    """Return sqrt((KL(p, m) + KL(q, m)) / 2), m the mean of both, base 2, over the last axis."""
-    m = (p + q) / 2
+def _stretches_of_models(warehouse: Warehouse, use_case: UseCase, days: DayRange) -> Iterator[tuple[str, DayRange]]:
+    """Yield each stretch of days that one model predicted, with its version; empty days may lie inside."""
+    marked = Sql(dialect=warehouse.dialect)
+    sql = f"""
+        select partition_on, min(model_version) as version, max(model_version) as other
+        from {use_case.predictions_table} where {marked.of_days()}
+        group by partition_on order by partition_on
+    """  # noqa: S608 - validated names
+    rows = warehouse.query(sql, {"first_day": days.first, "last_day": days.last}).to_pylist()
+    for row in rows:
+        if row["version"] != row["other"]:
+            raise BadInput(
+                f"{use_case.predictions_table} has predictions of {row['version']} and {row['other']} on "
+                f"{row['partition_on']}; expected one model a day, materialize {use_case.name}/predictions of it again"
+            )
+    for version, stretch in groupby(rows, key=lambda row: cast("str", row["version"])):
+        predicted = [cast("date", row["partition_on"]) for row in stretch]
+        yield version, DayRange(first=predicted[0], last=predicted[-1])
 
-    def divergence(x: Floats) -> Floats:
-        return np.sum(x * np.log2(np.divide(x, m, out=np.ones_like(x), where=x > 0)), axis=-1)
 
-    # Rounding can leave equal shares a hair below zero.
-    return np.sqrt(np.maximum(0.0, (divergence(p) + divergence(q)) / 2))
+def _distances(reference: Reference, statistics: Mapping[str, ColumnStatistics]) -> Mapping[str, Floats]:
+    """Lay all columns side by side, padded to the widest; return each distance by name, NaN where it says nothing."""
+    bins = reference.all_bins
+    width = max(len(b.shares) for b in bins)
+    counts, q = np.zeros((len(bins), width)), np.zeros((len(bins), width))
+    for i, b in enumerate(bins):
+        counts[i, : len(b.shares)], q[i, : len(b.shares)] = statistics[b.feature].counts, b.shares
+    p = counts / counts.sum(axis=1, keepdims=True)
+    found = {
+        "psi": population_stability(p, q),
+        "js": jensen_shannon(p, q),
+        "chi_square": chi_square(counts, np.rint(q * reference.n_rows)),
+        "ks": np.full(len(bins), np.nan),
+        "wasserstein": np.full(len(bins), np.nan),
+    }
+    numbers = [i for i, b in enumerate(bins) if b.kind != "categorical"]
+    present = counts[numbers], q[numbers]
+    for row, i in enumerate(numbers):  # the last bin holds the missing ones
+        for of in present:
+            of[row, len(bins[i].shares) - 1] = 0.0
+    found["ks"][numbers] = kolmogorov_smirnov(*present)
+    limits = np.array([_limits(bins[i], statistics[bins[i].feature].moments, width) for i in numbers])
+    scale = np.array([bins[i].sd or np.nan for i in numbers], np.float64)
+    found["wasserstein"][numbers] = wasserstein(*present, limits) / scale
+    return found
 
 
-def _kolmogorov_smirnov(bins: Bins, shares: Floats) -> float | None:
-    day, training = shares[:-1], np.asarray(bins.shares[:-1])
-    if bins.kind == "categorical" or not day.sum() or not training.sum():
-        return None
-    return float(np.abs(np.cumsum(day) / day.sum() - np.cumsum(training) / training.sum()).max())
-
-
-def _unseen(bins: Bins, values: pa.ChunkedArray | pa.Array) -> list[str]:
-    """Return the categories of the day that training never showed."""
-    if bins.kind != "categorical":
-        return []
-    return values.filter(pa.array(bins.index(values) == len(bins.shares) - 2)).cast(pa.string()).unique().to_pylist()
+def _limits(bins: Bins, day: Moments, width: int) -> Sequence[float]:
+    """Return where each bin of a number begins, and the last ends; those outside training's range end with the day."""
+    edges = bins.edges or (0.0,)
+    low, high = (day.minimum, day.maximum) if day.minimum is not None and day.maximum is not None else (edges[0],) * 2
+    limits = [min(low, edges[0]), *edges, max(high, edges[-1])]
+    return limits + [limits[-1]] * (width + 1 - len(limits))
 
 
 def _row_of_empty_day(bins: Bins) -> dict[str, object]:
@@ -215,6 +291,7 @@ def _row_of_empty_day(bins: Bins) -> dict[str, object]:
         "feature": bins.feature,
         "kind": bins.kind,
         "n_rows": 0,
+        "n_missing": 0,
         "reference_missing_share": bins.missing_share,
         "psi_limit": bins.psi_limit,
         "bin_counts": json.dumps([0] * len(bins.shares)),

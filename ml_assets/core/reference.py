@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from ml_assets.core.day_variation import DayVariation, day_variation
 from ml_assets.core.errors import TrainingDataMissing
 from ml_assets.core.feature_views import Feature
+from ml_assets.core.moments import UNKNOWN, moments_of
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -54,6 +55,8 @@ class Bins:
         psi_limit: the population stability index that 99 of 100 training days stayed under, at least 0.1.
         variation: how the shares of training days varied; null of a single day, and in packages of releases that did
             not keep it.
+        mean, sd, minimum, maximum: of the training's numbers, as in ``Moments``; null for a category, and in packages
+            of releases that did not keep them.
     """
 
     feature: str
@@ -64,6 +67,10 @@ class Bins:
     shares: tuple[float, ...]
     psi_limit: float
     variation: DayVariation | None = None
+    mean: float | None = None
+    sd: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
 
     @property
     def n_used(self) -> int:
@@ -181,11 +188,12 @@ def _n_bins(bins: Bins) -> int:
 
 def _fix(name: str, kind: BinKind, values: pa.ChunkedArray | pa.Array, day: Indices, n_rows: Indices) -> Bins:
     """Lay the bins on all training rows, then see how far each single training day strays from them."""
-    edges, categories, other = (), (), ()
+    edges, categories, other, moments = (), (), (), UNKNOWN
     if kind == "categorical":
         categories, other = _categories(values)
     else:
-        edges = _edges(to_numbers(values))
+        numbers = to_numbers(values)
+        edges, moments = _edges(numbers), moments_of(numbers)
     bins = Bins(
         feature=name,
         kind=kind,
@@ -194,6 +202,10 @@ def _fix(name: str, kind: BinKind, values: pa.ChunkedArray | pa.Array, day: Indi
         other_categories=other,
         shares=(),
         psi_limit=MINIMUM_PSI_LIMIT,
+        mean=moments.mean,
+        sd=moments.sd,
+        minimum=moments.minimum,
+        maximum=moments.maximum,
     )
     n_bins = _n_bins(bins)
     counts = np.bincount(day * n_bins + bins.index(values), minlength=len(n_rows) * n_bins).reshape(-1, n_bins)

@@ -14,9 +14,9 @@ from ml_assets.core.training_sets import source_hash
 
 # The modules of core that decide what a training set and a model hold; a change to any other retrains nothing.
 _SHAPING = (
-    "baselines.py candidates.py decisions.py encoding.py evaluation.py feature_views.py fingerprints.py intervals.py "
-    "labelled_examples.py point_in_time/*.py portable_*.py reference.py regression.py spec.py splits.py tasks.py "
-    "training_sets.py trainings.py trainers/*.py"
+    "baselines.py candidates.py day_variation.py decisions.py encoding.py evaluation.py feature_views.py "
+    "fingerprints.py intervals.py labelled_examples.py moments.py point_in_time/*.py portable_*.py reference.py "
+    "regression.py spec.py splits.py tasks.py training_sets.py trainings.py trainers/*.py"
 )
 
 

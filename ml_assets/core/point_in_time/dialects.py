@@ -92,6 +92,10 @@ class Sql:
         """Return a number as a double."""
         return f"CAST({value} AS {'DOUBLE' if self.is_duckdb else 'FLOAT64'})"
 
+    def text(self, value: str) -> str:
+        """Return a value as text; a truth value is true or false."""
+        return f"CAST({value} AS {'VARCHAR' if self.is_duckdb else 'STRING'})"
+
     def counts(self, value: str) -> str:
         """Return the condition under which ``count`` counts a value: not null, and not false if it is a boolean."""
         if self.is_duckdb:

@@ -5,9 +5,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.calendar import days_of
-from ml_assets.core.drift import DRIFT_SCHEMA, drift_verdict, measure_drift
-from ml_assets.core.monitored import DRIFT, by_day, recent_rows, scored_examples
-from ml_assets.core.package import load_package
+from ml_assets.core.drift import drift_verdict, write_drift
+from ml_assets.core.monitored import DRIFT, by_day, recent_rows
 from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.reports import chart_markdown, charts
 from ml_assets.core.spec import UseCase
@@ -39,18 +38,9 @@ def _drift(use_case: UseCase) -> dg.AssetsDefinition:
         store: dg.ResourceParam[ArtifactStore],
     ) -> dg.MaterializeResult:
         days = days_of(context)
-        scored = scored_examples(warehouse, use_case, days)
-        parts = []
-        for day, rows in by_day(scored, days):
-            version = rows["model_version"][0].as_py()
-            reference = load_package(store, use_case.name, version).reference
-            found = measure_drift(
-                reference, rows, rows["prediction"], use_case=use_case.name, model_version=version, day=day
-            )
-            parts.append(found)
+        rows = write_drift(warehouse, store, use_case, days)
+        for day, found in by_day(rows, days):
             context.add_asset_metadata(_drift_facts(found), partition_key=day.isoformat())
-        rows = pa.concat_tables([*parts, DRIFT_SCHEMA.empty_table()])
-        warehouse.replace_days({DRIFT: rows}, days, use_case=use_case.name)
         recent = recent_rows(warehouse, DRIFT, use_case, days.last)
         verdict = drift_verdict(recent)
         return dg.MaterializeResult(
