@@ -13,7 +13,6 @@ __all__ = [
     "FIRST_DAY",
     "LOCAL_ZONE",
     "ONE_RUN",
-    "WEEKLY_FRESHNESS",
     "as_of_day",
     "day_starts_at",
     "days_of",

@@ -80,7 +80,7 @@ class _Tally:
         self.champion = ""
 
     def add(self, lived: LivedDay) -> None:
-        self.n_trainings += bool(lived.training)
+        self.n_trainings += bool(lived.outcome)
         self.n_promoted += lived.outcome == "promoted"
         self.n_with_alarm += bool(lived.n_alarms)
         self.champion = lived.model_version or self.champion
@@ -144,10 +144,10 @@ class Lines(Display):
         """Say what happened, or that nothing did for a while."""
         said_on = self._said_on.setdefault(lived.use_case, lived.partition_on)
         is_silent = lived.partition_on - said_on < timedelta(days=_DAYS_BETWEEN_LINES)
-        if is_silent and not lived.training:
+        if is_silent and not lived.outcome:
             return
         self._said_on[lived.use_case] = lived.partition_on
-        what = f"{lived.candidate} {lived.outcome}" if lived.training else lived.model_version or "nobody in charge yet"
+        what = f"{lived.candidate} {lived.outcome}" if lived.outcome else lived.model_version or "nobody in charge yet"
         console.print(f"{lived.partition_on} {lived.use_case}: {what}", highlight=False)
 
 
@@ -155,7 +155,7 @@ def _summarise(found: Replay, stories: Sequence[Story]) -> None:
     """Print what the days came to, by use case, and where the page is."""
     table = Table("use case", "first predicted", "trainings", "over trained once", "over the baseline", "CPU min")
     for story in stories:
-        outcomes = [lived.outcome for lived in story.days if lived.training]
+        outcomes = [lived.outcome for lived in story.days if lived.outcome]
         first = next((str(lived.partition_on) for lived in story.days if lived.model_version), "never")
         table.add_row(
             story.use_case.name,

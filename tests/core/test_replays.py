@@ -24,7 +24,7 @@ from ml_assets.core.replays.rivals import BASELINE, LATER, ONCE, compare
 from ml_assets.core.replays.story import Story, record_of, tell
 from ml_assets.core.replays.worth import periods_of
 from ml_assets.core.reports import replay_report
-from ml_assets.core.spec import PromotionRule, SplitRule, UseCase
+from ml_assets.core.spec import PromotionRule, RetrainingRule, SplitRule, UseCase
 from tests.core.conftest import FIRST_DAY, MemoryStore, SpyTracker, make_examples
 
 N_DAYS, TURN = 42, 26
@@ -56,6 +56,7 @@ def storms(use_case: UseCase) -> UseCase:
         hyperparameters={"estimator": "lightgbm", "n_estimators": 15, "min_child_samples": 5, "learning_rate": 0.3},
         split=SplitRule(train_days=10, validation_days=2, test_days=3, minimum_train_days=5),
         promotion=rule,
+        retraining=RetrainingRule(cool_down_days=3, minimum_new_examples=60, budget_trainings=9, most_refusals=9),
     )
 
 
@@ -108,12 +109,12 @@ def lived(
     return lab
 
 
-def test_the_first_training_comes_with_the_first_days_that_can_be_split_and_nobody_predicts_before(lived: Lab):
+def test_the_first_training_comes_once_its_parts_are_whole_and_nobody_predicts_before(lived: Lab):
     story = lived.tell()
     assert [one.partition_on for one in story.days] == list(DAYS.dates)
-    first = next(one for one in story.days if one.training)
-    # Five days to train on, one each for validation and test, a gap before each of them and one before the as-of date.
-    assert (first.partition_on, first.training) == (day(5 + 1 + 1 + 3 + 1), "first")
+    first = next(one for one in story.days if one.outcome)
+    # Validation, test and a gap for each, twice; a gap before the as-of date, and the as-of date itself.
+    assert first.partition_on == day(2 * (2 + 3 + 1) + 1 + 1)
     predicted = [one.partition_on for one in story.days if one.n_decisions]
     promoted = [entry.effective_from for entry in story.ledger if entry.action == "promote"]
     assert predicted == [one for one in DAYS.dates if one >= promoted[0]]
@@ -123,11 +124,11 @@ def test_the_first_training_comes_with_the_first_days_that_can_be_split_and_nobo
 def test_a_world_that_turns_is_answered_by_a_training_on_the_morning_after_the_decision(lived: Lab):
     story = lived.tell()
     asked = [one.partition_on for one in story.days if one.decision == "retrain"]
-    trained = [one.partition_on for one in story.days if one.training == "asked_for"]
+    trained = [one.partition_on for one in story.days if one.outcome]
     assert any(day(TURN) <= one <= day(TURN + 3) for one in asked), "a turned world must be noticed"
     assert trained == [one + timedelta(days=1) for one in asked if one < DAYS.last]
     assert {"promoted", "refused"} <= {one.outcome for one in story.days}
-    assert {entry.version for entry in story.ledger} == {one.candidate for one in story.days if one.training}
+    assert {entry.version for entry in story.ledger} == {one.candidate for one in story.days if one.outcome}
     # Once the turned days fill its training window, the model is worth its training.
     last = next(row for row in story.worth.to_pylist() if (row["rival"], row["period"]) == (ONCE, "all days"))
     weeks = [row for row in story.weeks.to_pylist() if row["rival"] == ONCE and row["measure"] == "log_loss"]
@@ -137,7 +138,7 @@ def test_a_world_that_turns_is_answered_by_a_training_on_the_morning_after_the_d
 
 
 def test_a_training_sees_only_labels_that_were_known_before_its_day_began(lived: Lab):
-    for one in (one for one in lived.tell().days if one.training):
+    for one in (one for one in lived.tell().days if one.outcome):
         entry = next(e for e in registry.entries(lived.store, lived.use_case.name) if e.version == one.candidate)
         gate = next(gate for gate in entry.gates if gate.name == "labels_known_in_time")
         assert gate.is_passed
@@ -167,7 +168,7 @@ def test_another_future_leaves_all_that_was_recorded_before_it_to_the_bit(begin:
         sql = f"select * from {table} where partition_on <= $last order by all"
         assert lab.warehouse.query(sql, {"last": last}) == lived.warehouse.query(sql, {"last": last}), table
     # It is no test of nothing: trainings were asked for by then, and what came later did differ.
-    assert b'"training":"asked_for"' in b"".join(mine)
+    assert b'"outcome":"promoted"' in b"".join(mine)
     assert lines_until(DAYS.last, lab) != lines_until(DAYS.last, lived)
 
 

@@ -1,7 +1,7 @@
 """Days lived one after the other: train where the day before asks for it, predict, watch, decide. Then the next."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 
 import pyarrow as pa
@@ -17,9 +17,7 @@ from ml_assets.core.replays.record import (
     Costs,
     LivedDay,
     Outcome,
-    Training,
     days_left,
-    lived_days,
     mark_complete,
     rows_of,
 )
@@ -27,8 +25,6 @@ from ml_assets.core.replays.rivals import evaluate_week, score_rivals
 from ml_assets.core.scoring_days import write_predictions
 from ml_assets.core.spec import UseCase
 
-# Judgement: until somebody is in charge, a weekly schedule tries again.
-_BETWEEN_FIRST_TRAININGS = timedelta(days=7)
 _OUTCOMES: dict[str, Outcome] = {"promote": "promoted", "refuse": "refused", "wait": "waits", "reject": "refused"}
 
 
@@ -55,22 +51,19 @@ def _live(
     """Live one day and mark it complete."""
     costs, today = Costs(), DayRange(first=day, last=day)
     with costs.of("training"):
-        trained = _train_where_asked(warehouse, store, use_case, day, days, workshop=workshop)
-    lived = LivedDay(use_case=use_case.name, partition_on=day, **trained.__dict__)
+        trained = _train_where_asked(warehouse, store, use_case, day, workshop=workshop)
     with costs.of("predictions"):
         predicted = _predict(warehouse, store, use_case, today)
+    lived = replace(
+        trained,
+        model_version=predicted["model_version"][0].as_py() if predicted.num_rows else "",
+        n_decisions=predicted.num_rows,
+    )
     if predicted.num_rows:
-        seen = watching.watch(warehouse, store, use_case, day, costs)
-        lived = replace(
-            lived,
-            model_version=predicted["model_version"][0].as_py(),
-            n_decisions=predicted.num_rows,
-            n_labelled=seen.n_labelled,
-            decision=seen.decision,
-            reason=seen.reason,
-            n_alarms=seen.n_alarms,
-            n_severe=seen.n_severe,
-        )
+        lived = replace(lived, **asdict(watching.watch(warehouse, store, use_case, day, costs)))
+    with costs.of("retraining"):
+        watching.answer_for_people(warehouse, store, use_case, day)
+        lived = replace(lived, **watching.decide(warehouse, store, use_case, day))
     is_end_of_week = day.weekday() == 6 or day == days.last
     if is_end_of_week and warehouse.columns(use_case.predictions_table) is not None:
         week = DayRange(first=max(days.first, day - timedelta(days=day.weekday())), last=day)
@@ -81,41 +74,21 @@ def _live(
     return lived
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Trained:
-    training: Training = ""
-    outcome: Outcome = ""
-    candidate: str = ""
-    outcome_reason: str = ""
-
-
 def _train_where_asked(
-    warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, day: date, days: DayRange, *, workshop: Workshop
-) -> _Trained:
-    """Train as of a day if the day before asks for it or, until somebody is in charge, as soon as it is possible."""
-    training = _training_due(warehouse, store, use_case, day, days)
-    if not training:
-        return _Trained()
-    then = replace(workshop, now=lambda: day_starts_at(day))
-    try:
-        entry = train_and_promote(warehouse, store, use_case, day, workshop=then)
-    except TrainingDataMissing as error:
-        # The first training waits for enough days: that is no event. One that was asked for and cannot be is one.
-        is_event = training == "asked_for"
-        return _Trained(training=training, outcome="impossible", outcome_reason=str(error)) if is_event else _Trained()
-    return _Trained(
-        training=training, outcome=_OUTCOMES[entry.action], candidate=entry.version, outcome_reason=entry.reason
-    )
-
-
-def _training_due(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, day: date, days: DayRange) -> Training:
-    yesterday = day - timedelta(days=1)
-    # Of a day that is lived again, the ledger may hold the day's own promotion.
-    if registry.champion_on(store, use_case.name, yesterday) is None:
-        tried = [one.partition_on for one in lived_days(warehouse, use_case, days) if one.training]
-        return "first" if not tried or day - tried[-1] >= _BETWEEN_FIRST_TRAININGS else ""
+    warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, day: date, *, workshop: Workshop
+) -> LivedDay:
+    """Train as of a day if the decision of the day before asks for it; return the day with what came of that."""
+    lived, yesterday = LivedDay(use_case=use_case.name, partition_on=day), day - timedelta(days=1)
     asked = rows_of(warehouse, RETRAINING, use_case, DayRange(first=yesterday, last=yesterday))
-    return "asked_for" if asked.num_rows and asked["decision"][0].as_py() == "retrain" else ""
+    if not asked.num_rows or asked["decision"][0].as_py() != "retrain":
+        return lived
+    try:
+        entry = train_and_promote(
+            warehouse, store, use_case, day, workshop=replace(workshop, now=lambda: day_starts_at(day))
+        )
+    except TrainingDataMissing as error:
+        return replace(lived, outcome="impossible", outcome_reason=str(error))
+    return replace(lived, outcome=_OUTCOMES[entry.action], candidate=entry.version, outcome_reason=entry.reason)
 
 
 def _predict(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, today: DayRange) -> pa.Table:

@@ -30,7 +30,6 @@ DAYS_SCHEMA = pa.schema(
         "model_version": pa.string(),
         "n_decisions": pa.int64(),
         "n_labelled": pa.int64(),
-        "training": pa.string(),
         "outcome": pa.string(),
         "candidate": pa.string(),
         "outcome_reason": pa.string(),
@@ -44,7 +43,6 @@ COSTS_SCHEMA = pa.schema(
     {"use_case": pa.string(), "partition_on": pa.date32(), "part": pa.string(), "cpu_seconds": pa.float64()}
 )
 
-Training = Literal["", "first", "asked_for"]
 Outcome = Literal["", "promoted", "refused", "waits", "impossible"]
 
 
@@ -58,12 +56,12 @@ class LivedDay:
         model_version: who predicted it; empty where nobody was in charge when its decisions were taken.
         n_decisions: how many were predicted.
         n_labelled: how many of them have a label by the next morning.
-        training: whether the day began with a training, and why: the first that is possible, or one that the day before
-            asked for.
-        outcome: what came of it; ``impossible`` where too little was known to train on.
+        outcome: what came of the training that the day began with, if the day before asked for one; ``impossible``
+            where too little was known to train on.
         candidate: the version it made.
         outcome_reason: the ledger's reason.
-        decision: whether the day asks for a training as of the next one; empty on a day without predictions.
+        decision: whether the day asks for a training as of the next one (``retrain``), or why not; empty on a day on
+            which somebody was in charge and nothing was predicted.
         reason: why, or why not.
         n_alarms: how many alarms stand on the day.
         n_severe: how many of them are severe.
@@ -74,7 +72,6 @@ class LivedDay:
     model_version: str = ""
     n_decisions: int = 0
     n_labelled: int = 0
-    training: Training = ""
     outcome: Outcome = ""
     candidate: str = ""
     outcome_reason: str = ""

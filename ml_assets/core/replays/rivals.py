@@ -6,7 +6,6 @@ predicted, from the first day on which it could have been in charge; none sees a
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from functools import lru_cache
 from itertools import groupby
 
 import numpy as np
@@ -26,7 +25,6 @@ from ml_assets.core.replays.record import RIVALS, WEEKS
 from ml_assets.core.scoring import score
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import Measure, meaning_of
-from ml_assets.core.training_sets import load_training_set
 
 ONCE, LATER, BASELINE = "trained_once", "trained_once_later", "baseline"
 # What each is called on the page and in the docs.
@@ -189,17 +187,7 @@ def _frozen(store: ArtifactStore, use_case: UseCase, last: date) -> Mapping[str,
 
 
 def _baseline(store: ArtifactStore, use_case: UseCase, version: str, rows: pa.Table) -> Floats:
-    """Return what the simple baseline predicts, fitted on the training rows of a version."""
-    meaning = meaning_of(use_case.task)
-    train = _training_rows(store, use_case.name, version)
-    features = use_case.baseline_features or tuple(name for name in train.column_names if name != "label")
-    return meaning.baselines(train, rows, features)[meaning.simple_baseline]
-
-
-@lru_cache(maxsize=1)
-def _training_rows(store: ArtifactStore, use_case: str, version: str) -> pa.Table:
-    """Return features and labels that a version was fitted on; the last answer is kept, for champions last weeks."""
-    package = load_package(store, use_case, version)
-    training_set = load_training_set(store, use_case, package.manifest.recipe.training_set)
-    inputs = [feature.name for feature in training_set.manifest.inputs]
-    return training_set.train.select([*inputs, "label"])
+    """Return what the simple baseline predicts that the package of a version keeps."""
+    name = meaning_of(use_case.task).simple_baseline
+    baselines = load_package(store, use_case.name, version).expectations.baselines
+    return next(baseline for baseline in baselines if baseline.name == name).predict(rows)

@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from ml_assets.core import registry
 from ml_assets.core.days import DayRange, day_starts_at
-from ml_assets.core.monitored import PERFORMANCE, RETRAINING
+from ml_assets.core.monitored import ALARMS, PERFORMANCE, RETRAINING
 from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.replays.record import WEEKS, LivedDay, lived_days, rows_of
 from ml_assets.core.replays.worth import spent, worth
+from ml_assets.core.resumes import Resume, resumes
 from ml_assets.core.spec import UseCase
 
-ALARMS = "monitoring.alarms"
 # Judgement: whatever becomes known later than a week after a flight is a mistake of the source.
 _HINDSIGHT = timedelta(days=8)
 # A gate's figure that is measured with a clock, and comes out otherwise every time.
@@ -37,6 +37,7 @@ class Story:
         weeks: of ``replay.weeks``.
         worth: what the trainings were worth by quarter, with all labels that became known; see ``worth``.
         ledger: every entry.
+        resumed: when somebody said go on after retraining had stopped; see ``watching.answer_for_people``.
         cpu_seconds: what each part took. It is no part of the record.
     """
 
@@ -48,6 +49,7 @@ class Story:
     weeks: pa.Table
     worth: pa.Table
     ledger: Sequence[LedgerEntry]
+    resumed: Sequence[Resume]
     cpu_seconds: Mapping[str, float]
 
 
@@ -66,6 +68,7 @@ def tell(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, days: Da
         weeks=read(WEEKS),
         worth=worth(warehouse, use_case, days, known_before=day_starts_at(days.last + _HINDSIGHT)),
         ledger=registry.entries(store, use_case.name),
+        resumed=resumes(store, use_case.name),
         cpu_seconds=spent(warehouse, use_case, days),
     )
 
@@ -73,7 +76,7 @@ def tell(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, days: Da
 def record_of(stories: Sequence[Story]) -> bytes:
     """Return the record of a replay: one JSON object a line, by use case, day and kind; the same days, the same bytes.
 
-    Kinds are ``day`` (quality included), ``decision``, ``ledger``, ``alarm``, ``week`` and ``worth``.
+    Kinds are ``day`` (quality included), ``decision``, ``ledger``, ``alarm``, ``resume``, ``week`` and ``worth``.
     """
     lines: list[bytes] = []
     for story in sorted(stories, key=lambda story: story.use_case.name):
@@ -92,6 +95,8 @@ def _events(story: Story) -> Iterator[dict[str, object]]:
     for kind, rows in (("decision", story.decisions), ("alarm", story.alarms), ("week", story.weeks)):
         yield from (_event(kind, row) for row in rows.to_pylist())
     yield from (_event("worth", row) for row in story.worth.to_pylist())
+    for said in story.resumed:
+        yield {"day": said.day, "kind": "resume", "reason": said.reason}
     for entry in story.ledger:
         gates = tuple(replace(g, found=None) if g.name in _MEASURED_BY_CLOCK else g for g in entry.gates)
         facts: dict[str, object] = msgspec.to_builtins(replace(entry, gates=gates))

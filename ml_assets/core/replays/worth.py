@@ -57,5 +57,5 @@ def spent(warehouse: Warehouse, use_case: UseCase, days: DayRange) -> dict[str, 
 
 def n_trainings(warehouse: Warehouse, use_case: UseCase, days: DayRange) -> dict[str, int]:
     """Return how many trainings came to each outcome."""
-    outcomes = [day.outcome for day in lived_days(warehouse, use_case, days) if day.training]
+    outcomes = [day.outcome for day in lived_days(warehouse, use_case, days) if day.outcome]
     return {outcome: outcomes.count(outcome) for outcome in ("promoted", "refused", "waits", "impossible")}

@@ -4,12 +4,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from itertools import groupby
 from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.core.days import DayRange
+from ml_assets.core.replays.record import LivedDay
 from ml_assets.core.replays.rivals import BASELINE, LATER, ONCE, RIVAL_WORDS
 from ml_assets.core.replays.story import Story
 from ml_assets.core.reports import charts
@@ -77,38 +79,30 @@ def charts_of(story: Story, days: DayRange) -> Mapping[str, charts.Spec]:
 
 def happenings(story: Story) -> list[Happening]:
     """Return every decision that was not to wait, every ledger entry and every alarm, oldest first."""
-    found = [
-        Happening(
-            first=lived.partition_on, last=lived.partition_on, what="asked to retrain", mark="", words=lived.reason
-        )
-        for lived in story.days
-        if lived.decision not in ("", "wait")
-    ]
-    found += [
-        Happening(
-            first=lived.partition_on,
-            last=lived.partition_on,
-            what="could not be trained",
-            mark="fail",
-            words=lived.outcome_reason,
-        )
-        for lived in story.days
-        if lived.outcome == "impossible"
-    ]
-    marks = {"promote": ("promoted", "pass"), "refuse": ("refused", "fail"), "wait": ("waits for a person", "")}
+    found = [*_decisions(story.days), *_incidents(story.alarms)]
+    for lived in (lived for lived in story.days if lived.outcome == "impossible"):
+        found.append(_on(lived.partition_on, "could not be trained", lived.outcome_reason, mark="fail"))
+    found += [_on(said.day, "resumed", said.reason) for said in story.resumed]
+    words = {"promote": ("promoted", "pass"), "refuse": ("refused", "fail"), "wait": ("waits for a person", "")}
     for entry in story.ledger:
-        what, mark = marks.get(entry.action, (entry.action, ""))
-        found.append(
-            Happening(
-                first=entry.effective_from,
-                last=entry.effective_from,
-                what=what,
-                mark=mark,
-                words=f"{entry.version}: {entry.reason}",
-            )
-        )
-    found += _incidents(story.alarms)
+        what, mark = words.get(entry.action, (entry.action, ""))
+        found.append(_on(entry.effective_from, what, f"{entry.version}: {entry.reason}", mark=mark))
     return sorted(found, key=lambda one: (one.first, one.what, one.words))
+
+
+def _on(day: date, what: str, words: str, *, mark: str = "") -> Happening:
+    return Happening(first=day, last=day, what=what, mark=mark, words=words)
+
+
+def _decisions(days: Sequence[LivedDay]) -> Iterator[Happening]:
+    """Yield each day that asked for a training, and each stretch of days on which retraining had stopped."""
+    for decision, stretch in groupby(days, key=lambda lived: lived.decision):
+        same = list(stretch)
+        if decision == "stopped":
+            first, last = same[0], same[-1].partition_on
+            yield Happening(first=first.partition_on, last=last, what="stopped", mark="fail", words=first.reason)
+        elif decision == "retrain":
+            yield from (_on(lived.partition_on, "asked to retrain", lived.reason) for lived in same)
 
 
 def _incidents(alarms: pa.Table) -> Iterator[Happening]:
@@ -136,7 +130,7 @@ def _events(story: Story) -> Iterator[Event]:
             kind = "promoted" if entry.action == "promote" else "refused"
             yield Event(day=entry.effective_from, kind=kind)
     for lived in story.days:
-        if lived.decision not in ("", "wait"):
+        if lived.decision == "retrain":
             yield Event(day=lived.partition_on, kind="asked to retrain")
         if lived.n_alarms:
             yield Event(day=lived.partition_on, kind="severe alarm" if lived.n_severe else "alarm")
@@ -176,7 +170,7 @@ def _lead(story: Story) -> str:
     if first is None:
         return "Nobody was ever in charge: no candidate passed the gates, so nothing was predicted."
     n_champions = sum(entry.action == "promote" for entry in story.ledger)
-    n_tried = sum(bool(lived.training) and lived.training == "first" for lived in story.days)
+    n_tried = sum(bool(lived.outcome) for lived in story.days if lived.partition_on <= first)
     tried = f"after {n_tried} trainings" if n_tried > 1 else "by the first training"
     return (
         f"The first champion came {tried} and predicted from {first:%-d %B %Y} on; "
@@ -185,7 +179,7 @@ def _lead(story: Story) -> str:
 
 
 def _figures(story: Story) -> list[Figure]:
-    outcomes = [lived.outcome for lived in story.days if lived.training]
+    outcomes = [lived.outcome for lived in story.days if lived.outcome]
     meaning, unit = meaning_of(story.use_case.task), story.use_case.label.unit
     words = ", ".join(f"{outcomes.count(name)} {name}" for name in ("promoted", "refused", "waits") if name in outcomes)
     found = [Figure(name="Trainings", value=count(len(outcomes)), words=words or "none")]
