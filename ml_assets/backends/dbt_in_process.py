@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version as installed_version
@@ -45,6 +45,25 @@ class DbtBuild:
     compiled: Mapping[str, str]
     seconds: Mapping[str, float]
     costs: Mapping[str, Mapping[str, float]]
+
+
+def together(builds: Sequence[DbtBuild]) -> DbtBuild:
+    """Return several builds as one: seconds and costs add up where a model was built for several stretches of days."""
+    seconds: dict[str, float] = {}
+    costs: dict[str, dict[str, float]] = {}
+    for build in builds:
+        for table, n in build.seconds.items():
+            seconds[table] = seconds.get(table, 0.0) + n
+        for table, cost in build.costs.items():
+            so_far = costs.setdefault(table, {})
+            so_far |= {name: so_far.get(name, 0.0) + value for name, value in cost.items()}
+    return DbtBuild(
+        events=tuple(event for build in builds for event in build.events),
+        failures=tuple(failure for build in builds for failure in build.failures),
+        compiled={table: sql for build in builds for table, sql in build.compiled.items()},
+        seconds=seconds,
+        costs=costs,
+    )
 
 
 # What dbt reads of a project; the two configuration files are among them.
@@ -185,6 +204,30 @@ class DbtInProcess:
             if cast("dict[str, dict[str, object]]", n["config"]).get("meta", {}).get("days_may_be_empty")
         }
         return self.partitioned_tables - quiet
+
+    def selecting(self, tables: Iterable[str]) -> list[str]:
+        """Return the arguments that select the models that these tables are built by."""
+        nodes = self.manifest_document["nodes"].values()
+        names = {
+            f"{node['schema']}.{node['alias']}": str(node["name"]) for node in nodes if node["resource_type"] == "model"
+        }
+        return ["--select", *(names[table] for table in tables)]
+
+    @cached_property
+    def raw_tables(self) -> Mapping[str, frozenset[str]]:
+        """The raw tables that each model is made of, itself or through others: schema.table -> names without schema."""
+        document = self.manifest_document
+        parents = cast("Mapping[str, Sequence[str]]", document["parent_map"])
+        found: dict[str, frozenset[str]] = {}
+
+        def of(unique_id: str) -> frozenset[str]:
+            if unique_id not in found:
+                source = document["sources"].get(unique_id)
+                own = {str(source["name"])} if source and source["schema"] == "raw" else set[str]()
+                found[unique_id] = frozenset(own).union(*(of(parent) for parent in parents.get(unique_id, ())))
+            return found[unique_id]
+
+        return {self.table_of(unique_id): of(unique_id) for unique_id in document["nodes"] if unique_id[:6] == "model."}
 
     def column_lineage(self, build: DbtBuild, schema: Mapping[str, Mapping[str, str]]) -> dict[str, ColumnLineage]:
         """Return, for each table of a build, the parents' columns that each of its columns is made from.

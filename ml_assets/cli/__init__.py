@@ -11,6 +11,7 @@ from ml_assets.cli import (
     champions,
     doctor,
     experiments,
+    faults,
     lifecycle,
     replay,
     retraining,
@@ -30,6 +31,7 @@ for command in (
     *(champions.history, champions.champion, champions.rollback, champions.approve, champions.reject),
     *(artifacts.reproduce, artifacts.unreferenced, artifacts.prune),
     *(experiments.experiments, experiments.compare, experiments.board),
+    *(faults.faults, faults.release),
     doctor.doctor,
 ):
     app.command()(command)

@@ -24,13 +24,15 @@ class Checked(Generic[RowsT]):
     """Rows sorted by their contract, at once or as streams.
 
     ``accepted`` has the contract's columns in the contract's order. ``quarantined`` has QUARANTINE_SCHEMA, one row per
-    refused row. ``n_by_day`` counts the accepted rows of every day of the range, ``n_by_reason`` the refused ones.
+    refused row. ``n_by_day`` counts the accepted rows of every day of the range, ``n_by_reason`` the refused ones;
+    ``state_by_day`` tells the accepted rows of each day from any others.
     ``warnings`` are sentences about rows that were accepted all the same.
     """
 
     accepted: RowsT
     quarantined: RowsT
     n_by_day: Mapping[date, int]
+    state_by_day: Mapping[date, str]
     n_by_reason: Mapping[str, int]
     ignored_columns: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -72,6 +74,7 @@ def check(rows: pa.Table, contract: Contract, *, days: DayRange | None) -> Check
         accepted=accepted,
         quarantined=quarantined,
         n_by_day=accepted_days.n_by_day(days),
+        state_by_day=accepted_days.states(days),
         n_by_reason=Counter(cast("list[str]", quarantined["reason"].to_pylist())),
         ignored_columns=ignored_columns(rows, contract),
         warnings=accepted_days.warnings(days),

@@ -18,7 +18,9 @@ class Column:
     """One column of a raw table. Numbers outside [minimum, maximum] and unexpected nulls are quarantined.
 
     A NaN or an infinity is outside every range, declared or not. A sparse column is mostly null even when all is well,
-    so that a day without any value of it is no news.
+    so that a day without any value of it is no news. Null in an outcome says that something did not happen, as a
+    cancelled flight's departure: a storm brings many at once. ``unit`` is one of ``core/data_quality/units.py``, in
+    which a change to another unit is then looked for; empty for what is no quantity.
     """
 
     name: str
@@ -28,17 +30,26 @@ class Column:
     is_sparse: bool = False
     minimum: float | None = None
     maximum: float | None = None
+    is_outcome: bool = False
+    unit: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
-    """What a source promises of one table. A partitioned table has a DATE column ``partition_on``."""
+    """What a source promises of one table. A partitioned table has a DATE column ``partition_on``.
+
+    ``event_at`` is the timestamp column that says when what a row tells of happened; the last event of a complete day
+    lies within its last hours. ``groups`` are text columns, never null, each usual value of which must be heard of
+    every day: a station, an airport, a carrier. Both are what the quality of a day is judged by, and may be left out.
+    """
 
     table: str
     description: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     is_partitioned: bool
+    event_at: str = ""
+    groups: tuple[str, ...] = ()
 
     @property
     def schema(self) -> pa.Schema:

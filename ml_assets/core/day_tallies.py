@@ -1,16 +1,18 @@
 """What the days of a raw table came to, counted part by part: rows, columns without a value, rows that break rules."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.core.contracts import PARTITION, Contract
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import ContractBroken
+from ml_assets.core.key_hashes import row_hashes
 
 _DAYS_NAMED_IN_A_WARNING = 5
 # Judgement: single bad rows are a sensor's fault or a typing error; a fifth of a day is another kind of table.
@@ -19,13 +21,14 @@ _FEWEST_ROWS_JUDGED = 20
 
 
 class AcceptedDays:
-    """How many rows of each day were accepted, and in how many of them a column that may be null is."""
+    """How many rows of each day were accepted, in how many of them a column that may be null is, and which they are."""
 
     def __init__(self, contract: Contract) -> None:
         self._is_partitioned = contract.is_partitioned
         self._optional = [c.name for c in contract.columns if c.nullable and not c.is_sparse]
         self._n_rows = Counter[date | None]()
         self._n_null = Counter[tuple[str, date | None]]()
+        self._content: dict[date, int] = {}
 
     def add(self, rows: pa.Table) -> None:
         """Count these rows too."""
@@ -38,6 +41,10 @@ class AcceptedDays:
     def n_by_day(self, days: DayRange | None) -> dict[date, int]:
         """Return the rows of every day of the range, none of an unpartitioned table's."""
         return {day: self._n_rows[day] for day in days.dates} if days else {}
+
+    def states(self, days: DayRange | None) -> dict[date, str]:
+        """Return of every day of the range what tells its rows from any others, in whatever order they came."""
+        return {day: f"{self._n_rows[day]}-{self._content.get(day, 0):016x}" for day in days.dates} if days else {}
 
     def warnings(self, days: DayRange | None) -> tuple[str, ...]:
         """Name the days without a row, and the columns without one value on a whole day (or in a whole table)."""
@@ -69,6 +76,8 @@ class AcceptedDays:
         for name in names:
             for day, n in zip(local_days, cast("list[int]", counts[f"{name}_count"].to_pylist()), strict=True):
                 self._n_null[name, day] += sign * n
+        for day, content in _contents(rows):
+            self._content[day] = (self._content.get(day, 0) + sign * content) % 2**64
 
 
 class SpoiltDays:
@@ -108,8 +117,19 @@ class SpoiltDays:
                 raise ContractBroken(
                     f"{self._table}: {n_bad} of the {n_rows} rows of {day} break the contract, mostly because {why}. "
                     "Nothing was written: has the source changed its unit or meaning? "
-                    "Correct it, or change its contract"
+                    "Correct it, or change its contract",
+                    day=day,
                 )
+
+
+def _contents(rows: pa.Table) -> Iterator[tuple[date, int]]:
+    """Yield the sum of the hashes of each day's rows, modulo 2^64."""
+    local_days = rows[PARTITION].to_numpy()
+    order = np.argsort(local_days, kind="stable")
+    days, starts = np.unique(local_days[order], return_index=True)
+    if len(days):
+        sums = np.add.reduceat(row_hashes(rows)[order], starts)
+        yield from zip(cast("list[date]", days.astype("datetime64[D]").tolist()), map(int, sums), strict=True)
 
 
 def _named(days: Sequence[date]) -> str:

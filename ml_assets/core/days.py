@@ -1,5 +1,6 @@
 """New York local days: where each begins, and the range of them in which dated tables are read and replaced."""
 
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -58,3 +59,15 @@ class DayRange:
         28
         """
         return tuple(self.first + timedelta(days=n) for n in range((self.last - self.first).days + 1))
+
+    def without(self, days: Container[date]) -> Iterator["DayRange"]:
+        """Yield the stretches that are left without some of the days, in order.
+
+        >>> week = DayRange(first=date(2013, 7, 1), last=date(2013, 7, 7))
+        >>> [str(stretch) for stretch in week.without({date(2013, 7, 1), date(2013, 7, 4)})]
+        ['2013-07-02..2013-07-03', '2013-07-05..2013-07-07']
+        """
+        left = {day: True for day in self.dates if day not in days}
+        starts = [day for day in left if day - timedelta(days=1) not in left]
+        ends = [day for day in left if day + timedelta(days=1) not in left]
+        yield from (DayRange(first=first, last=last) for first, last in zip(starts, ends, strict=True))

@@ -8,6 +8,7 @@ MlAssetsError
 │   └── LedgerBroken            an entry of the promotion ledger is missing or unreadable
 ├── NotReady                something upstream has not been materialized yet
 │   ├── DataMissing             a table or a partition is absent or empty
+│   ├── DayHeld                 a raw table's day has a severe fault that nobody has released
 │   ├── TrainingDataMissing     too few labelled days before the as-of date, or labels of one class only
 │   └── ChampionMissing         nobody is in charge on that day
 ├── TrainingFailed          a training ended without a usable model
@@ -32,6 +33,8 @@ MlAssetsError
     └── QuotaExhausted          a limit on cost or on use is reached; trying again at once does not help
 """
 
+from datetime import date
+
 
 class MlAssetsError(Exception):
     """Any error this project raises on purpose. The message says what was found, expected, and what to do."""
@@ -42,7 +45,14 @@ class BadInput(MlAssetsError):
 
 
 class ContractBroken(BadInput):
-    """A raw table lacks a column or has it in another type; the day is not written."""
+    """A raw table lacks a column or has it in another type; the day is not written.
+
+    ``day`` is the local day whose rows are to blame, where it is not all that were read.
+    """
+
+    def __init__(self, message: str, *, day: date | None = None) -> None:
+        super().__init__(message)
+        self.day = day
 
 
 class InvalidName(BadInput):
@@ -63,6 +73,10 @@ class NotReady(MlAssetsError):
 
 class DataMissing(NotReady):
     """A table or a partition is absent or empty."""
+
+
+class DayHeld(NotReady):
+    """A day of a raw table has a severe fault: nothing is made of it until it lands sound, or a person releases it."""
 
 
 class TrainingDataMissing(NotReady):

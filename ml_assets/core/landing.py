@@ -121,6 +121,7 @@ class _Streamed:
             accepted=pa.RecordBatchReader.from_batches(self._contract.schema, self._accepted_batches(is_duplicate)),
             quarantined=pa.RecordBatchReader.from_batches(QUARANTINE_SCHEMA, self._quarantined_batches()),
             n_by_day=self._accepted.n_by_day(self._days),
+            state_by_day=self._accepted.states(self._days),
             n_by_reason=self._n_by_reason,
             ignored_columns=ignored_columns,
             warnings=self._accepted.warnings(self._days),

@@ -11,7 +11,9 @@ from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
 from ml_assets.core.contract_checks import Checked, check
 from ml_assets.core.contracts import Contract
+from ml_assets.core.data_quality.landings import landed, landings_table, not_landed, read_landings
 from ml_assets.core.day_files import LANDED_FILES
+from ml_assets.core.errors import ContractBroken
 from ml_assets.core.landing import landing
 from ml_assets.core.ports import Rows, Source, VersionedSource, Warehouse
 from ml_assets.resources import source_of
@@ -56,12 +58,19 @@ def daily_table(contract: Contract, work_folder: Path) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         days = days_of(context)
         versions = source.versions(contract.table, days) if isinstance(source, VersionedSource) else {}
-        with landing(source, contract, days, work_folder=work_folder) as checked:
-            writes = {
-                f"raw.{contract.table}": checked.accepted,
-                f"raw.{contract.table}_quarantine": checked.quarantined,
-            }
-            warehouse.replace_days(writes, days)
+        before = read_landings(warehouse, contract.table, days)
+        try:
+            with landing(source, contract, days, work_folder=work_folder) as checked:
+                writes = {
+                    f"raw.{contract.table}": checked.accepted,
+                    f"raw.{contract.table}_quarantine": checked.quarantined,
+                    landings_table(contract.table): landed(checked.n_by_day, checked.state_by_day, before),
+                }
+                warehouse.replace_days(writes, days)
+        except ContractBroken as broken:
+            # The rows stay as they were. Later runs must know that they are not what the source has by now.
+            warehouse.replace_days({landings_table(contract.table): not_landed(broken, days, before)}, days)
+            raise
         for day, n_rows in checked.n_by_day.items():
             facts = {LANDED_FILES: versions[day]} if day in versions else {}
             context.add_asset_metadata({"dagster/partition_row_count": n_rows, **facts}, partition_key=day.isoformat())

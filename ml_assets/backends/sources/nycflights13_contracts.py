@@ -12,16 +12,35 @@ import pyarrow as pa
 from ml_assets.core.contracts import PARTITION, Column, Contract
 
 
-def _text(name: str, description: str, *, nullable: bool = False) -> Column:
-    return Column(name=name, type=pa.string(), description=description, nullable=nullable)
+def _text(name: str, description: str, *, nullable: bool = False, is_outcome: bool = False) -> Column:
+    return Column(name=name, type=pa.string(), description=description, nullable=nullable, is_outcome=is_outcome)
 
 
-def _integer(name: str, within: tuple[int, int], description: str, *, nullable: bool = False) -> Column:
+def _integer(
+    name: str,
+    within: tuple[int, int],
+    description: str,
+    *,
+    nullable: bool = False,
+    is_outcome: bool = False,
+    unit: str = "",
+) -> Column:
     least, most = within
-    return Column(name=name, type=pa.int64(), description=description, nullable=nullable, minimum=least, maximum=most)
+    return Column(
+        name=name,
+        type=pa.int64(),
+        description=description,
+        nullable=nullable or is_outcome,
+        is_outcome=is_outcome,
+        minimum=least,
+        maximum=most,
+        unit=unit,
+    )
 
 
-def _measured(name: str, within: tuple[float, float], description: str, *, is_sparse: bool = False) -> Column:
+def _measured(
+    name: str, within: tuple[float, float], description: str, *, unit: str, is_sparse: bool = False
+) -> Column:
     least, most = within
     return Column(
         name=name,
@@ -31,6 +50,7 @@ def _measured(name: str, within: tuple[float, float], description: str, *, is_sp
         is_sparse=is_sparse,
         minimum=least,
         maximum=most,
+        unit=unit,
     )
 
 
@@ -58,13 +78,15 @@ SCHEDULES = Contract(
         _FLIGHT,
         _ORIGIN,
         _DEST,
-        _integer("distance", (10, 12_000), "Distance between the airports in miles."),
+        _integer("distance", (10, 12_000), "Distance between the airports in miles.", unit="miles"),
         _integer("hour", (0, 24), "Hour of sched_dep_time."),
         _integer("minute", (0, 59), "Minute of sched_dep_time."),
         _SCHEDULED_HOUR,
     ),
     key=("carrier", "flight", "time_hour"),
     is_partitioned=True,
+    event_at="time_hour",
+    groups=("origin", "carrier"),
 )
 
 FLIGHTS = Contract(
@@ -79,15 +101,27 @@ FLIGHTS = Contract(
         _SCHEDULED_HOUR,
         _SCHEDULED_DEPARTURE,
         # Null only for flights that were cancelled: an outcome, which must not reach schedules.
-        _text("tailnum", "Registration of the aircraft that flew; null if none did.", nullable=True),
-        _integer("dep_time", (1, 2400), "Departure, HHMM in local time; null if cancelled.", nullable=True),
-        _integer("dep_delay", (-180, 1800), "Departure delay in minutes; null if cancelled.", nullable=True),
-        _integer("arr_time", (1, 2400), "Arrival, HHMM in the destination's local time.", nullable=True),
-        _integer("arr_delay", (-180, 1800), "Arrival delay in minutes; null if it did not arrive.", nullable=True),
-        _integer("air_time", (10, 1200), "Minutes in the air; null if it did not arrive.", nullable=True),
+        _text("tailnum", "Registration of the aircraft that flew; null if none did.", nullable=True, is_outcome=True),
+        _integer("dep_time", (1, 2400), "Departure, HHMM in local time; null if cancelled.", is_outcome=True),
+        _integer(
+            "dep_delay", (-180, 1800), "Departure delay in minutes; null if cancelled.", is_outcome=True, unit="minutes"
+        ),
+        _integer("arr_time", (1, 2400), "Arrival, HHMM in the destination's local time.", is_outcome=True),
+        _integer(
+            "arr_delay",
+            (-180, 1800),
+            "Arrival delay in minutes; null if it did not arrive.",
+            is_outcome=True,
+            unit="minutes",
+        ),
+        _integer(
+            "air_time", (10, 1200), "Minutes in the air; null if it did not arrive.", is_outcome=True, unit="minutes"
+        ),
     ),
     key=("carrier", "flight", "time_hour"),
     is_partitioned=True,
+    event_at="time_hour",
+    groups=("origin", "carrier"),
 )
 
 WEATHER = Contract(
@@ -97,18 +131,22 @@ WEATHER = Contract(
         _LOCAL_DAY,
         _ORIGIN,
         Column(name="time_hour", type=pa.timestamp("us", tz="UTC"), description="Start of the measured hour, UTC."),
-        _measured("temp", (-60, 130), "Temperature in degrees Fahrenheit."),
-        _measured("dewp", (-80, 100), "Dew point in degrees Fahrenheit."),
-        _measured("humid", (0, 100), "Relative humidity in percent."),
-        _measured("wind_dir", (0, 360), "Direction the wind comes from, in degrees."),
-        _measured("wind_speed", (0, 150), "Wind speed in miles per hour."),
-        _measured("wind_gust", (0, 200), "Gust speed in miles per hour; null in most hours.", is_sparse=True),
-        _measured("precip", (0, 6), "Precipitation of the hour in inches."),
-        _measured("pressure", (850, 1100), "Sea-level pressure in millibars."),
-        _measured("visib", (0, 50), "Visibility in miles."),
+        _measured("temp", (-60, 130), "Temperature in degrees Fahrenheit.", unit="fahrenheit"),
+        _measured("dewp", (-80, 100), "Dew point in degrees Fahrenheit.", unit="fahrenheit"),
+        _measured("humid", (0, 100), "Relative humidity in percent.", unit="percent"),
+        _measured("wind_dir", (0, 360), "Direction the wind comes from, in degrees.", unit="degrees"),
+        _measured("wind_speed", (0, 150), "Wind speed in miles per hour.", unit="mph"),
+        _measured(
+            "wind_gust", (0, 200), "Gust speed in miles per hour; null in most hours.", unit="mph", is_sparse=True
+        ),
+        _measured("precip", (0, 6), "Precipitation of the hour in inches.", unit="inches"),
+        _measured("pressure", (850, 1100), "Sea-level pressure in millibars.", unit="mbar"),
+        _measured("visib", (0, 50), "Visibility in miles.", unit="miles"),
     ),
     key=("origin", "time_hour"),
     is_partitioned=True,
+    event_at="time_hour",
+    groups=("origin",),
 )
 
 PLANES = Contract(

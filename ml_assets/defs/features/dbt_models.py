@@ -9,12 +9,14 @@ from dagster_dbt import DagsterDbtTranslator, dbt_assets
 from dagster_dbt.asset_utils import get_updated_cli_invocation_params_for_context
 from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
-from ml_assets.backends.dbt_in_process import DbtInProcess
+from ml_assets.backends.dbt_in_process import DbtInProcess, together
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
 from ml_assets.core.column_lineage import ColumnLineage
+from ml_assets.core.data_quality.holds import builds, refusal
+from ml_assets.core.data_quality.verdicts import standing_faults
 from ml_assets.core.point_in_time.dialects import Sql
-from ml_assets.core.ports import DayRange, Warehouse
+from ml_assets.core.ports import ArtifactStore, DayRange, Source, Warehouse
 from ml_assets.resources import dbt_of
 
 OWNERS = ["team:data-engineering"]
@@ -56,17 +58,29 @@ def _dbt_models(dbt: DbtInProcess) -> dg.AssetsDefinition:
         pool="warehouse",
         name="dbt_models",
     )
-    def dbt_models(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> Iterator[Any]:
+    def dbt_models(
+        context: dg.AssetExecutionContext,
+        source: dg.ResourceParam[Source],
+        warehouse: dg.ResourceParam[Warehouse],
+        store: dg.ResourceParam[ArtifactStore],
+    ) -> Iterator[Any]:
         days = days_of(context)
-        invocation = get_updated_cli_invocation_params_for_context(
-            context.op_execution_context, dbt.manifest_document, translator
-        )
-        build = dbt.build(invocation.selection_args, days=days)
+        raw_tables = _raw_tables(context, dbt)
+        faults = standing_faults(warehouse, store, source.contracts, frozenset().union(*raw_tables.values()), days)
+        if faults:
+            stretches = builds(raw_tables, faults, days)
+            build = together([dbt.build(dbt.selecting(each.tables), days=each.days) for each in stretches])
+        else:
+            invocation = get_updated_cli_invocation_params_for_context(
+                context.op_execution_context, dbt.manifest_document, translator
+            )
+            build = dbt.build(invocation.selection_args, days=days)
         outputs, checks = [], []
         for raw_event in build.events:
             message = DbtCoreCliEventMessage(raw_event=dict(raw_event), event_history_metadata={})
             for event in message.to_default_asset_events(dbt.manifest_document, translator, context):
                 (outputs if isinstance(event, dg.Output) else checks).append(event)
+        outputs, checks = _one_of_each(outputs), _worst_of_each(checks)
         tables = {output.output_name: dbt.table_of(output.metadata["unique_id"].text) for output in outputs}
         counts = _rows_by_day(warehouse, sorted(dbt.partitioned_tables & set(tables.values())), days)
         lineage = dbt.column_lineage(build, _Schema(warehouse))
@@ -87,8 +101,31 @@ def _dbt_models(dbt: DbtInProcess) -> dg.AssetsDefinition:
         yield from checks
         if build.failures:
             raise dg.Failure("dbt: " + "\n".join(build.failures))
+        if faults:
+            held = refusal(f"what depends on {', '.join(sorted({f'raw.{fault.table}' for fault in faults}))}", faults)
+            context.log.error(str(held))
+            # In a run that judges what landed that step fails, and the days that are sound go on.
+            if not context.job_def.graph.has_node_named("data_quality"):
+                raise held
 
     return dbt_models
+
+
+def _raw_tables(context: dg.AssetExecutionContext, dbt: DbtInProcess) -> dict[str, frozenset[str]]:
+    """Return the raw tables of each model of the run. A view holds no days that could be held."""
+    tables = [".".join(key.path) for key in context.selected_asset_keys]
+    return {table: dbt.raw_tables[table] if table in dbt.partitioned_tables else frozenset() for table in tables}
+
+
+def _one_of_each(outputs: list[dg.Output[None]]) -> list[dg.Output[None]]:
+    """Return the last output of each model: one that was built for several stretches of days gave several."""
+    return list({output.output_name: output for output in outputs}.values())
+
+
+def _worst_of_each(checks: list[dg.AssetCheckResult]) -> list[dg.AssetCheckResult]:
+    """Return one result of each check: that of a stretch of days on which it failed, if there is one."""
+    ordered = sorted(checks, key=lambda check: not check.passed)
+    return list({(check.asset_key, check.check_name): check for check in ordered}.values())
 
 
 def _rows_by_day(warehouse: Warehouse, tables: list[str], days: DayRange) -> dict[str, dict[date, int]]:
