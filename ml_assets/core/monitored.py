@@ -14,6 +14,7 @@ from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.spec import UseCase
 
 DRIFT, PERFORMANCE, RETRAINING = "monitoring.drift", "monitoring.performance", "monitoring.retraining_decisions"
+SKEW = "monitoring.skew"
 HISTORY = timedelta(days=27)
 
 

@@ -195,11 +195,16 @@ class UseCase:
         """The table its predictions are written to."""
         return f"predictions.{self.name}"
 
+    @property
+    def served_table(self) -> str:
+        """The table of what its models read when they predicted, of a sample of decisions."""
+        return f"predictions.{self.name}_served"
+
     def key(self, stage: str) -> list[str]:
         """Return the asset key of one of its stages: whose it is, then what it is.
 
         The stages are examples, training_set, tuning, ablation, candidate, champion, predictions, drift, performance,
-        report and retraining.
+        skew, report and retraining.
         """
         return [self.name, stage]
 

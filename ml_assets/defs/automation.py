@@ -73,7 +73,8 @@ def _training_job(use_case: UseCase) -> Job:
 
 def _rescore_job(use_case: UseCase) -> Job:
     keys = [
-        dg.AssetKey(use_case.key(stage)) for stage in ("predictions", "drift", "performance", "retraining", "report")
+        dg.AssetKey(use_case.key(stage))
+        for stage in ("predictions", "drift", "performance", "skew", "retraining", "report")
     ]
     return dg.define_asset_job(
         f"{use_case.name}_rescore",

@@ -15,6 +15,7 @@ from ml_assets.core.package import load_package
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.scoring import PREDICTIONS_SCHEMA, keep_confirmed, prediction_rows, score
+from ml_assets.core.served import served_rows
 from ml_assets.core.spec import UseCase
 from ml_assets.use_cases import load_use_cases
 
@@ -84,7 +85,8 @@ def _predictions(use_case: UseCase) -> dg.AssetsDefinition:
         rows = pa.concat_tables(parts) if parts else PREDICTIONS_SCHEMA.empty_table()
         existing = _of_days(warehouse, table, days) if warehouse.columns(table) else PREDICTIONS_SCHEMA.empty_table()
         rows = keep_confirmed(rows, existing)
-        warehouse.replace_days({table: rows}, days)
+        served = served_rows(warehouse, use_case, days, examples=examples, predictions=rows)
+        warehouse.replace_days({table: rows, use_case.served_table: served}, days)
         for day in days.dates:
             of_day = rows.filter(pc.field("partition_on") == pa.scalar(day))
             facts: dict[str, object] = {"dagster/partition_row_count": of_day.num_rows}
