@@ -37,6 +37,8 @@ ASKED_BY = {
     "cli/summary.py:_landed": r"select \(select count\(\*\) from raw\.flights ",
     "cli/summary.py:_monitored": r"select \* from monitoring\.drift where use_case = @use_case and partition_on",
     "core/references.py:_versions_in": r"SELECT DISTINCT use_case, model_version FROM monitoring\.",
+    "core/served.py:_known": r"SELECT decision_id, .* FROM predictions\.arrival_delay_served",
+    "core/skew.py:_compared": r"decision_id IN \(SELECT decision_id FROM `predictions`\.`arrival_delay_served`",
     "core/view_costs.py:_weigh": r"SELECT COUNT\(\*\) AS n_rows FROM `features`",
     "core/view_costs.py:ages": r"_v0\.`known_at` AS `known_at`",
     "defs/examples.py:_counts": r"with decisions as \( select partition_on, count\(\*\) as n_decisions",

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 GROUPS = {"raw", "features", "examples", "training_sets", "models", "predictions", "monitoring"}
 STAGES = {
     *("examples", "training_set", "candidate", "champion", "predictions", "tuning", "ablation", "staleness"),
-    *("drift", "performance", "alarms", "report", "retraining"),
+    *("drift", "performance", "skew", "alarms", "report", "retraining"),
 }
 VIEWS = {"staging", "intermediate"}
 ON_TRAINING = {"training_set", "candidate", "champion"}
@@ -174,8 +174,10 @@ def test_what_opens_the_warehouse_waits_its_turn_in_the_pool(definitions: dg.Def
         ("arrival_delay/examples", "arrival_delay/predictions"),
         ("arrival_delay/predictions", "arrival_delay/drift"),
         ("arrival_delay/predictions", "arrival_delay/performance"),
+        ("arrival_delay/predictions", "arrival_delay/skew"),
         ("arrival_delay/drift", "arrival_delay/alarms"),
         ("arrival_delay/performance", "arrival_delay/alarms"),
+        ("arrival_delay/skew", "arrival_delay/alarms"),
         ("arrival_delay/drift", "arrival_delay/report"),
         ("arrival_delay/performance", "arrival_delay/report"),
         ("arrival_delay/drift", "arrival_delay/retraining"),

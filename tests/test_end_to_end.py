@@ -26,6 +26,7 @@ from ml_assets.core.ports import DayRange
 from ml_assets.core.promotion import Verdict
 from ml_assets.core.scoring import score
 from ml_assets.core.scoring_days import scored_stretches
+from ml_assets.core.served import SAMPLED_A_DAY
 from ml_assets.core.training_sets import load_training_set, training_set_of
 from ml_assets.defs import models
 from ml_assets.lifecycle import Lifecycle, RunFailed
@@ -114,6 +115,7 @@ def test_each_table_has_the_rows_that_a_recount_of_the_csv_finds(as_built):
     assert counts["features.feat_cancellations"] == n_cancelled
     assert [counts[f"raw.{name}_quarantine"] for name in ("flights", "schedules", "weather")] == [0, 0, 0]
     assert counts["monitoring.performance"] == counts["monitoring.retraining_decisions"] == 1
+    assert counts["predictions.arrival_delay_served"] == SAMPLED_A_DAY
     for name in ("airlines", "airports", "planes"):
         assert tables[f"raw.{name}"].num_rows == len(recorded(f"{name}.csv"))
     assert set(tables["raw.flights"]["partition_on"].to_pylist()) == {date(2013, 1, day) for day in range(1, 15)}
@@ -250,7 +252,8 @@ def test_days_lived_one_by_one_leave_the_tables_of_the_same_days_at_once(life, a
     ]
     assert all(found.roc_auc is not None and 0.4 < found.roc_auc < 1 for found in lived)
     for tables in (by_day, at_once):  # whose run it was and when it ran is all that may differ
-        tables["predictions.arrival_delay"] = without(tables["predictions.arrival_delay"], "run_id", "predicted_at")
+        for name in ("predictions.arrival_delay", "predictions.arrival_delay_served"):
+            tables[name] = without(tables[name], "run_id", "predicted_at")
     assert differing(by_day, at_once) == []
 
 

@@ -41,7 +41,7 @@ STAGES = {
     "predictions": ("serve", ["arrival_delay__predictions"]),
     "monitoring": (
         "serve",
-        [f"arrival_delay__{stage}" for stage in ("drift", "performance", "report", "retraining")],
+        [f"arrival_delay__{stage}" for stage in ("drift", "performance", "skew", "report", "retraining")],
     ),
 }
 

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test live
 
 SCHEMAS = {"raw", "staging", "intermediate", "features", "labels", "examples", "predictions", "monitoring"}
 # Which run it was, and when, is another each time.
-OF_THE_RUN = {"predictions.arrival_delay": ["run_id", "predicted_at"]}
+OF_THE_RUN = {f"predictions.arrival_delay{of}": ["run_id", "predicted_at"] for of in ("", "_served")}
 
 
 @pytest.fixture(scope="module")

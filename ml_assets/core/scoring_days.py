@@ -16,6 +16,7 @@ from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.scoring import PREDICTIONS_SCHEMA, keep_confirmed, prediction_rows, score
+from ml_assets.core.served import served_rows
 from ml_assets.core.shadows import N_PREVIOUS, SHADOW_SCHEMA, Skipped, shadow_rows
 from ml_assets.core.spec import UseCase
 
@@ -53,6 +54,8 @@ def write_predictions(
 ) -> WrittenPredictions:
     """Score every decision of these days and replace the days in ``predictions.<use_case>``, and those of its shadows.
 
+    Of a sample of the decisions, ``predictions.<use_case>_served`` keeps what the model read (``core/served.py``).
+
     A prediction that comes out as it stands there already keeps the run and the time that it was first made in, so
     that scoring a day again changes nothing. Where all days were decided before the first champion took charge,
     nothing is written. ``predicted_at`` is in UTC.
@@ -80,7 +83,12 @@ def write_predictions(
         skipped += not_scored
     existing = rows_of_days(warehouse, table, days) if warehouse.columns(table) else PREDICTIONS_SCHEMA.empty_table()
     rows = keep_confirmed(pa.concat_tables(parts), existing)
-    warehouse.replace_days({table: rows, use_case.shadow_table: pa.concat_tables(shadows)}, days)
+    tables = {
+        table: rows,
+        use_case.shadow_table: pa.concat_tables(shadows),
+        use_case.served_table: served_rows(warehouse, use_case, days, examples=examples, predictions=rows),
+    }
+    warehouse.replace_days(tables, days)
     return WrittenPredictions(rows=rows, examples=examples, too_early=too_early, skipped=tuple(skipped))
 
 

@@ -248,11 +248,16 @@ class UseCase:
         """The table of what other models than the champion would have predicted."""
         return f"predictions.{self.name}_shadow"
 
+    @property
+    def served_table(self) -> str:
+        """The table of what its models read when they predicted, of a sample of decisions."""
+        return f"predictions.{self.name}_served"
+
     def key(self, stage: str) -> list[str]:
         """Return the asset key of one of its stages: whose it is, then what it is.
 
         The stages are examples, training_set, tuning, ablation, staleness, candidate, champion, predictions, drift,
-        performance, alarms, report and retraining.
+        performance, skew, alarms, report and retraining.
         """
         return [self.name, stage]
 

@@ -61,7 +61,7 @@ def every_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipR
 
 
 def _rescore_job(use_case: UseCase) -> Job:
-    stages = ("predictions", "drift", "performance", "alarms", "retraining", "report")
+    stages = ("predictions", "drift", "performance", "skew", "alarms", "retraining", "report")
     keys = [dg.AssetKey(use_case.key(stage)) for stage in stages]
     return dg.define_asset_job(
         f"{use_case.name}_rescore",

@@ -169,7 +169,8 @@ def test_a_job_makes_what_its_name_says_and_a_rescore_never_a_champion(definitio
     assert made("arrival_delay_staleness") == {"arrival_delay/staleness"}
     assert made("arrival_delay_first_decision") == {"arrival_delay/retraining"}
     assert made("arrival_delay_rescore") == {
-        f"arrival_delay/{stage}" for stage in ("predictions", "drift", "performance", "alarms", "report", "retraining")
+        f"arrival_delay/{stage}"
+        for stage in ("predictions", "drift", "performance", "skew", "alarms", "report", "retraining")
     }
 
 

@@ -10,7 +10,7 @@
 - A null in an entity column matches nothing. NaN is no value of a feature table: the engines order it differently.
 """
 
-from ml_assets.core.point_in_time.examples import examples_query
+from ml_assets.core.point_in_time.examples import decisions_query, examples_query
 from ml_assets.core.point_in_time.join import Pruning, join_query, parts
 
-__all__ = ["Pruning", "examples_query", "join_query", "parts"]
+__all__ = ["Pruning", "decisions_query", "examples_query", "join_query", "parts"]

@@ -24,19 +24,9 @@ def examples_query(use_case: UseCase, views: Sequence[FeatureView], *, dialect: 
     fails where a decision, or the label of one, is there twice.
     """
     sql = Sql(dialect=dialect)
-    decisions, label = use_case.decisions, use_case.label
+    label, taken = use_case.label, decisions_query(use_case, views, dialect=dialect)
     days = f"partition_on BETWEEN {sql.day('first_day')} AND {sql.day('last_day')}"
-    entity = dict.fromkeys(column for view in views for column in view.entity if column not in KEPT)
-    if decisions.lead_time is not None:
-        decided_at = sql.earlier(sql.name(decisions.event_at), decisions.lead_time)
-    else:
-        at, days_before = decisions.local
-        decided_at = sql.local_moment("partition_on", at=at, days_before=days_before, zone=LOCAL_ZONE_NAME)
-    columns = "".join(f", {sql.name(column)}" for column in entity)
-    once = f"CASE WHEN COUNT(*) OVER (PARTITION BY decision_id) > 1 THEN {_twice(decisions.table)} ELSE decision_id END"
-    taken = f"""SELECT {once} AS decision_id, partition_on, {decided_at} AS decided_at{columns}
-FROM {sql.table(decisions.table)} WHERE {days}"""
-    joined = join_query(taken, views, dialect=dialect, pruning=Pruning(lead_time=decisions.longest_lead))
+    joined = join_query(taken, views, dialect=dialect, pruning=Pruning(lead_time=use_case.decisions.longest_lead))
     features = "".join(f", _e.{sql.name(feature.name)}" for view in views for feature in view.features)
     return f"""SELECT {sql.names(KEPT, of="_e")}{features}, _l.label, _l.label_known_at,
   CASE WHEN _l._n IS NULL THEN '{NOT_LANDED}' ELSE _l.no_label_reason END AS no_label_reason
@@ -49,6 +39,26 @@ LEFT JOIN (
     CASE WHEN COUNT(*) > 1 THEN {_twice(label.table)} ELSE 1 END AS _n
   FROM {sql.table(label.table)} WHERE {days} GROUP BY decision_id
 ) _l ON _e.decision_id = _l.decision_id"""
+
+
+def decisions_query(use_case: UseCase, views: Sequence[FeatureView], *, dialect: Dialect, among: str = "") -> str:
+    """Return the SELECT of the decisions whose event falls on first_day..last_day, and the entities of these views.
+
+    ``among`` is a SELECT of one column; with it only the decisions whose decision_id is in it are asked for.
+    """
+    sql, decisions = Sql(dialect=dialect), use_case.decisions
+    entity = dict.fromkeys(column for view in views for column in view.entity if column not in KEPT)
+    if decisions.lead_time is not None:
+        decided_at = sql.earlier(sql.name(decisions.event_at), decisions.lead_time)
+    else:
+        at, days_before = decisions.local
+        decided_at = sql.local_moment("partition_on", at=at, days_before=days_before, zone=LOCAL_ZONE_NAME)
+    columns = "".join(f", {sql.name(column)}" for column in entity)
+    once = f"CASE WHEN COUNT(*) OVER (PARTITION BY decision_id) > 1 THEN {_twice(decisions.table)} ELSE decision_id END"
+    wanted = f" AND decision_id IN ({among})" if among else ""
+    return f"""SELECT {once} AS decision_id, partition_on, {decided_at} AS decided_at{columns}
+FROM {sql.table(decisions.table)}
+WHERE partition_on BETWEEN {sql.day("first_day")} AND {sql.day("last_day")}{wanted}"""
 
 
 def _twice(table: str) -> str:

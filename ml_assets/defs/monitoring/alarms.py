@@ -28,7 +28,7 @@ def _alarms(use_case: UseCase) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         description="One row per alarm that stands on a day: drift that lasts, lost quality, rows served wrong.",
-        deps=[use_case.key("drift"), use_case.key("performance")],
+        deps=[use_case.key("drift"), use_case.key("performance"), use_case.key("skew")],
         check_specs=[dg.AssetCheckSpec("no_severe_alarm", asset=key, description="Nothing severe on the newest day.")],
         **monitoring_asset(use_case, table=ALARMS),
     )

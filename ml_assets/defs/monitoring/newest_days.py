@@ -7,7 +7,7 @@ import dagster as dg
 
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import LOCAL_ZONE, today
-from ml_assets.core.monitored import DRIFT, PERFORMANCE, RETRAINING
+from ml_assets.core.monitored import DRIFT, PERFORMANCE, RETRAINING, SKEW
 from ml_assets.core.ports import Warehouse
 from ml_assets.core.spec import UseCase
 from ml_assets.resources import dbt_of, feature_views_of, source_of
@@ -30,7 +30,7 @@ def _dated_rows(use_cases: Sequence[UseCase]) -> dict[str, str]:
     tables |= {view.table for view in feature_views_of(environment).values()} - dbt.partitioned_tables
     found = {table.replace(".", "/"): table for table in sorted(tables)}
     for use_case in use_cases:
-        of_all = {"drift": DRIFT, "performance": PERFORMANCE, "retraining": RETRAINING}
+        of_all = {"drift": DRIFT, "performance": PERFORMANCE, "retraining": RETRAINING, "skew": SKEW}
         places = {"examples": use_case.examples_table, "predictions": use_case.predictions_table}
         places |= {stage: f"{table} where use_case = '{use_case.name}'" for stage, table in of_all.items()}
         found |= {"/".join(use_case.key(stage)): place for stage, place in places.items()}
