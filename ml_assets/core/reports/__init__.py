@@ -5,5 +5,17 @@ from ml_assets.core.reports.candidate import candidate_report
 from ml_assets.core.reports.charts import chart_markdown, chart_svg
 from ml_assets.core.reports.curves import curve_spec
 from ml_assets.core.reports.monitoring import monitoring_report
+from ml_assets.core.reports.overview import overview_page, overview_pictures
+from ml_assets.core.reports.write import write_report
 
-__all__ = ["ablation_report", "candidate_report", "chart_markdown", "chart_svg", "curve_spec", "monitoring_report"]
+__all__ = [
+    "ablation_report",
+    "candidate_report",
+    "chart_markdown",
+    "chart_svg",
+    "curve_spec",
+    "monitoring_report",
+    "overview_page",
+    "overview_pictures",
+    "write_report",
+]
