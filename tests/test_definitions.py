@@ -15,6 +15,7 @@ from ml_assets.calendar import DAILY
 from ml_assets.core.point_in_time import Pruning
 from ml_assets.defs import raw
 from ml_assets.resources import feature_views_of
+from ml_assets.use_cases import load_use_cases
 from ml_assets.use_cases.arrival_delay import USE_CASE
 
 pytestmark = [
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 GROUPS = {"raw", "features", "examples", "training_sets", "models", "predictions", "monitoring"}
 STAGES = {
     *("examples", "training_set", "candidate", "champion", "predictions", "tuning", "ablation"),
-    *("drift", "performance", "report", "retraining"),
+    *("drift", "performance", "alarms", "report", "retraining"),
 }
 VIEWS = {"staging", "intermediate"}
 ON_TRAINING = {"training_set", "candidate", "champion"}
@@ -172,6 +173,8 @@ def test_what_opens_the_warehouse_waits_its_turn_in_the_pool(definitions: dg.Def
         ("arrival_delay/examples", "arrival_delay/predictions"),
         ("arrival_delay/predictions", "arrival_delay/drift"),
         ("arrival_delay/predictions", "arrival_delay/performance"),
+        ("arrival_delay/drift", "arrival_delay/alarms"),
+        ("arrival_delay/performance", "arrival_delay/alarms"),
         ("arrival_delay/drift", "arrival_delay/report"),
         ("arrival_delay/performance", "arrival_delay/report"),
         ("arrival_delay/drift", "arrival_delay/retraining"),
@@ -215,8 +218,10 @@ def test_every_table_with_rows_every_day_is_checked_to_have_reached_its_newest_d
     daily = with_cadence(graph, "daily")
     tables = {key for key in daily if key.path[0] not in VIEWS and key.path[-1] != "report"}
     checked = {check.asset_key for check in graph.asset_check_keys if check.name == "newest_day"}
-    # No flight was cancelled on 2013-05-26 and six more days: a check would call such a quiet day late.
-    assert named(*(tables - checked)) == {"features/feat_cancellations"}
+    # No flight was cancelled on 2013-05-26 and six more days: a check would call such a quiet day late. A day without
+    # alarms is a good one.
+    quiet = {"features/feat_cancellations", *(f"{use_case.name}/alarms" for use_case in load_use_cases())}
+    assert named(*(tables - checked)) == quiet
 
 
 def test_every_dbt_test_is_a_check(graph: AssetGraph):

@@ -1,5 +1,6 @@
 """How far one day strays from training: drift of every feature and of the prediction, against fixed bins."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -8,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ml_assets.core.drift_tests import MINIMUM_ROWS, explain, judge_day, percent
 from ml_assets.core.errors import DataMissing
 from ml_assets.core.reference import (
     MINIMUM_PSI_LIMIT,
-    SMALLEST_SHARE,
     BinKind,
     Bins,
     Floats,
@@ -22,6 +23,7 @@ from ml_assets.core.reference import (
 
 __all__ = [
     "DRIFT_SCHEMA",
+    "MINIMUM_ROWS",
     "BinKind",
     "Bins",
     "Reference",
@@ -29,6 +31,7 @@ __all__ = [
     "build_reference",
     "drift_verdict",
     "measure_drift",
+    "percent",
 ]
 
 DRIFT_SCHEMA = pa.schema(
@@ -45,14 +48,15 @@ DRIFT_SCHEMA = pa.schema(
         "reference_missing_share": pa.float64(),
         "unseen_share": pa.float64(),
         "psi_limit": pa.float64(),
+        "bin_counts": pa.string(),
+        "p_value": pa.float64(),
+        "moved_share": pa.float64(),
         "is_drifted": pa.bool_(),
+        "severity": pa.string(),
         "explanation": pa.string(),
         "model_version": pa.string(),
     }
 )
-
-# Judgement: with 10 bins the index of 200 rows of an unchanged population is about 0.05, half of the lowest limit.
-MINIMUM_ROWS = 200
 
 # Judgement, with the 99 of 100 days in the limits: an alarm needs a broad shift that lasts, not one odd feature or day.
 _DRIFTED_FEATURES_SHARE = 0.2
@@ -90,8 +94,8 @@ def measure_drift(
     Jensen-Shannon distance, base 2, from 0 to 1 (Lin 1991; Endres & Schindelin 2003). ``ks`` is the Kolmogorov-Smirnov
     statistic of the binned values that are not missing; null for a category and where all values are missing.
     ``psi_limit`` is the reference's limit, moved by the sampling noise ``(bins - 1) (1 / n - 1 / n_of_a_training_day)``
-    that a smaller or larger day brings (Yurdakul 2018), never below 0.1. A feature is drifted above its limit, if
-    the day has at least 200 rows. On a day without rows all statistics are null.
+    that a smaller or larger day brings (Yurdakul 2018), never below 0.1. What has drifted, ``judge_day`` says. On a day
+    without rows all statistics are null.
 
     Raises DataMissing where the examples lack a feature, ValueError where lengths differ.
     """
@@ -102,8 +106,12 @@ def measure_drift(
         return _table([_row_of_empty_day(b) for b in bins], use_case=use_case, model_version=model_version, day=day)
     width = max(len(b.shares) for b in bins)
     p, q = np.zeros((len(bins), width)), np.zeros((len(bins), width))
-    for i, (b, column) in enumerate(zip(bins, values, strict=True)):
-        p[i, : len(b.shares)] = np.bincount(b.index(column), minlength=len(b.shares)) / n_rows
+    counts = {
+        b.feature: np.bincount(b.index(column), minlength=len(b.shares)) for b, column in zip(bins, values, strict=True)
+    }
+    judged = judge_day(reference, counts)
+    for i, b in enumerate(bins):
+        p[i, : len(b.shares)] = counts[b.feature] / n_rows
         q[i, : len(b.shares)] = b.shares
     psi, js = population_stability(p, q), _jensen_shannon(p, q)
     noise = np.array([b.n_used - 1 for b in bins]) * (1 / n_rows - 1 / reference.n_rows_per_day)
@@ -111,9 +119,7 @@ def measure_drift(
     rows: list[dict[str, object]] = []
     for i, (b, column) in enumerate(zip(bins, values, strict=True)):
         shares = p[i, : len(b.shares)]
-        is_judged = n_rows >= MINIMUM_ROWS
-        change = _explain(b, shares, column)
-        few = f"only {n_rows} rows, too few to judge (at least {MINIMUM_ROWS}); "
+        judgement = judged[b.feature]
         rows.append(
             {
                 "feature": b.feature,
@@ -126,8 +132,12 @@ def measure_drift(
                 "reference_missing_share": b.missing_share,
                 "unseen_share": b.unseen_share(shares),
                 "psi_limit": float(limits[i]),
-                "is_drifted": bool(is_judged and psi[i] > limits[i]),
-                "explanation": change if is_judged else few + change,
+                "bin_counts": json.dumps(counts[b.feature].tolist()),
+                "p_value": judgement.p_value,
+                "moved_share": judgement.moved_share,
+                "is_drifted": judgement.is_drifted,
+                "severity": judgement.severity,
+                "explanation": explain(b, counts[b.feature], unseen=_unseen(b, column)),
             }
         )
     return _table(rows, use_case=use_case, model_version=model_version, day=day)
@@ -193,39 +203,11 @@ def _kolmogorov_smirnov(bins: Bins, shares: Floats) -> float | None:
     return float(np.abs(np.cumsum(day) / day.sum() - np.cumsum(training) / training.sum()).max())
 
 
-def _explain(bins: Bins, shares: Floats, values: pa.ChunkedArray | pa.Array) -> str:
-    """Say which bin gained most, measured by its part of the index."""
-    reference = np.asarray(bins.shares)
-    gain = (shares - reference) * np.log(np.maximum(shares, SMALLEST_SHARE) / np.maximum(reference, SMALLEST_SHARE))
-    gain = np.where(shares > reference, gain, 0.0)
-    most = int(np.argmax(gain))
-    if not gain[most] > 0:
-        return "as in training"
-    found = f"{percent(shares[most])} of the day's rows"
-    was = f"(training: {percent(reference[most])})"
-    if most == len(shares) - 1:
-        return f"missing in {found} {was}"
-    if bins.kind == "categorical":
-        if most != len(shares) - 2:
-            return f"{bins.label(most)}: {found} {was}"
-        unseen = values.filter(pa.array(bins.index(values) == most)).cast(pa.string()).unique().to_pylist()
-        more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
-        return f"{found} in categories never seen in training: {', '.join(sorted(unseen)[:3])}{more}"
-    if bins.edges and most in (0, len(bins.edges)):
-        side, limit = ("below", "minimum") if most == 0 else ("above", "maximum")
-        return f"{found} {side} the training {limit} of {bins.label(most).removeprefix(side).strip()}"
-    return f"{found} at {bins.label(most)} {was}"
-
-
-def percent(share: float) -> str:
-    """Write a share for people.
-
-    >>> percent(0.314), percent(0.004), percent(0.00004), percent(0.0)
-    ('31 %', '0.4 %', 'under 0.1 %', '0 %')
-    """
-    if 0 < share < 0.001:
-        return "under 0.1 %"
-    return f"{share:.0%}".replace("%", " %") if share >= 0.0995 or not share else f"{share:.1%}".replace("%", " %")
+def _unseen(bins: Bins, values: pa.ChunkedArray | pa.Array) -> list[str]:
+    """Return the categories of the day that training never showed."""
+    if bins.kind != "categorical":
+        return []
+    return values.filter(pa.array(bins.index(values) == len(bins.shares) - 2)).cast(pa.string()).unique().to_pylist()
 
 
 def _row_of_empty_day(bins: Bins) -> dict[str, object]:
@@ -235,7 +217,9 @@ def _row_of_empty_day(bins: Bins) -> dict[str, object]:
         "n_rows": 0,
         "reference_missing_share": bins.missing_share,
         "psi_limit": bins.psi_limit,
+        "bin_counts": json.dumps([0] * len(bins.shares)),
         "is_drifted": False,
+        "severity": "",
         "explanation": "no rows on this day",
     }
 

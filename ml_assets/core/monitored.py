@@ -14,6 +14,7 @@ from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.spec import UseCase
 
 DRIFT, PERFORMANCE, RETRAINING = "monitoring.drift", "monitoring.performance", "monitoring.retraining_decisions"
+ESTIMATED, SKEW, ALARMS = "monitoring.estimated_performance", "monitoring.skew", "monitoring.alarms"
 HISTORY = timedelta(days=27)
 
 

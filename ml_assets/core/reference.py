@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.core.day_variation import DayVariation, day_variation
 from ml_assets.core.errors import TrainingDataMissing
 from ml_assets.core.feature_views import Feature
 
@@ -51,6 +52,8 @@ class Bins:
         shares: of the training rows, by bin. A number: below, each bin, above, missing. A category: each of
             ``categories``, other, never seen, missing.
         psi_limit: the population stability index that 99 of 100 training days stayed under, at least 0.1.
+        variation: how the shares of training days varied; null of a single day, and in packages of releases that did
+            not keep it.
     """
 
     feature: str
@@ -60,6 +63,7 @@ class Bins:
     other_categories: tuple[str, ...]
     shares: tuple[float, ...]
     psi_limit: float
+    variation: DayVariation | None = None
 
     @property
     def n_used(self) -> int:
@@ -196,7 +200,7 @@ def _fix(name: str, kind: BinKind, values: pa.ChunkedArray | pa.Array, day: Indi
     shares = counts.sum(axis=0) / n_rows.sum()
     daily = population_stability(counts / n_rows[:, np.newaxis], shares)
     limit = max(MINIMUM_PSI_LIMIT, float(np.quantile(daily, _NORMAL_DAYS_QUANTILE)))
-    return replace(bins, shares=tuple(shares.tolist()), psi_limit=limit)
+    return replace(bins, shares=tuple(shares.tolist()), psi_limit=limit, variation=day_variation(counts))
 
 
 def _edges(numbers: Floats) -> tuple[float, ...]:

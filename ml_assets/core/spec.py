@@ -199,7 +199,7 @@ class UseCase:
         """Return the asset key of one of its stages: whose it is, then what it is.
 
         The stages are examples, training_set, tuning, ablation, candidate, champion, predictions, drift, performance,
-        report and retraining.
+        alarms, report and retraining.
         """
         return [self.name, stage]
 

@@ -72,9 +72,8 @@ def _training_job(use_case: UseCase) -> Job:
 
 
 def _rescore_job(use_case: UseCase) -> Job:
-    keys = [
-        dg.AssetKey(use_case.key(stage)) for stage in ("predictions", "drift", "performance", "retraining", "report")
-    ]
+    stages = ("predictions", "drift", "performance", "alarms", "retraining", "report")
+    keys = [dg.AssetKey(use_case.key(stage)) for stage in stages]
     return dg.define_asset_job(
         f"{use_case.name}_rescore",
         selection=dg.AssetSelection.assets(*keys),

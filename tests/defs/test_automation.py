@@ -182,7 +182,7 @@ def test_a_job_makes_what_its_name_says_and_a_rescore_never_a_champion(definitio
     assert made("arrival_delay_tuning") == tuning | {"arrival_delay/training_set"}
     assert made("arrival_delay_ablation") == ablation | {"arrival_delay/training_set"}
     assert made("arrival_delay_rescore") == {
-        f"arrival_delay/{stage}" for stage in ("predictions", "drift", "performance", "report", "retraining")
+        f"arrival_delay/{stage}" for stage in ("predictions", "drift", "performance", "alarms", "report", "retraining")
     }
 
 

@@ -1,0 +1,167 @@
+"""What stands on a day that a person should know: drift that lasts, quality lost, rows that were served wrong."""
+
+from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
+from functools import cache
+from typing import cast
+
+import pyarrow as pa
+
+from ml_assets.core.day_variation import DAYS_OF_A_WEEK
+from ml_assets.core.days import DayRange
+from ml_assets.core.drift_alarms import N_DAYS, N_DAYS_DRIFTED, DriftHistory
+from ml_assets.core.drift_tests import percent
+from ml_assets.core.incidents import QUIET_DAYS, Alarm, Incidents
+from ml_assets.core.monitored import ALARMS, DRIFT, ESTIMATED, HISTORY, PERFORMANCE, SKEW, recent_rows, until
+from ml_assets.core.package import ModelPackage, load_package
+from ml_assets.core.performance import ROC_AUC_TOLERANCE, performance_verdict
+from ml_assets.core.ports import ArtifactStore, Warehouse
+from ml_assets.core.regression import RegressionMetrics
+from ml_assets.core.regression_performance import RMSE_TOLERANCE
+from ml_assets.core.spec import UseCase
+from ml_assets.core.tasks import AnyMetrics, meaning_of
+
+ALARMS_SCHEMA = pa.schema(
+    {
+        "use_case": pa.string(),
+        "partition_on": pa.date32(),
+        "kind": pa.string(),
+        "subject": pa.string(),
+        "severity": pa.string(),
+        "explanation": pa.string(),
+        "since": pa.date32(),
+        "incident": pa.string(),
+        "model_version": pa.string(),
+    }
+)
+
+# What a table that nobody has written yet holds.
+_NO_ROWS = pa.schema({"partition_on": pa.date32(), "model_version": pa.string()}).empty_table()
+
+# Judgement: one row in a hundred served with another value than recomputed is more than a late correction.
+_SEVERE_SKEW_SHARE = 0.01
+
+
+def write_alarms(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, days: DayRange) -> pa.Table:
+    """Judge these days by what monitoring has measured of them, write ``monitoring.alarms`` and return the rows.
+
+    A table that nobody has written yet raises no alarms. A day is judged by itself and the days before it, and by those
+    of its own model alone.
+    """
+    package = cache(lambda version: load_package(store, use_case.name, version))
+
+    def rows_of(table: str, n_days_before: int, last: date = days.last) -> pa.Table:
+        if warehouse.columns(table) is None:
+            return _NO_ROWS
+        return recent_rows(warehouse, table, use_case, last, since=days.first - timedelta(days=n_days_before))
+
+    drift = rows_of(DRIFT, DAYS_OF_A_WEEK + N_DAYS)
+    performance, estimated, skew = rows_of(PERFORMANCE, HISTORY.days), rows_of(ESTIMATED, N_DAYS), rows_of(SKEW, 0)
+    history = DriftHistory(drift, lambda version: package(version).reference)
+    incidents = Incidents(rows_of(ALARMS, QUIET_DAYS, last=days.first - timedelta(days=1)))
+    predicted_by = _versions(drift) | _versions(performance)
+    rows: list[dict[str, object]] = []
+    for day in sorted(set(days.dates) & set(predicted_by)):
+        version = predicted_by[day]
+        found = [
+            *history.alarms(day, version),
+            *_quality_alarms(until(performance, day), day, package(version), use_case),
+            *_estimated_alarms(until(estimated, day), day, package(version)),
+            *_skew_alarms(skew, day),
+        ]
+        fixed = {"use_case": use_case.name, "partition_on": day, "model_version": version}
+        rows += [{**_row(alarm), **fixed} for alarm in incidents.continued(found, day, version)]
+    table = pa.Table.from_pylist(rows, schema=ALARMS_SCHEMA)
+    warehouse.replace_days({ALARMS: table}, days, use_case=use_case.name)
+    return table
+
+
+def _row(alarm: Alarm) -> dict[str, object]:
+    return {
+        "kind": alarm.kind,
+        "subject": alarm.subject,
+        "severity": alarm.severity,
+        "explanation": alarm.explanation,
+        "since": alarm.since,
+        "incident": alarm.incident,
+    }
+
+
+def _versions(rows: pa.Table) -> dict[date, str]:
+    """Return which model predicted each day."""
+    pairs = zip(rows["partition_on"].to_pylist(), rows["model_version"].to_pylist(), strict=True)
+    return cast("dict[date, str]", dict(pairs))
+
+
+def _quality_alarms(performance: pa.Table, day: date, package: ModelPackage, use_case: UseCase) -> Iterator[Alarm]:
+    """Yield one where a week of labels shows a quality that is lost."""
+    if day not in performance["partition_on"].to_pylist():
+        return
+    verdict = performance_verdict(performance, package.metrics.holdout, unit=use_case.label.unit)
+    if verdict.is_alarming:
+        yield Alarm(
+            kind="quality",
+            subject=meaning_of(use_case.task).daily.name,
+            severity="severe",
+            explanation="; ".join(verdict.reasons),
+            since=day,
+        )
+
+
+def _estimated_alarms(estimated: pa.Table, day: date, package: ModelPackage) -> Iterator[Alarm]:
+    """Yield one for each measure whose interval lies beyond what the holdout allows, on two of three days."""
+    holdout, first = package.metrics.holdout, day - timedelta(days=N_DAYS - 1)
+    rows = [row for row in estimated.to_pylist() if row["model_version"] == package.version]
+    for metric, limit, is_loss in _limits(holdout):
+        bound = "low" if is_loss else "high"
+        bad = [
+            row
+            for row in rows
+            if row["metric"] == metric
+            and first <= row["partition_on"] <= day
+            and row[bound] is not None
+            and (row[bound] > limit if is_loss else row[bound] < limit)
+        ]
+        if len(bad) >= N_DAYS_DRIFTED:
+            newest = bad[-1]
+            yield Alarm(
+                kind="estimated_quality",
+                subject=metric,
+                severity="warning",
+                explanation=f"{metric} of {newest['partition_on']} is estimated at {newest['estimated']:.4g} "
+                f"({newest['low']:.4g} to {newest['high']:.4g}), {'above' if is_loss else 'below'} the {limit:.4g} "
+                f"that the holdout's {getattr(holdout, metric):.4g} allows",
+                since=bad[0]["partition_on"],
+            )
+
+
+def _limits(holdout: AnyMetrics) -> Iterator[tuple[str, float, bool]]:
+    """Yield each measure that is estimated and judged, its limit, and whether more of it is worse."""
+    if isinstance(holdout, RegressionMetrics):
+        yield "rmse", holdout.rmse * (1 + RMSE_TOLERANCE), True
+    elif holdout.roc_auc is not None:
+        yield "roc_auc", holdout.roc_auc - ROC_AUC_TOLERANCE, False
+
+
+def _skew_alarms(skew: pa.Table, day: date) -> Iterator[Alarm]:
+    """Yield one for each view of which a row was served with other values than are recomputed: no day is too odd."""
+    views: dict[str, list[Mapping[str, object]]] = {}
+    for row in skew.to_pylist():
+        if row["partition_on"] == day and row["n_different"]:
+            views.setdefault(row["view"], []).append(row)
+    for view, rows in sorted(views.items()):
+        worst = max(rows, key=lambda row: _share_different(row))
+        share = _share_different(worst)
+        yield Alarm(
+            kind="skew",
+            subject=view,
+            severity="severe" if share >= _SEVERE_SKEW_SHARE else "warning",
+            explanation=f"{view}: {worst['feature']} was served with another value than is recomputed in "
+            f"{percent(share)} of {worst['n_compared']} rows"
+            + (f"; so were {len(rows) - 1} more of its features" if len(rows) > 1 else ""),
+            since=day,
+        )
+
+
+def _share_different(row: Mapping[str, object]) -> float:
+    return cast("int", row["n_different"]) / max(1, cast("int", row["n_compared"]))
