@@ -18,7 +18,7 @@ from ml_assets.core.coded_sets import RecordsFolder
 from ml_assets.core.experiments import ExperimentLog
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.ports import ArtifactStore, Tracker
-from ml_assets.core.reports import chart_markdown, charts
+from ml_assets.core.reports import chart_markdown, training_charts
 from ml_assets.core.spec import UseCase
 from ml_assets.core.studies import SearchSettings, Studies, TrialRecord
 from ml_assets.core.tasks import meaning_of
@@ -139,7 +139,7 @@ def _tuning(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDef
 def _facts(outcome: TuningOutcome, use_case: UseCase) -> dict[str, object]:
     tuned = outcome.tuned
     loss_title = f"{meaning_of(use_case.task).loss_title(use_case.label.unit)} on validation"
-    history = charts.optimisation_history(tuned.trials, default_loss=tuned.default_loss, y_title=loss_title)
+    history = training_charts.optimisation_history(tuned.trials, default_loss=tuned.default_loss, y_title=loss_title)
     facts: dict[str, object] = {
         "best_parameters": dg.MetadataValue.json(dict(tuned.parameters)),
         "validation_loss": tuned.loss,
@@ -153,6 +153,8 @@ def _facts(outcome: TuningOutcome, use_case: UseCase) -> dict[str, object]:
     if tuned.default_loss is not None:
         facts["default_validation_loss"] = tuned.default_loss
     if outcome.importances:
-        picture = chart_markdown(charts.parameter_importance(outcome.importances), name="importance of each parameter")
+        picture = chart_markdown(
+            training_charts.parameter_importance(outcome.importances), name="importance of each parameter"
+        )
         facts["parameter_importance"] = dg.MetadataValue.md(picture)
     return facts

@@ -5,7 +5,9 @@ from ml_assets.core.reports.candidate import candidate_report
 from ml_assets.core.reports.charts import chart_markdown, chart_svg
 from ml_assets.core.reports.curves import curve_spec
 from ml_assets.core.reports.monitoring import monitoring_report
+from ml_assets.core.reports.overview import overview_page, overview_pictures
 from ml_assets.core.reports.replay import replay_report
+from ml_assets.core.reports.write import write_report
 
 __all__ = [
     "ablation_report",
@@ -14,5 +16,8 @@ __all__ = [
     "chart_svg",
     "curve_spec",
     "monitoring_report",
+    "overview_page",
+    "overview_pictures",
     "replay_report",
+    "write_report",
 ]

@@ -8,9 +8,9 @@ from typing import cast
 
 from ml_assets.core.comparison import MAIN_METRICS, main_metric
 from ml_assets.core.experiment_rows import DAMAGED, UNFINISHED, Experiment
-from ml_assets.core.reports.charts import optimisation_history
 from ml_assets.core.reports.experiment_charts import metric_over_days
 from ml_assets.core.reports.page import Chart, draw, render
+from ml_assets.core.reports.training_charts import optimisation_history
 from ml_assets.core.studies import TrialRecord, TrialState
 
 _MODEL = ("complete", "reused")

@@ -9,7 +9,7 @@ from ml_assets.core.insights import Insights
 from ml_assets.core.paired_bootstrap import Estimate
 from ml_assets.core.promotion import Evidence, Verdict
 from ml_assets.core.regression import RegressionMetrics
-from ml_assets.core.reports import charts
+from ml_assets.core.reports import training_charts
 from ml_assets.core.reports.curves import curve_charts
 from ml_assets.core.reports.insights import insight_sections, season_note, slice_charts
 from ml_assets.core.reports.page import Chart, checked_links, draw, render
@@ -198,5 +198,7 @@ def _charts(
     if epochs:
         best = min(epochs, key=lambda epoch: epoch[2])
         caption = f"Lower is better. Validation was best in epoch {best[0]}, with {meaning.loss.write(best[2], unit)}."
-        drawn.append(draw("Training", charts.training_curve(epochs, y_title=meaning.loss_title(unit)), caption))
+        drawn.append(
+            draw("Training", training_charts.training_curve(epochs, y_title=meaning.loss_title(unit)), caption)
+        )
     return drawn

@@ -1,41 +1,39 @@
-"""The daily monitoring report: is the model still good, and does the day look like training."""
+"""The page of one day: is anything wrong, since when and what to do; below it, everything that says so."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.core.drift import drift_verdict, percent
+from ml_assets.core.drift import percent
 from ml_assets.core.errors import DataMissing
-from ml_assets.core.evaluation import Metrics
-from ml_assets.core.performance import N_DAYS_JUDGED, newest_days, performance_verdict
+from ml_assets.core.performance import N_DAYS_JUDGED, newest_days
 from ml_assets.core.reference import Reference
 from ml_assets.core.registry import LedgerEntry
-from ml_assets.core.reports import charts
-from ml_assets.core.reports.daily_quality import DailyQuality, Figure, quality_of
-from ml_assets.core.reports.page import Chart, checked_links, count, draw, render
+from ml_assets.core.reports.daily_quality import Beside, DailyQuality, Figure, quality_of
+from ml_assets.core.reports.day_sections import drift_cards, estimate_sentences, evidence_of, slices_worth_a_look
+from ml_assets.core.reports.monitored_rows import ALARMS, FAULTS, SKEW, SLICES, DriftRow, Monitored
+from ml_assets.core.reports.page import checked_links, count, render
+from ml_assets.core.reports.time_axis import TimeAxis
+from ml_assets.core.reports.verdict import day_verdict, kind_words
 from ml_assets.core.tasks import AnyMetrics
 
 Row = Mapping[str, object]
 
-_N_DAYS_SHOWN = 60
-_N_FEATURES_SHOWN = 12
+N_DAYS_SHOWN = 60
 
 
 def monitoring_report(
     *,
     use_case: str,
     day: date,
-    drift: pa.Table,
-    performance: pa.Table,
+    monitored: Monitored,
     champion: LedgerEntry,
+    changes: Sequence[LedgerEntry],
     holdout: AnyMetrics,
     reference: Reference,
-    predictions: npt.ArrayLike,
     links: Mapping[str, str],
     question: str = "",
     unit: str | None = None,
@@ -45,95 +43,106 @@ def monitoring_report(
     Args:
         use_case: its name.
         day: the local day reported on.
-        drift: rows of ``monitoring.drift`` of this use case: the day's, and those of the two days before, if any.
-        performance: rows of ``monitoring.performance`` of this use case up to the day, any number of days or none.
+        monitored: what monitoring wrote of it; rows of later days are left out.
         champion: the ledger entry that put the day's model in charge.
-        holdout: what that model showed on its holdout.
+        changes: the entries that put any version in charge.
+        holdout: what the day's model showed on its holdout.
         reference: the bins of that model's training set.
-        predictions: shape (n,), the day's predictions.
         links: addresses by the text a person clicks on.
         question: what the model answers, as the title.
         unit: of the label of a regression.
 
     Raises DataMissing where the day's drift is not among the rows, BadInput for a link that is no address.
     """
-    drift = drift.filter(pc.field("partition_on") <= day)
-    performance = performance.filter(pc.field("partition_on") <= day).sort_by("partition_on")
-    rows = [row for row in drift.to_pylist() if row["partition_on"] == day]
-    if not rows:
+    monitored = monitored.until(day)
+    drift = monitored.drift_on(day)
+    if not drift:
         raise DataMissing(f"the drift of {use_case} on {day} is not measured yet; materialize {use_case}/drift first")
-    verdicts = [drift_verdict(drift)]
-    if performance.num_rows:
-        verdicts.append(performance_verdict(performance, holdout, unit=unit))
-    scores = np.asarray(predictions, np.float64)
     quality = quality_of(holdout, unit)
-    shown, rest = _by_severity(rows)
-    performance = performance.slice(max(0, performance.num_rows - _N_DAYS_SHOWN))
-    labelled = performance.filter(pc.field("n_labelled") > 0)
+    first = day - timedelta(days=N_DAYS_SHOWN - 1)
+    recent = monitored.performance.filter(pc.field("partition_on") >= pa.scalar(first))
+    labelled = recent.filter(pc.field("n_labelled") > 0)
+    alarms = monitored.alarms_on(day)
+    faults = [fault for fault in monitored.faults if fault.severity and fault.partition_on == day]
+    decided = next((row for row in monitored.decisions if row.partition_on == day), None)
+    verdict = day_verdict(None if ALARMS in monitored.absent else alarms, faults, decided)
+    cards, rest = drift_cards(drift, reference)
+    axis = TimeAxis(first=max(first, min([day, *_days(recent)])), last=day)
+    beside = Beside(
+        estimates=[e for e in monitored.estimates if e.partition_on >= axis.first], shadows=monitored.shadows
+    )
+    newest_version = labelled.num_rows and labelled["model_version"][-1].as_py() == champion.version
     return render(
         "monitoring.html",
         use_case=use_case,
         question=question,
         day=day,
-        is_alarming=any(verdict.is_alarming for verdict in verdicts),
-        reasons=[reason for verdict in verdicts for reason in verdict.reasons],
-        figures=[*_day_figures(rows, scores, reference, quality), *_quality_figures(performance, quality)],
-        quality_charts=quality.charts(labelled) if labelled.num_rows else [],
-        labelled_to=labelled.column("partition_on")[-1].as_py() if labelled.num_rows else None,
-        prediction_charts=_prediction_charts(scores, reference, performance, holdout, unit),
+        verdict=verdict,
+        alarms=[
+            {"kind": kind_words(alarm.kind), "row": alarm, "n_days": (day - alarm.since).days + 1} for alarm in alarms
+        ],
+        figures=[*_day_figures(drift, reference, quality), *_quality_figures(recent, quality)],
+        axis=axis,
+        quality_charts=quality.charts(labelled, axis, beside, [e.effective_from for e in changes])
+        if labelled.num_rows
+        else [],
+        has_changes=any(axis.first < entry.effective_from <= day for entry in changes),
+        labelled_to=labelled["partition_on"][-1].as_py() if labelled.num_rows else None,
+        estimates=estimate_sentences(beside.estimates, quality),
+        curve=quality.curve(labelled) if newest_version else None,
+        slices=slices_worth_a_look(monitored.slices, holdout, quality),
+        n_slices=len({(row.slice, row.value) for row in monitored.slices}),
+        has_slices=SLICES not in monitored.absent,
+        cards=cards,
+        rest=rest,
+        skew=[row for row in monitored.skew if row.partition_on == day],
+        has_skew=SKEW not in monitored.absent,
+        faults=faults,
+        has_faults=FAULTS not in monitored.absent,
+        decided=decided,
+        evidence=evidence_of(decided),
         columns=quality.columns,
-        drift_shown=shown,
-        drift_rest=rest,
-        no_label_reasons=_reasons_that_occur(_unlabelled(performance)[-N_DAYS_JUDGED:]),
+        no_label_reasons=_reasons_that_occur(_unlabelled(recent)[-N_DAYS_JUDGED:]),
         unlabelled=[
             {**row, "figures": [quality.cell(cast("float | None", row[name])) for name in quality.columns]}
-            for row in reversed(_unlabelled(performance)[-N_DAYS_JUDGED:])
+            for row in reversed(_unlabelled(recent)[-N_DAYS_JUDGED:])
         ],
         champion_facts=_champion_facts(champion, quality, reference),
         links=checked_links(links),
     )
 
 
-def _by_severity(rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
-    """Return the rows worth a look and the rest: drifted first, then by index over limit, half a bar at the limit."""
-
-    def severity(row: Row) -> float:
-        return cast("float", row["psi"] or 0.0) / cast("float", row["psi_limit"])
-
-    ordered = sorted(rows, key=lambda row: (not row["is_drifted"], -severity(row), cast("str", row["feature"])))
-    drawn = [{**row, "bar": f"{min(120.0, 60 * severity(row)):.1f}"} for row in ordered]
-    n_shown = max(_N_FEATURES_SHOWN, sum(bool(row["is_drifted"]) for row in rows))
-    return drawn[:n_shown], drawn[n_shown:]
+def _days(rows: pa.Table) -> list[date]:
+    return cast("list[date]", rows["partition_on"].to_pylist())
 
 
-def _day_figures(
-    rows: Sequence[Row], scores: npt.NDArray[np.float64], reference: Reference, quality: DailyQuality
-) -> Sequence[Figure]:
-    features = [row for row in rows if row["kind"] != "prediction"]
-    n_drifted = sum(bool(row["is_drifted"]) for row in features)
-    is_prediction_drifted = any(row["is_drifted"] for row in rows if row["kind"] == "prediction")
-    predicted = float(np.nanmean(scores)) if len(scores) else None
+def _day_figures(rows: Sequence[DriftRow], reference: Reference, quality: DailyQuality) -> Sequence[Figure]:
+    features = [row for row in rows if row.kind != "prediction"]
+    prediction = next((row for row in rows if row.kind == "prediction"), None)
+    n_drifted = sum(bool(row.is_drifted) for row in features)
     return [
         Figure(
             name="Decisions predicted",
-            value=count(len(scores)),
+            value=count(prediction.n_rows if prediction else 0),
             words=f"a usual training day had {reference.n_rows_per_day:.0f}",
         ),
         Figure(
             name="Mean prediction",
-            value=quality.written(predicted),
-            words="its distribution has drifted" if is_prediction_drifted else "within what days of training showed",
+            value=quality.written(prediction.mean if prediction else None),
+            words="its distribution has drifted"
+            if prediction and prediction.is_drifted
+            else "distributed as in training",
         ),
         Figure(
             name="Features drifted",
             value=f"{n_drifted} of {len(features)}",
-            words="beyond what 99 of 100 training days showed",
+            words="on this day, beyond what days of training vary",
         ),
     ]
 
 
 def _quality_figures(performance: pa.Table, quality: DailyQuality) -> Sequence[Figure]:
-    """Sum up the days the verdict is about; nothing where none of them has a label."""
+    """Sum up the last week; nothing where none of its days has a label."""
     if not performance.num_rows:
         return []
     labelled = newest_days(performance, N_DAYS_JUDGED).filter(pc.field("n_labelled") > 0)
@@ -149,39 +158,6 @@ def _quality_figures(performance: pa.Table, quality: DailyQuality) -> Sequence[F
             words=f"of the decisions of {days}; they are predicted and counted",
         ),
     ]
-
-
-def _prediction_charts(
-    scores: npt.NDArray[np.float64], reference: Reference, performance: pa.Table, holdout: AnyMetrics, unit: str | None
-) -> Sequence[Chart]:
-    is_share = isinstance(holdout, Metrics)
-    x_title = "Predicted probability" if is_share else f"Predicted {unit}" if unit else "Predicted"
-    drawn: list[Chart] = []
-    if len(scores):
-        drawn.append(
-            draw(
-                "Distribution of the day",
-                charts.prediction_shares(
-                    reference.prediction, scores, x_title=f"{x_title} (bins of training)", is_share=is_share
-                ),
-                "Each bin holds a tenth of the training rows: bars beyond the grey ones mean more of such predictions.",
-            )
-        )
-    rows = _unlabelled(performance)
-    parts = _reasons_that_occur(rows)
-    if parts:
-        drawn.append(
-            draw(
-                "Decisions without an outcome",
-                charts.stacked_by_day(
-                    [cast("date", row["partition_on"]) for row in rows],
-                    {name: [cast("int", row[column]) for row in rows] for name, column in parts.items()},
-                    y_title="Decisions",
-                ),
-                "Predicted and counted, but there is nothing to compare the prediction with.",
-            )
-        )
-    return drawn
 
 
 def _unlabelled(performance: pa.Table) -> Sequence[Row]:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -14,6 +14,7 @@ from markupsafe import Markup
 from ml_assets.core.drift import percent
 from ml_assets.core.errors import BadInput
 from ml_assets.core.reports.charts import Spec, chart_svg
+from ml_assets.core.reports.svg import shown
 
 _TEMPLATES = files("ml_assets.core.reports") / "templates"
 _SCHEMES = ("http://", "https://", "file://", "s3://", "gs://", "/", "./", "../", "#")
@@ -21,11 +22,12 @@ _SCHEMES = ("http://", "https://", "file://", "s3://", "gs://", "/", "./", "../"
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A drawn chart, its title and a sentence on how to read it."""
+    """A drawn chart, its title and a sentence on how to read it; ``keys`` are the style and name of each line."""
 
     title: str
     svg: Markup
     caption: str
+    keys: Sequence[tuple[str, str]] = ()
 
 
 def render(template: str, *, script_file: str = "", **values: object) -> str:
@@ -73,7 +75,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.PackageLoader("ml_assets.core.reports", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=_unbroken,
+        finalize=_readable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -81,9 +83,11 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _unbroken(value: object) -> object:
-    """Keep a percent sign on the line of its number."""
-    return value.replace(" %", "\N{NO-BREAK SPACE}%") if isinstance(value, str) else value
+def _readable(value: object) -> object:
+    """Keep a percent sign on the line of its number, and text from data within bounds; drawings are as they are."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return shown(value).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _percent(share: float | None) -> str:

@@ -1,24 +1,10 @@
-"""Stage monitoring: a page for people, one for each day."""
-
-from datetime import timedelta
+"""Stage monitoring: pages for people, one for each day, and an overview of the weeks."""
 
 import dagster as dg
 
 from ml_assets.calendar import days_of
-from ml_assets.core import registry
-from ml_assets.core.monitored import (
-    DRIFT,
-    HISTORY,
-    PERFORMANCE,
-    by_day,
-    recent_rows,
-    report_path,
-    scored_examples,
-    until,
-)
-from ml_assets.core.package import load_package
 from ml_assets.core.ports import ArtifactStore, Warehouse
-from ml_assets.core.reports import monitoring_report
+from ml_assets.core.reports import overview_pictures, write_report
 from ml_assets.core.spec import UseCase
 from ml_assets.resources import link_to, monitoring_asset
 from ml_assets.use_cases import load_use_cases
@@ -33,8 +19,8 @@ def defs() -> dg.Definitions:
 def _report(use_case: UseCase) -> dg.AssetsDefinition:
     @dg.asset(
         key=use_case.key("report"),
-        description="One HTML page per day for people: verdict, quality, drift, in words and charts.",
-        deps=[use_case.key("drift"), use_case.key("performance")],
+        description="One HTML page per day for people: verdict, alarms, quality, drift; and an overview of the weeks.",
+        deps=[use_case.key(stage) for stage in ("drift", "performance", "retraining")],
         **monitoring_asset(use_case, table=None),
     )
     def _write(
@@ -42,29 +28,12 @@ def _report(use_case: UseCase) -> dg.AssetsDefinition:
         warehouse: dg.ResourceParam[Warehouse],
         store: dg.ResourceParam[ArtifactStore],
     ) -> dg.MaterializeResult:
-        days = days_of(context)
-        quality = recent_rows(warehouse, PERFORMANCE, use_case, days.last, since=days.first - HISTORY)
-        drift = recent_rows(warehouse, DRIFT, use_case, days.last, since=days.first - timedelta(days=2))
-        ledger = registry.entries(store, use_case.name)
-        for day, rows in by_day(scored_examples(warehouse, use_case, days), days):
-            package = load_package(store, use_case.name, rows["model_version"][0].as_py())
-            champion = registry.put_in_charge(ledger, package.version, day)
-            page = monitoring_report(
-                use_case=use_case.name,
-                day=day,
-                drift=until(drift, day),
-                performance=until(quality, day),
-                champion=champion,
-                holdout=package.metrics.holdout,
-                reference=package.reference,
-                predictions=rows["prediction"].to_numpy(),
-                links={},
-                question=use_case.question,
-                unit=use_case.label.unit,
-            )
-            path = report_path(use_case, day)
-            store.put(path, page.encode())
+        written = write_report(warehouse, store, use_case, days_of(context))
+        for day, path in written.days.items():
             context.add_asset_metadata({"report": link_to(store, path)}, partition_key=str(day))
-        return dg.MaterializeResult()
+        if written.overview is None:
+            return dg.MaterializeResult()
+        pictures = {name: dg.MetadataValue.md(text) for name, text in overview_pictures(written.overview).items()}
+        return dg.MaterializeResult(metadata={"overview": link_to(store, written.overview_path), **pictures})
 
     return _write

@@ -5,20 +5,21 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 
-from ml_assets.core.drift import build_reference, measure_drift
 from ml_assets.core.encoding import Output
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.leaks import LeakCheck
 from ml_assets.core.paired_bootstrap import DayResamples
 from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance
 from ml_assets.core.promotion import Evidence, ServingCost, judge
-from ml_assets.core.registry import LedgerEntry
+from ml_assets.core.reference import build_reference
 from ml_assets.core.regression import evaluate_regression, prediction_bins
 from ml_assets.core.reports import candidate_report, curve_spec, monitoring_report
 from ml_assets.core.reports.charts import chart_png
+from ml_assets.core.reports.monitored_rows import Monitored
 from ml_assets.core.reports.regression_charts import error_by_prediction
 from ml_assets.core.slices import slice_qualities
 from ml_assets.core.spec import PromotionRule
+from tests.core.reports.world import Names, drift_rows, entry
 
 DAY = date(2013, 7, 5)
 FOREIGN_WORDS = ("ROC AUC", "came true", "log loss", "Log loss", "nats", "robability", "base rate", "30 %")
@@ -104,7 +105,7 @@ def test_the_page_on_a_candidate_has_errors_in_minutes_slices_gains_and_its_char
     assert _candidate() == page
 
 
-def _monitoring(**changes: object) -> str:
+def _monitoring(*, has_outcomes: bool = True) -> str:
     june, july = _flights(20, 300, 2), _flights(7, 300, 3)
     inputs = [
         Feature(name="distance_miles", kind="numeric", view="v"),
@@ -112,65 +113,52 @@ def _monitoring(**changes: object) -> str:
     ]
     reference = build_reference(june, inputs, june["prediction"].to_numpy())
     labelled = june.filter(june["label"].is_valid())
-    drift, performance = [], []
+    champion = entry(1, date(2013, 6, 29), use_case="air_time")
+    names = Names(view="v", explanation="as in training")
+    drift, performance = list[dict[str, object]](), [PERFORMANCE_SCHEMA.empty_table()]
     for back in reversed(range(7)):
         day = DAY - timedelta(days=back)
         rows = july.filter(pa.array(july["partition_on"].to_numpy() == np.datetime64(day)))
-        drift.append(
-            measure_drift(reference, rows, rows["prediction"], use_case="air_time", model_version="v1", day=day)
-        )
-        performance.append(
-            measure_performance(
-                rows,
-                use_case="air_time",
-                day=day,
-                model_version="v1",
-                task="regression",
-                edges=reference.prediction.edges,
-            )
-        )
-    arguments: dict[str, object] = {
-        "use_case": "air_time",
-        "question": "How many minutes will this flight be in the air?",
-        "day": DAY,
-        "drift": pa.concat_tables(drift),
-        "performance": pa.concat_tables(performance),
-        "champion": LedgerEntry(
-            sequence=1,
-            action="promote",
+        drift += drift_rows(reference, rows, day=day, version=champion.version, names=names)
+        of_day = measure_performance(
+            rows,
             use_case="air_time",
-            version="2013-07-01-3fa2c1d0beef",
-            package_hash="9f" * 32,
-            effective_from=date(2013, 7, 1),
-            as_of=date(2013, 7, 1),
-            reason="passed every gate",
-            recorded_at=datetime(2013, 7, 1, tzinfo=UTC),
-            recorded_by="run 1",
+            day=day,
+            model_version=champion.version,
+            task="regression",
+            edges=reference.prediction.edges,
+        )
+        performance += [of_day] if has_outcomes else []
+    table = pa.Table.from_pylist(drift)
+    return monitoring_report(
+        use_case="air_time",
+        question="How many minutes will this flight be in the air?",
+        day=DAY,
+        monitored=Monitored(
+            drift=table, drift_of_days=table, performance=pa.concat_tables(performance), shadows=pa.table({})
         ),
-        "holdout": evaluate_regression(labelled["label"].to_numpy(), labelled["prediction"].to_numpy()),
-        "reference": reference,
-        "predictions": rows["prediction"].to_numpy(),
-        "links": {},
-        "unit": "minutes",
-    }
-    return monitoring_report(**(arguments | changes))  # pyright: ignore[reportArgumentType]
+        champion=champion,
+        changes=[champion],
+        holdout=evaluate_regression(labelled["label"].to_numpy(), labelled["prediction"].to_numpy()),
+        reference=reference,
+        links={},
+        unit="minutes",
+    )
 
 
 def test_the_page_of_a_day_has_daily_errors_with_the_holdouts_level_and_errors_by_tenths():
     page = _monitoring()
     assert "All is well" in page
     assert not [word for word in FOREIGN_WORDS if word in page]
-    for title in ("Mean absolute error", "RMSE", "Predicted and happened by tenths", "Error by prediction"):
+    for title in ("MAE (minutes)", "RMSE (minutes)", "Predicted and happened (minutes)"):
         assert f"<h3>{title}</h3>" in page
-    assert "MAE (minutes)" in page
+    assert "<h3>Predicted and happened by tenths</h3>" in page
     assert "holdout 8." in page
-    assert '<th class="n">RMSE</th><th class="n">MAE</th>' in page
-    assert "Predicted minutes (bins of training)" in page
+    assert '<th class="n">RMSE (minutes)</th>' in page
 
 
 def test_without_an_outcome_the_page_says_so():
-    page = _monitoring(performance=PERFORMANCE_SCHEMA.empty_table())
-    assert "No outcome is known yet" in page
+    assert "No outcome is known yet" in _monitoring(has_outcomes=False)
 
 
 def test_a_chart_of_one_bin_of_one_number_can_be_drawn():

@@ -2,135 +2,32 @@ import base64
 import hashlib
 import re
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
-from html.parser import HTMLParser
+from datetime import UTC, date, datetime
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from ml_assets.core.drift import DRIFT_SCHEMA, build_reference, measure_drift
-from ml_assets.core.errors import BadInput, DataMissing
+from ml_assets.core.errors import BadInput
 from ml_assets.core.evaluation import CalibrationBin, Metrics, calibration_curve
-from ml_assets.core.feature_views import Feature
 from ml_assets.core.leaks import LeakCheck
 from ml_assets.core.paired_bootstrap import Comparison, Estimate
-from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance, pool_histograms
+from ml_assets.core.performance import pool_histograms
 from ml_assets.core.promotion import Evidence, ServingCost, judge
-from ml_assets.core.registry import LedgerEntry
-from ml_assets.core.reports import candidate_report, chart_svg, charts, monitoring_report
-from ml_assets.core.reports.charts import (
-    calibration,
-    calibration_of_histogram,
-    chart_png,
-    lines_by_day,
-    optimisation_history,
-    parameter_importance,
-    prediction_shares,
-)
+from ml_assets.core.reports import candidate_report, chart_svg
+from ml_assets.core.reports.charts import calibration, chart_png, lines_by_day
+from ml_assets.core.reports.curve_figures import calibration_of_histogram
+from ml_assets.core.reports.training_charts import optimisation_history, parameter_importance
 from ml_assets.core.slices import SliceQuality
 from ml_assets.core.spec import PromotionRule
 from ml_assets.core.studies import TrialRecord
 from ml_assets.core.trainers.segments import SegmentOutcome
 from ml_assets.core.trainers.starts import StartOutcome, WarmStartRecord
+from tests.core.reports.world import Page, World
 
 SCRIPT = '<script>alert(1)</script><img src=x onerror="alert(2)">'
-LAST_DAY = date(2013, 7, 5)
 GOOD = Metrics(
     roc_auc=0.72, pr_auc=0.48, log_loss=0.45, brier=0.15, calibration_error=0.02, n_rows=1000, positive_share=0.25
 )
-INPUTS = [
-    Feature(name="wind_speed_mph", kind="numeric", view="feat_origin_weather"),
-    Feature(name="carrier", kind="categorical", view="feat_schedule"),
-]
-CHAMPION = LedgerEntry(
-    sequence=1,
-    action="promote",
-    use_case="arrival_delay",
-    version="2013-07-01-3fa2c1d0beef",
-    package_hash="9f" * 32,
-    effective_from=date(2013, 7, 1),
-    as_of=date(2013, 7, 1),
-    reason="passed every gate",
-    recorded_at=datetime(2013, 7, 1, tzinfo=UTC),
-    recorded_by="run 1",
-)
-
-
-class Page(HTMLParser):
-    """The elements, attributes and text of a page, as a browser would see them."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append(tag)
-        self.attributes.extend((name, value or "") for name, value in attrs)
-
-    def handle_data(self, data: str) -> None:
-        self.text += data.replace("\N{NO-BREAK SPACE}", " ")
-
-
-class Month:
-    """A small world: a reference of June, and five days of July with drift and performance."""
-
-    def __init__(self, new_carrier: str = "AA") -> None:
-        generator = np.random.default_rng(4)
-        june = self._day(generator, 3000, "AA").append_column(
-            "partition_on", pa.array([date(2013, 6, 1 + i % 10) for i in range(3000)])
-        )
-        self.reference = build_reference(june, INPUTS, june.column("prediction").to_numpy())
-        drift, performance = [], []
-        for back in reversed(range(5)):
-            day = LAST_DAY - timedelta(days=back)
-            rows = self._day(generator, 300, new_carrier if back == 0 else "AA")
-            self.predictions = rows.column("prediction").to_numpy()
-            drift.append(
-                measure_drift(
-                    self.reference, rows, self.predictions, use_case="arrival_delay", model_version="v1", day=day
-                )
-            )
-            performance.append(measure_performance(rows, use_case="arrival_delay", day=day, model_version="v1"))
-        self.drift, self.performance = pa.concat_tables(drift), pa.concat_tables(performance)
-
-    @staticmethod
-    def _day(generator: np.random.Generator, n: int, carrier: str) -> pa.Table:
-        predictions = generator.beta(2, 5, n)
-        labels = [None if i % 50 == 0 else bool(generator.random() < p) for i, p in enumerate(predictions)]
-        return pa.table(
-            {
-                "wind_speed_mph": generator.gamma(4, 3, n),
-                "carrier": [carrier if i % 3 else "UA" for i in range(n)],
-                "prediction": predictions,
-                "label": pa.array(labels, pa.bool_()),
-                "no_label_reason": pa.array(["cancelled" if y is None else None for y in labels], pa.string()),
-            }
-        )
-
-    def report(self, **changes: object) -> str:
-        arguments: dict[str, object] = {
-            "use_case": "arrival_delay",
-            "question": "Will this flight arrive 15 minutes late or more?",
-            "day": LAST_DAY,
-            "drift": self.drift,
-            "performance": self.performance,
-            "champion": CHAMPION,
-            "holdout": GOOD,
-            "reference": self.reference,
-            "predictions": self.predictions,
-            "links": {"Dagster": "http://127.0.0.1:3000/assets/arrival_delay/drift"},
-        }
-        return monitoring_report(**(arguments | changes))  # pyright: ignore[reportArgumentType]
-
-
-@pytest.fixture(scope="module")
-def month() -> Month:
-    return Month()
-
 
 BASE_RATE = replace(GOOD, roc_auc=0.5, pr_auc=0.25, log_loss=0.56)
 LOGISTIC = replace(GOOD, roc_auc=0.70, log_loss=0.46)
@@ -190,53 +87,6 @@ def candidate(**changes: object) -> str:
     return candidate_report(**(arguments | changes))  # pyright: ignore[reportArgumentType]
 
 
-def test_a_calm_day_is_well_and_its_numbers_are_on_the_page(month: Month):
-    page = Page(month.report())
-    assert "All is well" in page.text
-    assert "Will this flight arrive 15 minutes late or more?" in page.text
-    assert "0 of 2" in page.text
-    assert "Friday, 5 July 2013" in page.text
-    assert page.elements.count("figure") == 6
-
-
-def test_two_drifted_days_put_the_alarm_on_top(month: Month):
-    names = month.drift.column_names
-    drifted = month.drift.set_column(names.index("is_drifted"), "is_drifted", pa.array([True] * month.drift.num_rows))
-    page = Page(month.report(drift=drifted))
-    assert "Needs attention" in page.text
-    assert "2013-07-05: the prediction is drifted, with 2 of 2 features" in page.text
-    assert page.text.index("Needs attention") < page.text.index("Quality over the days")
-
-
-def test_only_the_reasons_for_having_no_label_that_occur_are_shown(month: Month):
-    text = Page(month.report()).text
-    assert "Cancelled" in text
-    assert "Diverted" not in text  # 6 of each day's 300 flights were cancelled, none was diverted
-    whole = month.performance
-    for name in ("n_cancelled", "n_unlabelled"):
-        position = whole.column_names.index(name)
-        whole = whole.set_column(position, whole.schema.field(name), pa.array([0] * whole.num_rows, pa.int64()))
-    text = Page(month.report(performance=whole)).text
-    assert "Cancelled" not in text
-    assert "Decisions without an outcome" not in text
-    assert "With outcome" in text
-
-
-def test_drifted_features_come_first_in_the_table():
-    text = Page(Month(new_carrier="ZZ").report()).text
-    assert text.index("carrier drifted") < text.index("wind_speed_mph")
-    assert "67 % of the day's rows in categories never seen in training: ZZ" in text
-
-
-def test_text_from_the_data_stays_text():
-    html = Month(new_carrier=SCRIPT).report(question=SCRIPT, links={SCRIPT: "https://example.org/?q=" + SCRIPT})
-    page = Page(html)
-    assert SCRIPT in page.text
-    assert "script" not in page.elements
-    assert "img" not in page.elements
-    assert not [name for name, _ in page.attributes if name.startswith("on")]
-
-
 def test_a_candidates_facts_stay_text():
     page = Page(candidate(facts={SCRIPT: SCRIPT}, version=SCRIPT, champion=SCRIPT))
     assert SCRIPT in page.text
@@ -244,9 +94,7 @@ def test_a_candidates_facts_stay_text():
 
 
 @pytest.mark.parametrize("address", ["javascript:alert(1)", " javascript:alert(1)", "data:text/html,x", "JAVASCRIPT:x"])
-def test_a_link_that_runs_a_script_is_refused(month: Month, address: str):
-    with pytest.raises(BadInput, match="expected an address"):
-        month.report(links={"open": address})
+def test_a_link_that_runs_a_script_is_refused(address: str):
     with pytest.raises(BadInput, match="expected an address"):
         candidate(links={"open": address})
 
@@ -273,9 +121,8 @@ def test_a_candidates_intervals_stand_below_its_figures_and_a_missing_one_is_a_d
     assert "its 95 % interval" not in Page(candidate()).text
 
 
-@pytest.mark.parametrize("kind", ["monitoring", "candidate"])
-def test_a_report_needs_nothing_but_itself(month: Month, kind: str):
-    html = month.report(links={}) if kind == "monitoring" else candidate()
+def test_a_report_needs_nothing_but_itself():
+    html = candidate()
     page = Page(html)
     policy = next(value for name, value in page.attributes if name == "content" and "default-src" in value)
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
@@ -287,8 +134,8 @@ def test_a_report_needs_nothing_but_itself(month: Month, kind: str):
     assert "url(http" not in html
 
 
-def test_the_style_sheet_matches_the_hash_in_the_policy(month: Month):
-    html = month.report()
+def test_the_style_sheet_matches_the_hash_in_the_policy():
+    html = candidate()
     style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)
     assert style
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
@@ -296,47 +143,15 @@ def test_the_style_sheet_matches_the_hash_in_the_policy(month: Month):
     assert f"style-src 'sha256-{digest}'" in policy
 
 
-def test_the_same_input_gives_the_same_bytes_whatever_was_drawn_before(month: Month):
-    first = month.report()
+def test_the_same_input_gives_the_same_bytes_whatever_was_drawn_before():
+    first = candidate()
     chart_svg(calibration([CalibrationBin(mean_prediction=0.1, positive_share=0.2, n_rows=5)]), name="other")
-    assert month.report() == first
-    assert candidate() == candidate()
+    assert candidate() == first
 
 
-def test_ids_are_unique_on_the_page(month: Month):
-    ids = [value for name, value in Page(month.report()).attributes if name == "id"]
+def test_ids_are_unique_on_the_page():
+    ids = [value for name, value in Page(candidate()).attributes if name == "id"]
     assert len(ids) == len(set(ids))
-
-
-def test_the_first_day_has_a_report_without_any_quality(month: Month):
-    page = Page(month.report(performance=PERFORMANCE_SCHEMA.empty_table()))
-    assert "No outcome is known yet" in page.text
-
-
-def test_a_day_of_one_class_has_a_gap_instead_of_a_number(month: Month):
-    rows = pa.table(
-        {
-            "prediction": [0.2, 0.3],
-            "label": [False, False],
-            "no_label_reason": pa.array([None, None], pa.string()),
-        }
-    )
-    only = measure_performance(rows, use_case="arrival_delay", day=LAST_DAY, model_version="v1")
-    text = Page(month.report(performance=only)).text
-    assert "all outcomes are alike" in text
-    assert "only 1 of the last 7 days have labels" in text.lower()
-
-
-def test_an_empty_day_has_a_report(month: Month):
-    none = pa.table({"wind_speed_mph": pa.array([], pa.float64()), "carrier": pa.array([], pa.string())})
-    drift = measure_drift(month.reference, none, [], use_case="arrival_delay", model_version="v1", day=LAST_DAY)
-    text = Page(month.report(drift=drift, predictions=[])).text
-    assert "no rows on this day" in text
-
-
-def test_a_day_whose_drift_is_not_measured_has_no_report(month: Month):
-    with pytest.raises(DataMissing, match="materialize arrival_delay/drift first"):
-        month.report(drift=DRIFT_SCHEMA.empty_table())
 
 
 def test_a_refused_candidate_says_why_and_a_good_one_that_it_may_serve():
@@ -377,21 +192,6 @@ def test_a_candidate_is_shown_beside_each_model_and_by_slice_with_intervals():
     assert "script" not in page.elements
 
 
-def test_charts_become_png_for_the_metadata_of_assets(month: Month):
-    png = chart_png(prediction_shares(month.reference.prediction, month.predictions))
-    assert png.startswith(b"\x89PNG\r\n")
-
-
-def test_every_bin_of_rare_probabilities_has_a_bar_of_its_own():
-    predictions = np.linspace(0.001, 0.03, 500)
-    rows = pa.table({"partition_on": pa.array([date(2013, 6, 1)] * 500)})
-    bins = build_reference(rows, [], predictions).prediction
-    drawn = charts.prediction_shares(bins, predictions)["datasets"]["rows"]
-    of_training = [row for row in drawn if row["rows"] == "training"]
-    assert len({row["bin"] for row in of_training}) == len(of_training) == 10
-    assert all(row["share"] == pytest.approx(0.1) for row in of_training)
-
-
 def test_a_missing_value_leaves_a_gap_in_a_line():
     days = [date(2013, 7, 1 + i) for i in range(5)]
     svg = chart_svg(lines_by_day(days, {"ROC AUC": [0.7, 0.72, None, 0.71, 0.73]}, y_title="ROC AUC"), name="line")
@@ -408,9 +208,10 @@ def test_dates_are_drawn_as_they_are_in_any_time_zone():
     assert "3 Jul" not in svg
 
 
-def test_the_calibration_of_pooled_days_keeps_every_row(month: Month):
-    bins = calibration_of_histogram(pool_histograms(month.performance))
-    assert sum(b.n_rows for b in bins) == sum(month.performance.column("n_labelled").to_pylist())
+def test_the_calibration_of_pooled_days_keeps_every_row():
+    performance = World().monitored.performance
+    bins = calibration_of_histogram(pool_histograms(performance))
+    assert sum(b.n_rows for b in bins) == sum(performance.column("n_labelled").to_pylist())
     assert 8 <= len(bins) <= 10
     assert [b.mean_prediction for b in bins] == sorted(b.mean_prediction for b in bins)
 
