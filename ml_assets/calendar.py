@@ -25,9 +25,14 @@ def day_starts_at(day: date) -> datetime:
     return datetime.combine(day, time.min, LOCAL_ZONE).astimezone(UTC)
 
 
-def today(now: datetime) -> date:
+def now() -> datetime:
+    """Return this moment, UTC: the one clock of the assets, schedules and sensors."""
+    return datetime.now(UTC)
+
+
+def today(moment: datetime) -> date:
     """Return the New York local day of a moment."""
-    return now.astimezone(LOCAL_ZONE).date()
+    return moment.astimezone(LOCAL_ZONE).date()
 
 
 def refuse_unknown_partitions(days: DayRange) -> None:

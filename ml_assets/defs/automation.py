@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from ml_assets.calendar import FIRST_DAY, LOCAL_ZONE, today
+from ml_assets.calendar import FIRST_DAY, LOCAL_ZONE, now, today
 from ml_assets.core.ports import Alerter
 from ml_assets.core.spec import UseCase
 from ml_assets.use_cases import load_use_cases
@@ -113,7 +113,7 @@ def _retraining_decided(job: Job, use_case: UseCase) -> dg.SensorDefinition:
         if found is None or found.facts["decision"] != "retrain":
             return dg.SensorResult(skip_reason="the newest decision is to wait", cursor=news.cursor)
         # A day that is not over yet can decide too; the training it asks for uses what is known before today.
-        as_of = min(str(found.facts["as_of"]), today(datetime.now(LOCAL_ZONE)).isoformat())
+        as_of = min(str(found.facts["as_of"]), today(now()).isoformat())
         # The run that decided is part of the key: a decision made again after a failed training trains again.
         request = dg.RunRequest(run_key=f"{use_case.name}:{as_of}:{found.run_id}", partition_key=as_of)
         return dg.SensorResult(run_requests=[request], cursor=news.cursor)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import date
 from statistics import median
 from time import perf_counter
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import DAILY, WEEKLY_FRESHNESS, as_of_day, day_starts_at
+from ml_assets.calendar import DAILY, WEEKLY_FRESHNESS, as_of_day, day_starts_at, now
 from ml_assets.core import promotion, registry, training_sets
 from ml_assets.core.candidates import TrainedCandidate, candidate_of, train_candidate
 from ml_assets.core.coded_sets import RecordsFolder
@@ -98,9 +98,7 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
             on_epoch=on_epoch,
             work_folder=environment.trainings_folder,
             records=RecordsFolder(kept=environment.records_folder, work=environment.work_folder),
-            experiments=ExperimentLog(
-                store=store, now=lambda: datetime.now(UTC), recorded_by="dagster", run_id=context.run.run_id
-            ),
+            experiments=ExperimentLog(store=store, now=now, recorded_by="dagster", run_id=context.run.run_id),
         )
         evidence = _evidence(trained.package, champion, training_set, use_case)
         verdict = verdict_on(trained.package, evidence, training_set, use_case)
@@ -241,7 +239,7 @@ def _entry(package: ModelPackage, verdict: Verdict, use_case: UseCase) -> Decisi
         "as_of": package.as_of,
         "reason": verdict.summary,
         "gates": verdict.gates,
-        "recorded_at": datetime.now(UTC),
+        "recorded_at": now(),
         "recorded_by": "gates",
     }
 

@@ -1,7 +1,7 @@
 """Stage predictions: the champion of the day scores the day's decisions, in batches through ONNX Runtime."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from itertools import groupby
 
 import dagster as dg
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of, today
+from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of, now, today
 from ml_assets.core import registry
 from ml_assets.core.package import load_package
 from ml_assets.core.point_in_time.dialects import Sql
@@ -76,9 +76,7 @@ def _predictions(use_case: UseCase) -> dg.AssetsDefinition:
                 yield dg.AssetCheckResult(check_name="every_decision_scored", passed=True, description=words)
                 return
         parts = [
-            prediction_rows(
-                rows, scores, model_version=version, run_id=context.run.run_id, predicted_at=datetime.now(UTC)
-            )
+            prediction_rows(rows, scores, model_version=version, run_id=context.run.run_id, predicted_at=now())
             for version, rows, scores in score_days(examples, use_case=use_case, store=store)
         ]
         rows = pa.concat_tables(parts) if parts else PREDICTIONS_SCHEMA.empty_table()
