@@ -1,6 +1,6 @@
 """The daily partitions of the whole graph, and the arithmetic of New York local days."""
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
@@ -16,6 +16,7 @@ __all__ = [
     "as_of_day",
     "day_starts_at",
     "days_of",
+    "now",
     "refuse_unknown_partitions",
     "today",
 ]
@@ -26,9 +27,14 @@ FIRST_DAY = date(2013, 1, 1)
 DAILY = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone=str(LOCAL_ZONE), end_offset=1)
 
 
-def today(now: datetime) -> date:
+def now() -> datetime:
+    """Return this moment, UTC: the one clock of the assets, schedules and sensors."""
+    return datetime.now(UTC)
+
+
+def today(moment: datetime) -> date:
     """Return the New York local day of a moment."""
-    return local_day(now)
+    return local_day(moment)
 
 
 def refuse_unknown_partitions(days: DayRange) -> None:

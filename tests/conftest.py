@@ -155,18 +155,25 @@ def environment_of(home: Path) -> Iterator[None]:
         yield
 
 
-def small_life(on_event: Callable[[dg.DagsterEvent], None]) -> tuple[Lifecycle, UseCase]:
-    """Return the asset graph of the small use case alone; to be called, and used, inside ``environment_of``."""
-    use_case = small_use_case()
+@contextmanager
+def only_use_case(use_case: UseCase) -> Iterator[None]:
+    """Let the graph that is loaded meanwhile have this use case, in place of ``arrival_delay``, and no other."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(arrival_delay, "USE_CASE", use_case)
         (Path(folder) / "arrival_delay.py").touch()
         patch.setattr(use_cases, "__path__", [folder])
+        yield
 
-        def pass_on(entry: dg.EventLogEntry) -> None:
-            if entry.dagster_event is not None:
-                on_event(entry.dagster_event)
 
+def small_life(on_event: Callable[[dg.DagsterEvent], None]) -> tuple[Lifecycle, UseCase]:
+    """Return the asset graph of the small use case alone; to be called, and used, inside ``environment_of``."""
+    use_case = small_use_case()
+
+    def pass_on(entry: dg.EventLogEntry) -> None:
+        if entry.dagster_event is not None:
+            on_event(entry.dagster_event)
+
+    with only_use_case(use_case):
         return Lifecycle(Environment.current(), on_event=pass_on), use_case
 
 

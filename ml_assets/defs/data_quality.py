@@ -1,12 +1,12 @@
 """Between raw and features: whether what landed may be used; a day with a severe fault is held until it is released."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
 import dagster as dg
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import LOCAL_ZONE, today
+from ml_assets.calendar import now, today
 from ml_assets.core.contracts import Contract
 from ml_assets.core.data_quality.findings import CHECKS
 from ml_assets.core.data_quality.holds import refusal
@@ -70,7 +70,7 @@ def _days_of(tags: dict[str, str]) -> DayRange:
     last = tags.get("dagster/asset_partition_range_end") or first
     if first and last:
         return DayRange(first=date.fromisoformat(first), last=date.fromisoformat(last))
-    yesterday = today(datetime.now(LOCAL_ZONE)) - timedelta(days=1)
+    yesterday = today(now()) - timedelta(days=1)
     return DayRange(first=yesterday, last=yesterday)
 
 

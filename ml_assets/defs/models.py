@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import date
 
 import dagster as dg
 from pydantic import Field
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import DAILY, as_of_day, freshness_of_champion
+from ml_assets.calendar import DAILY, as_of_day, freshness_of_champion, now
 from ml_assets.core import registry, training_sets
 from ml_assets.core.candidates import TrainedCandidate, candidate_of
 from ml_assets.core.coded_sets import RecordsFolder
@@ -88,8 +88,8 @@ def _candidate(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
                 code_version=code_version_of(use_case),
                 work_folder=environment.trainings_folder,
                 records=RecordsFolder(kept=environment.records_folder, work=environment.work_folder),
-                now=_now,
-                experiments=ExperimentLog(store=store, now=_now, recorded_by="dagster", run_id=context.run.run_id),
+                now=now,
+                experiments=ExperimentLog(store=store, now=now, recorded_by="dagster", run_id=context.run.run_id),
                 on_epoch=on_epoch,
             ),
         )
@@ -155,7 +155,7 @@ def _champion(use_case: UseCase) -> dg.AssetsDefinition:
             verdict = verdict_on(package, evidence, training_set, use_case)
             if not verdict.is_promotable:
                 raise dg.Failure(f"{package.version} may not serve: " + "; ".join(verdict.reasons))
-            entry = record_verdict(store, use_case, package, verdict, tracker=tracker, recorded_at=_now())
+            entry = record_verdict(store, use_case, package, verdict, tracker=tracker, recorded_at=now())
         if entry.action == "wait":
             raise dg.Failure(_how_to_approve(entry), metadata={"waits_for_approval": entry.version})
         if entry.action != "promote":
@@ -181,10 +181,6 @@ def _how_to_approve(entry: LedgerEntry) -> str:
         f"{entry.sequence}); read its report, then `{command}` and materialize {entry.use_case}/champion for "
         f"{entry.as_of} again, or `ml-assets reject` it alike"
     )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _training_set_of(store: ArtifactStore, use_case: UseCase, as_of: date) -> TrainingSet:

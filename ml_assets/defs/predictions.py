@@ -1,14 +1,13 @@
 """Stage predictions: the champion of the day scores the day's decisions, in batches through ONNX Runtime."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
+from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of, now
 from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.scoring_days import rows_of_days, write_predictions
 from ml_assets.core.spec import UseCase
@@ -60,9 +59,7 @@ def _predictions(use_case: UseCase) -> dg.AssetsDefinition:
         store: dg.ResourceParam[ArtifactStore],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         days = days_of(context)
-        written = write_predictions(
-            warehouse, store, use_case, days, run_id=context.run.run_id, predicted_at=datetime.now(UTC)
-        )
+        written = write_predictions(warehouse, store, use_case, days, run_id=context.run.run_id, predicted_at=now())
         if written.too_early:
             early = ", ".join(map(str, written.too_early))
             words = f"{early}: decided before the first champion of {use_case.name} took charge"

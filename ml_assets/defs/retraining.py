@@ -8,7 +8,7 @@ import dagster as dg
 import msgspec
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from ml_assets.calendar import LOCAL_ZONE, today
+from ml_assets.calendar import LOCAL_ZONE, now, today
 from ml_assets.core import registry
 from ml_assets.core.landing_due import MOST_ATTEMPTS, PastRun, RunState, is_over, next_attempt
 from ml_assets.core.ports import ArtifactStore
@@ -96,7 +96,7 @@ def _retraining_decided(
         requests = [] if had_champion else _first_decision(context.instance, use_case)
         is_settled, remark = True, "no decision since the last look"
         if newest != looked.settled:
-            request, is_settled, remark = _asked_for(context.instance, store, use_case, datetime.now(UTC))
+            request, is_settled, remark = _asked_for(context.instance, store, use_case, now())
             requests += [request] if request else []
         after = _Looked(settled=newest if is_settled else 0, had_champion=had_champion)
         return dg.SensorResult(

@@ -3,7 +3,6 @@
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from pydantic import Field
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import DAILY, as_of_day
+from ml_assets.calendar import DAILY, as_of_day, now
 from ml_assets.core import training_sets
 from ml_assets.core.coded_sets import RecordsFolder
 from ml_assets.core.experiments import ExperimentLog
@@ -99,7 +98,7 @@ def _tuning(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDef
         fingerprint = training_sets.training_set_of(store, use_case.name, as_of_day(context))
         training_set = training_sets.load_training_set(store, use_case.name, fingerprint)
         run_id = context.run.run_id
-        log = ExperimentLog(store=store, now=lambda: datetime.now(UTC), recorded_by="dagster", run_id=run_id)
+        log = ExperimentLog(store=store, now=now, recorded_by="dagster", run_id=run_id)
 
         with tracked_search(training_set, use_case, code_version_of(use_case), log, tracker) as search:
 

@@ -1,12 +1,12 @@
 """Stage monitoring: whether each daily table has reached the day it must."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
 import dagster as dg
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import LOCAL_ZONE, today
+from ml_assets.calendar import now, today
 from ml_assets.core.monitored import DRIFT, PERFORMANCE, RETRAINING, SKEW
 from ml_assets.core.ports import Warehouse
 from ml_assets.core.spec import UseCase
@@ -52,7 +52,7 @@ def _newest_day(places: dict[str, str]) -> dg.AssetChecksDefinition:
     ) -> Iterator[dg.AssetCheckResult]:
         tags = context.run.tags
         wanted = tags.get("dagster/asset_partition_range_end") or tags.get("dagster/partition")
-        yesterday = today(datetime.now(LOCAL_ZONE)) - timedelta(days=1)
+        yesterday = today(now()) - timedelta(days=1)
         expected = min(date.fromisoformat(wanted), yesterday) if wanted else yesterday
         selected = [check.asset_key.to_user_string() for check in context.selected_asset_check_keys]
         newest_of = "select '{key}' as name, max(partition_on) as newest from {place}"
