@@ -90,7 +90,7 @@ class Machine:
         workspace.write_text(yaml.safe_dump({"load_from": [server]}))
         return workspace
 
-    def keep_daemon(self, workspace: Path, kills: Iterator[int] = iter(())) -> None:
+    def keep_daemon(self, workspace: Path, kills: Iterator[int]) -> None:
         """Start the daemon, and again whenever it is gone; each of these is killed as it writes for the n-th time."""
         self._workspace, self._kills = workspace, kills
         self._start_daemon()

@@ -7,9 +7,7 @@ import os
 import random
 import socket
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import islice
 from pathlib import Path
 
 import dagster as dg
@@ -77,12 +75,12 @@ def rows(home: Home) -> dict[str, pa.Table]:
 
 
 @pytest.fixture
-def expected(as_built: Home, tmp_path: Path) -> Iterator[tuple[dict[str, pa.Table], list[date]]]:
+def expected(as_built: Home, tmp_path: Path) -> tuple[dict[str, pa.Table], list[date]]:
     home = as_built.copy_to(tmp_path / "by_hand")
     with environment_of(home.path):
         trained = by_hand(home)
     assert trained, "these days are to ask for a training"
-    yield rows(home), trained
+    return rows(home), trained
 
 
 def test_five_days_run_themselves_with_each_effect_once_while_the_daemon_is_killed(
@@ -90,7 +88,7 @@ def test_five_days_run_themselves_with_each_effect_once_while_the_daemon_is_kill
 ):
     expected_rows, trained = expected
     home = as_built.copy_to(tmp_path / "home")
-    moments = (n for generator in [random.Random(SEED)] for n in iter(lambda: generator.randint(1, 45), None))
+    moments = random.Random(SEED)
     with environment_of(home.path), machine_over(home.path) as machine:
         machine.set_clock(datetime.combine(DAYS[0], time(5), LOCAL_ZONE))
         under_dagster_dev(machine, DAYS[0])
@@ -99,7 +97,7 @@ def test_five_days_run_themselves_with_each_effect_once_while_the_daemon_is_kill
         for n, day in enumerate(DAYS[1:]):
             n_today = n_left // (len(DAYS) - 1 - n)
             n_left -= n_today
-            machine.keep_daemon(workspace, islice(moments, n_today))
+            machine.keep_daemon(workspace, iter([moments.randint(1, 45) for _ in range(n_today)]))
             a_day(machine, day)
             if day == AFTER:
                 roll_back(machine.instance, Lifecycle(Environment.current()))

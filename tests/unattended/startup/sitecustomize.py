@@ -1,11 +1,11 @@
 """What every process of an unattended machine begins with: a clock that the test sets, and perhaps a moment to die.
 
-The file named by TEST_CLOCK holds two moments, in seconds since 1970: what the clock showed, and the real time then. From
-there on it runs as fast as the real one. Two functions of Dagster, which are there to be replaced, and ``calendar.now``
-show it; what else a process measures (timeouts, heartbeats of gRPC) stays real.
+The file named by TEST_CLOCK holds two moments, in seconds since 1970: what the clock showed, and the real time then.
+From there on it runs as fast as the real one. Two functions of Dagster, which are there to be replaced, and
+``calendar.now`` show it; what else a process measures (timeouts, heartbeats of gRPC) stays real.
 
-With TEST_KILL_AT_WRITE a process kills itself as it is about to write to Dagster's storage for the n-th time: between two
-writes that belong together, if there are any.
+With TEST_KILL_AT_WRITE a process kills itself as it is about to write to Dagster's storage for the n-th time: between
+two writes that belong together, if there are any.
 """
 
 import os
@@ -14,11 +14,11 @@ import sys
 import time
 from datetime import UTC, datetime
 from importlib.machinery import PathFinder
+from pathlib import Path
 
 
 def timestamp() -> float:
-    with open(os.environ["TEST_CLOCK"], encoding="ascii") as file:
-        shown, real = map(float, file.read().split())
+    shown, real = map(float, Path(os.environ["TEST_CLOCK"]).read_text(encoding="ascii").split())
     return shown + time.time() - real
 
 
