@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from ml_assets.backends import bigquery_sql
 from ml_assets.backends.bigquery_rows import sql_type_of
 from ml_assets.backends.environments import Environment
 from ml_assets.cli.summary import summarise
-from ml_assets.core.feature_views import FeatureView
+from ml_assets.core.column_statistics import categories_query, numbers_query
+from ml_assets.core.feature_views import Feature, FeatureView
 from ml_assets.core.labelled_examples import examples_sql
 from ml_assets.core.point_in_time import examples_query
+from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import DayRange
+from ml_assets.core.reference import build_reference
 from ml_assets.core.references import predicted_versions
 from ml_assets.core.spec import UseCase
 from ml_assets.core.view_costs import newest_rows_query, view_costs
@@ -36,6 +40,8 @@ ASKED_BY = {
     "cli/artifacts.py:read_examples": r"SELECT decision_id, .*\blabel_known_at < @as_of_at",  # as defs/training_sets.py
     "cli/summary.py:_landed": r"select \(select count\(\*\) from raw\.flights ",
     "cli/summary.py:_monitored": r"select \* from monitoring\.drift where use_case = @use_case and partition_on",
+    "core/column_statistics.py:_ask": r"GROUP BY GROUPING SETS \(\(_day\), \(_day, _c0\)",
+    "core/drift.py:_stretches_of_models": r"select partition_on, min\(model_version\) as version",
     "core/references.py:_versions_in": r"SELECT DISTINCT use_case, model_version FROM monitoring\.",
     "core/served.py:_known": r"SELECT decision_id, .* FROM predictions\.arrival_delay_served",
     "core/skew.py:_compared": r"decision_id IN \(SELECT decision_id FROM `predictions`\.`arrival_delay_served`",
@@ -168,6 +174,21 @@ def test_google_accepts_what_is_asked_for_every_use_case(analyser: GoogleAnalyse
     analyser.analyse(labelled, {"first_day": "DATE", "until_day": "DATE", "as_of_at": "TIMESTAMP"})
     for view in views:
         analyser.analyse(newest_rows_query(use_case, view, dialect="bigquery"), days)
+
+
+def test_google_accepts_what_is_counted_of_columns_of_every_type():
+    # One is called as its table is, which BigQuery would take for a whole row.
+    numbers = {"delay": "FLOAT64", "n_flights": "INT64", "is_holiday": "BOOL"}
+    categories = {"carrier": "STRING", "weekday": "INT64"}
+    rows = {name: [1.0, None] for name in numbers} | {name: ["1", None] for name in categories}
+    inputs = [Feature(name=name, kind="numeric" if name in numbers else "categorical", view="v") for name in rows]
+    bins = build_reference(pa.table({"partition_on": [LANDED.first] * 2, **rows}), inputs, [0.5, 0.5]).features
+    types = {"partition_on": "DATE", **numbers, **categories}
+    google = GoogleAnalyser(PROJECT, {"examples.delay": types})
+    sql, days = Sql(dialect="bigquery"), {"first_day": "DATE", "last_day": "DATE"}
+    assert google.analyse(numbers_query(sql, "examples.delay", bins[:3], types), days) == 1
+    assert google.analyse(categories_query(sql, "examples.delay", bins[3:]), days) == 1
+    assert google.analyse(categories_query(sql, "examples.delay", bins[3:4]), days) == 1
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def numbers_query(
     neither NaN nor infinity nor anything beyond 1e100, which the minimum and the maximum then show: half of the cost.
     """
     taken = ", ".join(f"{_as_number(sql, b.feature, types)} AS _c{i}" for i, b in enumerate(columns))
-    rows = f"SELECT partition_on AS _day, {taken} FROM {sql.table(table)} WHERE {sql.of_days()}"  # noqa: S608
+    rows = _rows(sql, table, taken)
     if sql.is_duckdb:
         cells = ", ".join(_in_columns(i, bins, is_guarded=is_guarded) for i, bins in enumerate(columns))
         return f"SELECT _day, COUNT(*) AS n_rows, {cells} FROM ({rows}) GROUP BY _day"  # noqa: S608 - validated names
@@ -118,12 +118,12 @@ def categories_query(sql: Sql, table: str, columns: Sequence[Bins]) -> str:
     counts the day itself.
     """
     names = [f"_c{i}" for i in range(len(columns))]
-    taken = ", ".join(f"{sql.text(sql.name(b.feature))} AS {c}" for b, c in zip(columns, names, strict=True))
+    taken = ", ".join(f"{sql.text(_named(sql, b.feature))} AS {c}" for b, c in zip(columns, names, strict=True))
     which = " ".join(f"WHEN {c} IS NOT NULL THEN {i}" for i, c in enumerate(names))
     value = names[0] if len(names) == 1 else f"COALESCE({', '.join(names)})"
     return (
         f"SELECT _day, CASE {which} END AS k, {value} AS value, COUNT(*) AS n "  # noqa: S608 - validated names
-        f"FROM (SELECT partition_on AS _day, {taken} FROM {sql.table(table)} WHERE {sql.of_days()}) "
+        f"FROM ({_rows(sql, table, taken)}) "
         f"GROUP BY GROUPING SETS ((_day), {', '.join(f'(_day, {c})' for c in names)})"
     )
 
@@ -133,8 +133,20 @@ def _parts(columns: Sequence[Bins]) -> Iterator[Sequence[Bins]]:
         yield columns[start : start + _COLUMNS_AT_ONCE]
 
 
+def _rows(sql: Sql, table: str, columns: str) -> str:
+    return (
+        f"SELECT _rows.partition_on AS _day, {columns} FROM {sql.table(table)} AS _rows "  # noqa: S608 - validated names
+        f"WHERE {sql.of_days(of='_rows')}"
+    )
+
+
+def _named(sql: Sql, column: str) -> str:
+    # Without an alias, BigQuery takes a column that is called as its table is for the whole row.
+    return f"_rows.{sql.name(column)}"
+
+
 def _as_number(sql: Sql, column: str, types: Mapping[str, str]) -> str:
-    name = sql.name(column)
+    name = _named(sql, column)
     # BigQuery makes no number of a truth value but by way of a whole one.
     is_boolean = types[column].upper() in ("BOOL", "BOOLEAN")
     return sql.double(f"CAST({name} AS INT64)" if is_boolean and not sql.is_duckdb else name)
@@ -207,7 +219,7 @@ class _Asked:
 
     def categories(self, columns: Sequence[Bins]) -> None:
         """Ask for categories."""
-        rows = self._rows(categories_query(self._sql, self.table, columns))
+        rows = self._ask(categories_query(self._sql, self.table, columns))
         n_rows = dict[date, int]()
         values = dict[date, list[dict[str, int]]]()
         for day, k, value, n in _tuples(rows, "_day", "k", "value", "n"):
@@ -223,7 +235,7 @@ class _Asked:
 
     def _numbers_by_day(self, columns: Sequence[Bins], *, is_guarded: bool) -> Sequence[Bins]:
         """Read one row for each day; return the columns whose values the unguarded statement does not count right."""
-        rows = self._rows(numbers_query(self._sql, self.table, columns, self.types, is_guarded=is_guarded))
+        rows = self._ask(numbers_query(self._sql, self.table, columns, self.types, is_guarded=is_guarded))
         local_days = cast("list[date]", rows["_day"].to_pylist())
         n_rows = cast("list[int]", rows["n_rows"].to_pylist())
         odd: list[Bins] = []
@@ -244,7 +256,7 @@ class _Asked:
         return odd
 
     def _numbers_by_bin(self, columns: Sequence[Bins]) -> None:
-        rows = self._rows(numbers_query(self._sql, self.table, columns, self.types))
+        rows = self._ask(numbers_query(self._sql, self.table, columns, self.types))
         counts = dict[tuple[date, int], Counts]()
         sums = dict[tuple[date, int], _Sums]()
         names = ("_day", "k", "bin", "n", "n_finite", "low", "high", "total", "squares")
@@ -268,7 +280,7 @@ class _Asked:
     def _sql(self) -> Sql:
         return Sql(dialect=self.warehouse.dialect)
 
-    def _rows(self, statement: str) -> pa.Table:
+    def _ask(self, statement: str) -> pa.Table:
         bounds: Mapping[str, Parameter] = {"first_day": self.days.first, "last_day": self.days.last}
         return self.warehouse.query(statement, bounds)
 

@@ -25,6 +25,9 @@ CREATE MACRO bq_idiv(a, b) AS
   CASE WHEN b = 0 THEN error('division by zero: DIV(' || a || ', 0)') ELSE (a - a % b) // b END;
 CREATE MACRO bq_mod(a, b) AS CASE WHEN b = 0 THEN error('division by zero: MOD(' || a || ', 0)') ELSE a % b END;
 CREATE MACRO bq_json(x) AS coalesce(CAST(to_json(x) AS VARCHAR), 'null');
+CREATE MACRO range_bucket(x, bounds) AS CASE
+  WHEN bounds <> list_sort(bounds) THEN error('RANGE_BUCKET: the array is not sorted in ascending order')
+  WHEN NOT isnan(x) THEN len(list_filter(bounds, lambda bound: bound <= x)) END;
 CREATE MACRO ieee_divide(a, b) AS CAST(a AS DOUBLE) / CAST(b AS DOUBLE);
 """
 
