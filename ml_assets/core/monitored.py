@@ -17,7 +17,7 @@ DRIFT, PERFORMANCE, RETRAINING = "monitoring.drift", "monitoring.performance", "
 # Beside the performance of a day, and written with it: by slice, as estimated, and of shadows.
 SLICES, ESTIMATED = "monitoring.slice_performance", "monitoring.estimated_performance"
 SHADOWS = "monitoring.shadow_performance"
-SKEW, ALARMS = "monitoring.skew", "monitoring.alarms"
+SKEW, ALARMS, DATA_QUALITY = "monitoring.skew", "monitoring.alarms", "monitoring.data_quality"
 HISTORY = timedelta(days=27)
 
 
@@ -52,6 +52,18 @@ def recent_rows(
     """  # noqa: S608 - constant
     bounds = {"use_case": use_case.name, "first_day": since or last - HISTORY, "last_day": last}
     return warehouse.query(sql, bounds)
+
+
+def severe_faults(warehouse: Warehouse, days: DayRange) -> list[dict[str, object]]:
+    """Return the severe faults of the raw days that nobody has released; none where nobody has looked for any."""
+    if warehouse.columns(DATA_QUALITY) is None:
+        return []
+    sql = f"""
+        select partition_on, table_name, check_name, column_name, explanation from {DATA_QUALITY}
+        where {Sql(dialect=warehouse.dialect).of_days()} and severity = 'severe' and coalesce(released_by, '') = ''
+        order by partition_on, table_name, check_name, column_name
+    """  # noqa: S608 - constant
+    return warehouse.query(sql, {"first_day": days.first, "last_day": days.last}).to_pylist()
 
 
 def until(rows: pa.Table, day: date) -> pa.Table:
