@@ -27,16 +27,15 @@ def staleness(
         curve = life.measure_staleness(known(use_case), as_of.date(), {"n_train_rows": n_train_rows})
     loss, headline = curve.loss.replace("_", " "), curve.headline.replace("_", " ")
     table = Table(title=f"{use_case} as of {curve.as_of}", title_justify="left")
-    for name in ("age", "fortnights", f"{loss} fresh", "aged", "cost", "95 of 100", "fitted", f"{headline} lost"):
-        table.add_column(name, justify="right")
+    for name in ("age", "fortnights", loss, "cost", "95 of 100", "fitted", f"{headline} lost"):
+        table.add_column(name, justify="right", no_wrap=True)
     for age in curve.ages:
         table.add_row(
-            f"{age.weeks} weeks",
+            f"{age.weeks} w",
             str(age.n_windows),
             f"{age.fresh_loss:.4f}",
-            f"{age.aged_loss:.4f}",
             f"{age.cost:+.2%}",
-            f"{age.cost_low:+.2%} to {age.cost_high:+.2%}",
+            f"{age.cost_low:+.1%}..{age.cost_high:+.1%}",
             f"{age.fitted:+.2%}",
             f"{age.headline_loss:+.4f}",
         )

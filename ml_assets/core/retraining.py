@@ -2,9 +2,10 @@
 
 Each factor votes. Two votes ask for a training:
 
-- a severe loss of realised quality, or an age whose measured cost exceeds what is tolerated, asks alone;
+- a severe loss of realised quality, an age whose measured cost exceeds what is tolerated, or half as many examples
+  again as the model was fitted on ask alone;
 - a slighter loss, a loss that is only estimated, and drift count one vote each: two of them ask together;
-- quality that is known and holds takes a vote from drift and estimate, not from age.
+- quality that is known and holds takes a vote from drift and estimate, not from age and growth.
 
 So drift of the inputs alone asks for nothing. Where labels come, they tell within days whether it costs quality; where
 none come, there is nothing new to learn from. (Seasons move the weather of every model, every year.) Only where it is
@@ -46,6 +47,8 @@ RETRAINING_SCHEMA = pa.schema(
 
 # Judgement: what is measured asks alone, what only points to a loss asks in company.
 VOTES_NEEDED = 2
+# One more than a quality that holds takes away: that a fresh model would be better still is known.
+_MEASURED = VOTES_NEEDED + 1
 
 _QUALITY, _ESTIMATE = ("quality", "calibration"), ("estimated_quality",)
 _DRIFT = ("drift", "prediction_drift", "missing")
@@ -286,6 +289,7 @@ def _weighed(evidence: Evidence, rule: RetrainingRule) -> Iterator[Factor]:
     yield _estimate(evidence)
     yield _drift(evidence)
     yield _age(evidence, rule)
+    yield _growth(evidence, rule)
 
 
 def _first_training(evidence: Evidence) -> Factor:
@@ -364,8 +368,20 @@ def _age(evidence: Evidence, rule: RetrainingRule) -> Factor:
             if is_unknown
             else f", {percent(rule.staleness_tolerance)} tolerated"
         )
-    # One more than a quality that holds takes away: the curve has measured that a fresh model would be better still.
-    return Factor(name="age", found=found, threshold=threshold, votes=VOTES_NEEDED + 1 if is_old else 0, words=words)
+    return Factor(name="age", found=found, threshold=threshold, votes=_MEASURED if is_old else 0, words=words)
+
+
+def _growth(evidence: Evidence, rule: RetrainingRule) -> Factor:
+    n_new, n_fitted = evidence.n_new_examples, evidence.n_fitted_examples
+    has_grown = 0 < rule.growth_share * n_fitted <= n_new
+    share = percent(n_new / n_fitted) if n_fitted else "all"
+    return Factor(
+        name="growth",
+        found=f"{n_new:,} new examples, {share} of {n_fitted:,}",
+        threshold=percent(rule.growth_share),
+        votes=_MEASURED if has_grown else 0,
+        words=f"{n_new:,} new labelled examples beside the {n_fitted:,} it was fitted on" if has_grown else "",
+    )
 
 
 def _obstacles(evidence: Evidence, rule: RetrainingRule) -> tuple[Factor, ...]:

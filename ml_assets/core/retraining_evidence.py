@@ -117,7 +117,9 @@ class _Gathered:
             resumed=resumes(store, use_case.name),
             curve_dates=curve_dates(store, use_case.name),
             asked_for=[row["as_of"] for row in asked.to_pylist() if row["decision"] == "retrain"],
-            labelled=_Labelled.of(warehouse, use_case, oldest, days),
+            labelled=_Labelled.of(
+                warehouse, use_case, oldest if registry.in_charge(ledger, days.first) else None, days
+            ),
             packages=packages,
         )
 

@@ -138,6 +138,8 @@ class RetrainingRule:
         budget_days: how long that is.
         minimum_new_examples: labelled since the champion's training; with fewer, a training would learn the same again.
         minimum_new_share: the same as a share of the examples the champion was fitted on.
+        growth_share: as many new ones, of those it was fitted on, ask for a training by themselves. While the history
+            is short a model grows better with every month of it, which no curve of models of one size shows.
         most_refusals: candidates refused in a row after which no training is asked for until a person says go on, or
             a candidate is promoted otherwise: what three candidates could not mend, a fourth will not.
         maximum_age_days: how old a champion may grow. Its freshness policy is made of it; a check holds it against the
@@ -150,6 +152,7 @@ class RetrainingRule:
     budget_days: int = 28
     minimum_new_examples: int = 1000
     minimum_new_share: float = 0.01
+    growth_share: float = 0.5
     most_refusals: int = 3
     maximum_age_days: int = 28
     staleness_tolerance: float = 0.01
@@ -161,6 +164,7 @@ class RetrainingRule:
             "budget_days": 1,
             "minimum_new_examples": 0,
             "minimum_new_share": 0,
+            "growth_share": self.minimum_new_share,
             "most_refusals": 1,
             "maximum_age_days": max(1, self.cool_down_days),
         }

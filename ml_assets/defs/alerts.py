@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Literal, cast
 
 import dagster as dg
 import msgspec
 
+from ml_assets.calendar import now
 from ml_assets.core.alerts import Notice, tell
 from ml_assets.core.monitored import report_path, severe_faults
 from ml_assets.core.names import identifier
@@ -65,7 +66,7 @@ def alarms_told(
             key = "/".join(use_case.key(stage))
             alarms, places[key] = _standing(context.instance, use_case.key(stage), places.get(key))
             notices += [_notice(store, use_case, places[key].day, alarm) for alarm in alarms]
-    told = tell(store, alerter, notices, now=datetime.now(UTC))
+    told = tell(store, alerter, notices, now=now())
     if told.is_pending:
         return dg.SensorResult(skip_reason="another attempt is under way; looked at again at the next tick")
     words = f"{told.n_told} told" if told.n_told else "nothing new"
@@ -119,7 +120,7 @@ def faults_told(
     """Tell of the faults of the days of the run; that the run failed is told by ``run_failed``, each time."""
     days = _days_of(context.dagster_run.tags)
     if days is not None:
-        tell(store, alerter, list(_of_faults(warehouse, days)), now=datetime.now(UTC))
+        tell(store, alerter, list(_of_faults(warehouse, days)), now=now())
 
 
 def _days_of(tags: Mapping[str, str]) -> DayRange | None:

@@ -2,7 +2,7 @@
 
 from datetime import time
 
-from ml_assets.core.spec import Decisions, Label, PromotionRule, SplitRule, UseCase
+from ml_assets.core.spec import Decisions, Label, PromotionRule, RetrainingRule, SplitRule, UseCase
 
 USE_CASE = UseCase(
     name="cancellation",
@@ -43,6 +43,9 @@ USE_CASE = UseCase(
         "route_outcomes_cancelled_share_28d",
     ),
     slices=("origin", "carrier", "month"),
+    # Measured as of 2014: 1 % of the loss is lost at 16 days of age (3 to 112 by the limits: storms decide it); see
+    # docs/staleness.md.
+    retraining=RetrainingRule(maximum_age_days=14),
     # A fortnight may see no storm, and then has next to no positives; four weeks have some.
     split=SplitRule(validation_days=28, test_days=28, gap_days=2),
     promotion=PromotionRule(

@@ -78,6 +78,9 @@ def test_a_calm_day_waits_and_says_what_was_found():
         ((), {"staleness_cost": 0.001, "staleness_measured_days": 7}, "retrain"),
         ((), {"model_as_of": DAY - timedelta(days=27)}, "wait"),
         ((), {"model_as_of": DAY - timedelta(days=28)}, "retrain"),
+        # So does a history that has grown by half; one that has not, does not.
+        ((), {"n_new_examples": 50_000}, "retrain"),
+        ((), {"n_new_examples": 49_999}, "wait"),
         # A measured curve takes the place of what is declared, either way.
         ((), {"model_as_of": date(2013, 5, 1), "staleness_cost": 0.005, "staleness_measured_days": 112}, "wait"),
     ],
@@ -216,6 +219,7 @@ def test_what_is_stopped_and_what_has_failed_raise_alarms_and_nothing_else_does(
         {"cool_down_days": -1},
         # Who rests for 30 days cannot be fresh within 28.
         {"cool_down_days": 30},
+        {"growth_share": 0.001},
         {"staleness_tolerance": 0.0},
         {"staleness_tolerance": 1.0},
     ],
