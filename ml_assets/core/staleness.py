@@ -224,13 +224,8 @@ def _resamples(days: Sequence[np.ndarray], *, seed: int) -> DayResamples:
 
     The two-stage cluster bootstrap: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.
     """
-<<<<<<< HEAD
-    draws = np.random.default_rng(seed)
-    n_drawn = draws.multinomial(len(days), np.full(len(days), 1 / len(days)), size=N_RESAMPLES)
-=======
     generator = np.random.default_rng(seed)
     n_drawn = generator.multinomial(len(days), np.full(len(days), 1 / len(days)), size=N_RESAMPLES)
->>>>>>> wt-retraining
     parts: list[Floats] = []
     index: list[np.ndarray] = []
     n_before = 0
@@ -238,11 +233,7 @@ def _resamples(days: Sequence[np.ndarray], *, seed: int) -> DayResamples:
         names, day = np.unique(of_window, return_inverse=True)
         n_days = len(names)
         shares = np.full(n_days, 1 / n_days)
-<<<<<<< HEAD
-        parts.append(draws.multinomial(n_drawn[:, position] * n_days, shares).astype(np.float64))
-=======
         parts.append(generator.multinomial(n_drawn[:, position] * n_days, shares).astype(np.float64))
->>>>>>> wt-retraining
         index.append(day + n_before)
         n_before += n_days
     weights = np.vstack([np.ones(n_before), np.hstack(parts)])
