@@ -30,9 +30,11 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -50,7 +52,7 @@ from benchmarks.drift_alarms_world import (
 )
 from ml_assets.core.drift_alarms import DriftHistory
 from ml_assets.core.drift_tests import judge_day
-from ml_assets.core.incidents import Incidents
+from ml_assets.core.incidents import Alarm, Incidents
 from ml_assets.core.reference import Reference, population_stability
 
 FIRST = date(2013, 1, 1)
@@ -59,33 +61,27 @@ ROWS_A_DAY, N_BEFORE = 1000, 3
 MOST_A_MONTH, LEAST_FOUND = 1.0, 0.95
 OTHERS = ("any KS p < 0.05", "any PSI > 0.1", "Evidently's default")
 _NOTHING = pa.schema({"partition_on": pa.date32()}).empty_table()
-_Change = Callable[[Feature], Floats]
 
 
 Found = dict[str, int]
 
 
 class Watch:
-    """The product's judgement of one day after the other, as its assets make it."""
+    """The days that the product has judged, one after the other, as its assets do."""
 
-    def __init__(self, reference: Reference) -> None:
-        self._reference, self._rows = reference, list[dict[str, object]]()
-        self._incidents = Incidents(_NOTHING)
-        self.incidents: set[str] = set()
+    def __init__(self, reference: Reference, rows: Sequence[dict[str, object]] = ()) -> None:
+        self._reference, self._rows = reference, list(rows)
 
     def fork(self) -> "Watch":
         """Return one that has seen the same days."""
-        other = Watch(self._reference)
-        other._rows = list(self._rows)
-        return other
+        return Watch(self._reference, self._rows)
 
-    def see(self, day: int, counts: Mapping[str, Counts]) -> set[str]:
-        """Judge a day and return the features that have an alarm at its end."""
-        of_day = FIRST + timedelta(days=day)
+    def see(self, day: int, counts: Mapping[str, Counts]) -> None:
+        """Judge a day by itself."""
         judged = judge_day(self._reference, counts)
         self._rows += [
             {
-                "partition_on": of_day,
+                "partition_on": FIRST + timedelta(days=day),
                 "feature": name,
                 "model_version": "v1",
                 "n_rows": int(found.sum()),
@@ -96,11 +92,13 @@ class Watch:
             }
             for name, found in counts.items()
         ]
-        self._rows = self._rows[-10 * len(counts) :]
+
+    def alarms(self, first: int, last: int) -> Iterator[Alarm]:
+        """Yield the alarms that stand on these days, by what was seen to each of them."""
         history = DriftHistory(pa.Table.from_pylist(self._rows), lambda _: self._reference)
-        alarms = list(self._incidents.continued(list(history.alarms(of_day, "v1")), of_day, "v1"))
-        self.incidents |= {alarm.incident for alarm in alarms}
-        return {alarm.subject for alarm in alarms}
+        incidents = Incidents(_NOTHING)
+        for day in (FIRST + timedelta(days=n) for n in range(first, last + 1)):
+            yield from incidents.continued(list(history.alarms(day, "v1")), day, "v1")
 
 
 def others_alarm(reference: Reference, counts: Mapping[str, Counts]) -> dict[str, set[str]]:
@@ -164,7 +162,7 @@ def measure_false_alarms(n_seeds: int) -> bool:
                 watch.see(day, counts)
                 for rule, found in others_alarm(reference, counts).items():
                     told[rule] += bool(found)
-            ours.append(len(watch.incidents))
+            ours.append(len({alarm.incident for alarm in watch.alarms(0, N_DAYS - 1)}))
             for rule, n in told.items():
                 alarm_days[rule].append(n)
         mean = float(np.mean(ours)) / months
@@ -184,7 +182,7 @@ class Shift:
     words: str
     feature: str
     usual: float
-    change: Callable[[Feature, float], Floats]
+    change: Callable[..., Floats]
     is_limited: bool = True
 
 
@@ -214,27 +212,28 @@ def shifts(world: World) -> Sequence[Shift]:
         Shift(words="uniform, 30 % missing", feature="uniform_2", usual=0.5, change=_shifted),
     ]
     categories = [
-        Shift(words="3 values, first to last", feature="few_0", usual=0.1, change=lambda f, s: _moved(f, s, to=2)),
-        Shift(words="3 values, last to first", feature="few_0", usual=0.1, change=lambda f, s: _moved(f, s, 0, 2)),
-        Shift(words="3 values, to missing", feature="few_1", usual=0.1, change=lambda f, s: _moved(f, s, to=-1)),
-        Shift(words="50 of Zipf, first to last", feature="many_1", usual=0.1, change=lambda f, s: _moved(f, s, 49)),
-        Shift(words="50 of Zipf, to a new one", feature="many_1", usual=0.1, change=lambda f, s: _moved(f, s, -2)),
+        Shift(words="3 values, first to last", feature="few_0", usual=0.1, change=partial(_moved, to=2)),
+        Shift(words="3 values, last to first", feature="few_0", usual=0.1, change=partial(_moved, to=0, start=2)),
+        Shift(words="3 values, to missing", feature="few_1", usual=0.1, change=partial(_moved, to=-1)),
+        Shift(words="50 of Zipf, first to last", feature="many_1", usual=0.1, change=partial(_moved, to=49)),
+        Shift(words="50 of Zipf, to a new one", feature="many_1", usual=0.1, change=partial(_moved, to=-2)),
         Shift(words="50 equal, half to half", feature="many_0", usual=0.1, change=_spread, is_limited=False),
     ]
     varying = Shift(
         words="normal, days vary",
         feature="normal_1",
         usual=0.5,
-        change=lambda f, s: f.shares(s + world.place_of_day(f)),
+        change=lambda feature, size: feature.shares(size + world.place_of_day(feature)),
         is_limited=False,
     )
     return [varying] if world.features[6].is_varying else [*numbers, *categories]
 
 
-def share_found(n_runs: int, *, is_varying: bool, scale: float = 1.0, others: bool = True) -> dict[Shift, Found]:
-    """Return for each kind of change in how many runs it was found; ``scale`` of the usual size."""
-    found: dict[str, Found] = {}
-    kinds: dict[str, Shift] = {}
+def share_found(
+    n_runs: int, *, is_varying: bool = False, scales: Sequence[float] = (1.0,), with_others: bool = True
+) -> dict[tuple[str, float], tuple[Shift, Found]]:
+    """Return in how many runs each kind of change was found, at each of these scales of its usual size."""
+    found: dict[tuple[str, float], tuple[Shift, Found]] = {}
     for run in range(n_runs):
         generator = np.random.default_rng([7, run])
         world = World(features=features(is_varying=is_varying), generator=generator)
@@ -242,19 +241,20 @@ def share_found(n_runs: int, *, is_varying: bool, scale: float = 1.0, others: bo
         before = Watch(reference)
         for day in range(N_BEFORE):
             before.see(day, world.day(ROWS_A_DAY))
-        for shift in shifts(world):
-            kinds[shift.words] = shift
-            counted = found.setdefault(shift.words, dict.fromkeys(("ml_assets", *OTHERS), 0))
-            watch, told, alarms = before.fork(), {rule: set[str]() for rule in OTHERS}, set[str]()
-            for day in range(N_BEFORE, N_BEFORE + 2):
-                counts = world.day(ROWS_A_DAY, {shift.feature: lambda f, s=shift: s.change(f, s.usual * scale)})
-                alarms = watch.see(day, counts)
-                for rule, names in others_alarm(reference, counts).items() if others else ():
+        for scale, shift in product(scales, shifts(world)):
+            nobody = dict.fromkeys(("ml_assets", *OTHERS), 0)
+            _, counted = found.setdefault((shift.words, scale), (shift, nobody))
+            watch, told = before.fork(), {rule: set[str]() for rule in OTHERS}
+            for day in (N_BEFORE, N_BEFORE + 1):
+                counts = world.day(ROWS_A_DAY, {shift.feature: partial(shift.change, size=shift.usual * scale)})
+                watch.see(day, counts)
+                for rule, names in others_alarm(reference, counts).items() if with_others else ():
                     told[rule] |= names
-            counted["ml_assets"] += shift.feature in alarms
+            alarms = watch.alarms(N_BEFORE + 1, N_BEFORE + 1)
+            counted["ml_assets"] += shift.feature in {alarm.subject for alarm in alarms}
             for rule, names in told.items():
                 counted[rule] += shift.feature in names
-    return {kinds[words]: counted for words, counted in found.items()}
+    return found
 
 
 def measure_power(n_runs: int) -> bool:
@@ -265,7 +265,7 @@ def measure_power(n_runs: int) -> bool:
     )
     print(f"  {'':<36} {'ml_assets':<26}" + "".join(f"{rule:<22}" for rule in OTHERS))
     for is_varying in (False, True):
-        for shift, counted in share_found(n_runs, is_varying=is_varying).items():
+        for shift, counted in share_found(n_runs, is_varying=is_varying).values():
             ours = counted["ml_assets"]
             low, high = stats.binomtest(ours, n_runs).proportion_ci(method="exact")
             is_held &= not shift.is_limited or ours / n_runs >= LEAST_FOUND
@@ -281,11 +281,11 @@ def measure_power(n_runs: int) -> bool:
 def measure_smallest(n_runs: int) -> None:
     """Print the smallest change of each kind that is found in 95 % of runs, by steps of a tenth of the usual one."""
     smallest: dict[str, str] = {}
-    for tenths in range(1, 11):
-        for shift, counted in share_found(n_runs, is_varying=False, scale=tenths / 10, others=False).items():
-            if counted["ml_assets"] >= LEAST_FOUND * n_runs and shift.words not in smallest:
-                size = shift.usual * tenths / 10
-                smallest[shift.words] = f"{size:.2f} sd" if abs(shift.usual) > 0.2 else f"{size:.0%} of rows"
+    tenths = [n / 10 for n in range(2, 11)]
+    for (words, scale), (shift, counted) in share_found(n_runs, scales=tenths, with_others=False).items():
+        if counted["ml_assets"] >= LEAST_FOUND * n_runs and words not in smallest:
+            size = shift.usual * scale
+            smallest[words] = f"{size:.2f} sd" if abs(shift.usual) > 0.2 else f"{size:.0%} of rows"
     print(f"smallest change found within 2 days in {LEAST_FOUND:.0%} of {n_runs} runs:")
     for words, size in smallest.items():
         print(f"  {words:<28} {size}")
