@@ -102,8 +102,10 @@ CONVERSIONS: Mapping[str, tuple[Conversion, ...]] = {
 _FEWEST_ROWS = 8
 # Judgement, in parts of the usual distance between two neighbouring values: what converting back may miss by.
 _TOLERANCE = 0.05
+# Judgement, likewise: what it may miss by where the values were rounded after they were converted.
+_TOLERANCE_OF_ROUNDED = 0.25
 # Judgement: below the first share of known values a day is strange, from the second on it is explained.
-_STRANGE, _EXPLAINED = 0.5, 0.75
+_STRANGE, _EXPLAINED = 0.5, 0.6
 _DIVERSE = 0.3
 # Judgement, in usual steps from one day to the next.
 _FAR, _NEAR = 4.0, 3.0
@@ -159,7 +161,9 @@ def _evidence(conversion: Conversion, compared: _Compared) -> float:
         return 0.0
     usual, counts, back = compared.usual, compared.today.counts, conversion.undo(compared.today.values)
     if compared.is_strange and _stays_diverse(back, usual):
-        for evidence, is_explained in ((3.0, _is_usual(back, usual)), (2.0, _is_on_grid(back, usual))):
+        rounded_by = 0.5 * _resolution(compared.today.values) / abs(conversion.factor)
+        is_usual = _is_usual(back, usual, rounded_by=rounded_by)
+        for evidence, is_explained in ((3.0, is_usual), (2.0, _is_on_grid(back, usual))):
             if _share(counts, is_explained) >= _EXPLAINED:
                 return evidence + _share(counts, is_explained)
     inside = _share(counts, _is_inside(back, usual))
@@ -177,11 +181,17 @@ def _is_inside(values: Floats, usual: Floats, *, margin: float = 0.0) -> npt.NDA
     return (values >= usual[0] - beyond) & (values <= usual[-1] + beyond)
 
 
-def _is_usual(values: Floats, usual: Floats) -> npt.NDArray[np.bool_]:
-    """Tell which values are usual ones."""
+def _is_usual(values: Floats, usual: Floats, *, rounded_by: float = 0.0) -> npt.NDArray[np.bool_]:
+    """Tell which values are usual ones, give or take what they were rounded by."""
     gaps = np.diff(usual)
-    tolerance = _TOLERANCE * float(np.median(gaps)) if len(gaps) else 1e-6 * max(1.0, abs(float(usual[0])))
+    gap = float(np.median(gaps)) if len(gaps) else 1e-4 * max(1.0, abs(float(usual[0])))
+    tolerance = max(_TOLERANCE * gap, min(rounded_by, _TOLERANCE_OF_ROUNDED * gap))
     return np.abs(values - usual[_nearest(values, usual)]) <= tolerance
+
+
+def _resolution(values: Floats) -> float:
+    """Return 1 where all values are whole numbers, 0.1 where all are whole tenths, 0 where they are neither."""
+    return next((step for step in (1.0, 0.1) if np.abs(values / step - np.round(values / step)).max() < 1e-6), 0.0)
 
 
 def _nearest(values: Floats, usual: Floats) -> npt.NDArray[np.int64]:

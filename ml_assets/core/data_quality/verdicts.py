@@ -135,9 +135,11 @@ def _judged(
 ) -> Iterator[dict[str, object]]:
     """Yield the rows of the verdicts on these days of one table, day by day."""
     known = DayRange(first=days.first - HISTORY, last=days.last)
-    profiles = profile_days(warehouse, contract, known) if _has(warehouse, f"raw.{contract.table}") else {}
     landings = read_landings(warehouse, contract.table, days)
-    set_aside = _set_aside(warehouse, contract, days)
+    # Where one landing is on record, all tables of it are there.
+    is_there = bool(landings) or _has(warehouse, f"raw.{contract.table}")
+    profiles = profile_days(warehouse, contract, known) if is_there else {}
+    set_aside = _set_aside(warehouse, contract, days) if landings else {}
     left_out = set(unsound)
     for day in days.dates:
         evidence = Evidence(
@@ -179,8 +181,6 @@ def _row(table: str, evidence: Evidence, finding: Finding) -> dict[str, object]:
 
 def _set_aside(warehouse: Warehouse, contract: Contract, days: DayRange) -> Mapping[date, SetAside]:
     place = f"raw.{contract.table}_quarantine"
-    if not _has(warehouse, place):
-        return {}
     sql = f"""
         select partition_on,
             count(case when reason like '%row with the same%' then 1 end) as n_duplicates,
