@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from ml_assets.cli import ablation, artifacts, champions, doctor, experiments, lifecycle, training
+from ml_assets.cli import ablation, artifacts, champions, doctor, experiments, lifecycle, trace, training
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +18,7 @@ for command in (
     *(champions.history, champions.champion, champions.rollback, champions.approve, champions.reject),
     *(artifacts.reproduce, artifacts.unreferenced, artifacts.prune),
     *(experiments.experiments, experiments.compare, experiments.board),
+    trace.trace,
     doctor.doctor,
 ):
     app.command()(command)
