@@ -235,20 +235,31 @@ class DbtInProcess:
         ``schema`` is table -> column -> SQL type. Kept in a file beside the manifest: it changes only with the SQL.
         """
         mark, _ = self._manifest  # that the build was made with, whatever the files say by now
-        kept = self.target_folder / "column_lineage.json"
-        content = kept.read_bytes() if kept.exists() else b""
-        known: dict[str, ColumnLineage] = {}
-        if content.startswith(mark):
-            known = msgspec.json.decode(content, type=_KeptLineage).tables
+        known = self._kept_lineage(mark)
         missing = {table: sql for table, sql in build.compiled.items() if table not in known}
         if missing:
             known |= {
                 table: column_lineage(sql, schema=schema, dialect=self._dialect) for table, sql in missing.items()
             }
+            kept = self._lineage_path
             aside = kept.with_suffix(f".{os.getpid()}.tmp")
             aside.write_bytes(_marked(mark, msgspec.json.encode(_KeptLineage(tables=known))))
             aside.replace(kept)
         return known
+
+    @property
+    def kept_column_lineage(self) -> dict[str, ColumnLineage]:
+        """The lineage of the tables that were built of the project as it is now; nothing where none was."""
+        return self._kept_lineage(self._mark())
+
+    def _kept_lineage(self, mark: bytes) -> dict[str, ColumnLineage]:
+        kept = self._lineage_path
+        content = kept.read_bytes() if kept.exists() else b""
+        return msgspec.json.decode(content, type=_KeptLineage).tables if content.startswith(mark) else {}
+
+    @property
+    def _lineage_path(self) -> Path:
+        return self.target_folder / "column_lineage.json"
 
     @cached_property
     def _manifest(self) -> "tuple[bytes, Manifest]":

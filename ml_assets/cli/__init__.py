@@ -16,6 +16,7 @@ from ml_assets.cli import (
     replay,
     retraining,
     staleness,
+    trace,
     training,
 )
 
@@ -32,6 +33,7 @@ for command in (
     *(artifacts.reproduce, artifacts.unreferenced, artifacts.prune),
     *(experiments.experiments, experiments.compare, experiments.board),
     *(faults.faults, faults.release),
+    trace.trace,
     doctor.doctor,
 ):
     app.command()(command)

@@ -1,0 +1,481 @@
+"""One prediction traced: to its model and training set, to the rows behind each feature, and back to the same bits."""
+
+# Every name in this SQL went through Sql, which validates and quotes it.
+# ruff: noqa: S608
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from difflib import get_close_matches
+from typing import cast
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+
+from ml_assets.core import registry
+from ml_assets.core.days import LOCAL_ZONE_NAME
+from ml_assets.core.errors import BadInput, DataMissing
+from ml_assets.core.feature_views import FeatureView, LatestView, WindowView
+from ml_assets.core.package import ModelPackage, load_package
+from ml_assets.core.point_in_time import Pruning, decisions_query, join_query
+from ml_assets.core.point_in_time.dialects import Sql
+from ml_assets.core.ports import ArtifactStore, Parameter, Warehouse
+from ml_assets.core.provenance import Cell, Lineage, Origin, Provenance, Row, cells
+from ml_assets.core.registry import LedgerEntry
+from ml_assets.core.scoring import score
+from ml_assets.core.served import Value, values_in, values_of
+from ml_assets.core.skew import is_same
+from ml_assets.core.spec import UseCase
+from ml_assets.core.training_sets import load_training_set
+
+_HOUR = timedelta(hours=1)
+# Judgement: of a window with hundreds of events, the newest few show what they are.
+NEWEST_EVENTS = 3
+_MOST_IDS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The row of ``predictions.<use_case>``."""
+
+    decision_id: str
+    partition_on: date
+    decided_at: datetime
+    prediction: float
+    model_version: str
+    run_id: str
+    predicted_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class InCharge:
+    """The ledger entry that put the model in charge of the decision."""
+
+    sequence: int
+    action: str
+    effective_from: date
+    reason: str
+    n_gates: int
+    recorded_at: datetime
+    recorded_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What the package says of itself. ``package_hash`` is that of its manifest and the one the ledger names."""
+
+    version: str
+    package_hash: str
+    as_of: date
+    trainer: str
+    seed: int
+    code_version: str
+    environment_hash: str
+    parent_version: str | None
+    n_features: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The training set: its files have the hashes its manifest names. ``has_decision`` would be a leak."""
+
+    fingerprint: str
+    first_day: date
+    last_day: date
+    n_train: int
+    n_validation: int
+    n_test: int
+    has_decision: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureValue:
+    """A feature as the model read it, and as the join gives it from the feature tables now."""
+
+    name: str
+    value: Value
+    recomputed: Value
+    unit: str | None
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether both are the same, type and last bit."""
+        return is_same(self.value, self.recomputed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A row of a feature table that a feature was made from. ``age_hours`` is how old it was at the decision."""
+
+    known_at: datetime
+    age_hours: float
+    values: Mapping[str, Cell]
+    origins: tuple[Origin, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The events of one window, ``(after, until]``, that a window view counted."""
+
+    hours: float
+    after: datetime
+    until: datetime
+    n_events: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracedView:
+    """One feature view as the decision saw it. Of a window view the sources are its newest few events."""
+
+    name: str
+    table: str
+    kind: str
+    max_age_hours: float
+    entity: Mapping[str, Cell]
+    features: tuple[FeatureValue, ...]
+    windows: tuple[Window, ...]
+    sources: tuple[Source, ...]
+    made_from: tuple[str, ...]
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether every feature is recomputed to the last bit."""
+        return all(feature.is_identical for feature in self.features)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The label, when it became known, or why there is none (yet)."""
+
+    label: Value
+    known_at: datetime | None
+    no_label_reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """The example scored again by the package. ``among`` is how many examples were scored with it.
+
+    A model can give a row other last bits alone than in a large batch, so that the day's batch is tried as well.
+    """
+
+    prediction: float
+    replayed: float
+    among: int
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether it is the same number, to the last bit."""
+        return self.prediction == self.replayed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """Everything behind one prediction.
+
+    ``read_from`` says where the features were taken from: the record of what was read where the decision is in the
+    day's sample, else the example as it is stored by now.
+    """
+
+    use_case: str
+    question: str
+    prediction: Prediction
+    in_charge: InCharge
+    model: Model
+    training_set: Trained
+    read_from: str
+    views: tuple[TracedView, ...]
+    outcome: Outcome
+    replay: Replay
+
+    @property
+    def changed_views(self) -> tuple[str, ...]:
+        """The views that give something else by now than the model read."""
+        return tuple(view.name for view in self.views if not view.is_identical)
+
+
+def trace(
+    warehouse: Warehouse,
+    store: ArtifactStore,
+    use_case: UseCase,
+    decision_id: str,
+    *,
+    views: Sequence[FeatureView],
+    lineage: Lineage,
+) -> Trace:
+    """Trace the prediction of a decision that stands.
+
+    Raises BadInput for a decision that was not predicted, with those of similar ids; DataMissing where its example or
+    its decision is gone; PackageRefused and LedgerBroken where the package is not the one the ledger put in charge.
+    """
+    predicted = _prediction(warehouse, use_case, decision_id)
+    entry = registry.put_in_charge(
+        registry.entries(store, use_case.name), predicted.model_version, max(predicted.partition_on, _local(predicted))
+    )
+    package = load_package(store, use_case.name, predicted.model_version, expected_hash=entry.package_hash)
+    example = _example(warehouse, use_case, predicted)
+    read, read_from = _as_read(warehouse, use_case, predicted, example)
+    decision, now = _decision_now(warehouse, use_case, predicted, views)
+    found = Provenance(warehouse=warehouse, lineage=lineage)
+    return Trace(
+        use_case=use_case.name,
+        question=use_case.question,
+        prediction=predicted,
+        in_charge=_in_charge(entry),
+        model=_model(package),
+        training_set=_trained(store, use_case, package, decision_id),
+        read_from=read_from,
+        views=tuple(_view(found, use_case, view, predicted, decision, read, now) for view in views),
+        outcome=_outcome(example),
+        replay=_replay(warehouse, use_case, package, predicted, example, read),
+    )
+
+
+def predicted_day(warehouse: Warehouse, use_case: UseCase, decision_id: str) -> date:
+    """Return the local day of a prediction; raise BadInput for a decision that was not predicted."""
+    return _prediction(warehouse, use_case, decision_id).partition_on
+
+
+def _local(predicted: Prediction) -> date:
+    return predicted.decided_at.astimezone(ZoneInfo(LOCAL_ZONE_NAME)).date()
+
+
+def _prediction(warehouse: Warehouse, use_case: UseCase, decision_id: str) -> Prediction:
+    if warehouse.columns(use_case.predictions_table) is None:
+        raise BadInput(f"{use_case.name} has predicted nothing yet; materialize {use_case.name}/predictions first")
+    sql = Sql(dialect=warehouse.dialect)
+    names = list(Prediction.__dataclass_fields__)
+    query = f"SELECT {sql.names(names)} FROM {sql.table(use_case.predictions_table)} WHERE decision_id = "
+    rows = warehouse.query(query + sql.parameter("decision_id"), {"decision_id": decision_id}).to_pylist()
+    if not rows:
+        raise BadInput(_unknown(warehouse, use_case, decision_id))
+    return Prediction(**rows[0])
+
+
+def _unknown(warehouse: Warehouse, use_case: UseCase, decision_id: str) -> str:
+    """Say that a decision was not predicted, and which of similar ids were."""
+    sql = Sql(dialect=warehouse.dialect)
+    # The whole id first, then half of it: what is mistyped is rarely its beginning.
+    found: list[str] = []
+    for prefix in dict.fromkeys((decision_id[: len(decision_id) // 2], decision_id[:2], "")):
+        query = (
+            f"SELECT decision_id FROM {sql.table(use_case.predictions_table)} "
+            f"WHERE STARTS_WITH(decision_id, {sql.parameter('prefix')}) ORDER BY decision_id LIMIT {_MOST_IDS}"
+        )
+        ids = warehouse.query(query, {"prefix": prefix})["decision_id"].to_pylist()
+        found = get_close_matches(decision_id, ids, n=3)
+        if found:
+            break
+    similar = f"did you mean {' or '.join(found)}?" if found else "no id is similar to it"
+    return f"{use_case.name} has no prediction of the decision {decision_id!r}; {similar}"
+
+
+def _example(warehouse: Warehouse, use_case: UseCase, predicted: Prediction) -> pa.Table:
+    sql = Sql(dialect=warehouse.dialect)
+    query = (
+        f"SELECT * FROM {sql.table(use_case.examples_table)} WHERE partition_on = {sql.parameter('day')} "
+        f"AND decision_id = {sql.parameter('decision_id')}"
+    )
+    bound = {"day": predicted.partition_on, "decision_id": predicted.decision_id}
+    example = warehouse.query(query, bound)
+    if example.num_rows != 1:
+        raise DataMissing(
+            f"{use_case.examples_table} has {example.num_rows} examples of {predicted.decision_id} on "
+            f"{predicted.partition_on}; materialize {use_case.name}/examples of that day"
+        )
+    return example
+
+
+def _as_read(
+    warehouse: Warehouse, use_case: UseCase, predicted: Prediction, example: pa.Table
+) -> tuple[Mapping[str, Value], str]:
+    """Return the features the model read and where that is written."""
+    (stored,) = values_of(example)
+    if warehouse.columns(use_case.served_table) is None:
+        return stored, use_case.examples_table
+    sql = Sql(dialect=warehouse.dialect)
+    query = (
+        f"SELECT features, run_id, predicted_at FROM {sql.table(use_case.served_table)} "
+        f"WHERE partition_on = {sql.parameter('day')} AND decision_id = {sql.parameter('decision_id')}"
+    )
+    bound = {"day": predicted.partition_on, "decision_id": predicted.decision_id}
+    for row in warehouse.query(query, bound).to_pylist():
+        if (row["run_id"], row["predicted_at"]) == (predicted.run_id, predicted.predicted_at):
+            return {**stored, **values_in(row["features"])}, use_case.served_table
+    return stored, use_case.examples_table
+
+
+def _decision_now(
+    warehouse: Warehouse, use_case: UseCase, predicted: Prediction, views: Sequence[FeatureView]
+) -> tuple[Row, Mapping[str, Value]]:
+    """Return the decision with its entities, and its features as the tables give them now."""
+    among = Sql(dialect=warehouse.dialect).parameter("decision_id")
+    decisions = decisions_query(use_case, views, dialect=warehouse.dialect, among=among)
+    bound: Mapping[str, Parameter] = {
+        "first_day": predicted.partition_on,
+        "last_day": predicted.partition_on,
+        "decision_id": predicted.decision_id,
+    }
+    found = warehouse.query(decisions, bound).to_pylist()
+    if not found:
+        raise DataMissing(
+            f"{use_case.decisions.table} has no {predicted.decision_id} on {predicted.partition_on} any more: what was "
+            "predicted is not planned by now, so that its features cannot be traced"
+        )
+    pruning = Pruning(lead_time=use_case.decisions.longest_lead)
+    joined = warehouse.query(join_query(decisions, views, dialect=warehouse.dialect, pruning=pruning), bound)
+    return found[0], values_of(joined)[0]
+
+
+def _in_charge(entry: LedgerEntry) -> InCharge:
+    return InCharge(
+        sequence=entry.sequence,
+        action=entry.action,
+        effective_from=entry.effective_from,
+        reason=entry.reason,
+        n_gates=len(entry.gates),
+        recorded_at=entry.recorded_at,
+        recorded_by=entry.recorded_by,
+    )
+
+
+def _model(package: ModelPackage) -> Model:
+    manifest, recipe = package.manifest, package.manifest.recipe
+    return Model(
+        version=package.version,
+        package_hash=package.package_hash,
+        as_of=package.as_of,
+        trainer=recipe.trainer,
+        seed=recipe.seed,
+        code_version=recipe.code_version,
+        environment_hash=manifest.environment_hash,
+        parent_version=recipe.parent_version,
+        n_features=len(package.signature.numeric) + len(package.signature.categorical),
+    )
+
+
+def _trained(store: ArtifactStore, use_case: UseCase, package: ModelPackage, decision_id: str) -> Trained:
+    frozen = load_training_set(store, use_case.name, package.manifest.recipe.training_set)
+    parts = (frozen.train, frozen.validation, frozen.test)
+    return Trained(
+        fingerprint=frozen.fingerprint,
+        first_day=frozen.days.train[0],
+        last_day=frozen.days.test[-1],
+        n_train=frozen.train.num_rows,
+        n_validation=frozen.validation.num_rows,
+        n_test=frozen.test.num_rows,
+        has_decision=any(decision_id in set(part["decision_id"].to_pylist()) for part in parts),
+    )
+
+
+def _outcome(example: pa.Table) -> Outcome:
+    (row,) = example.select(["label", "label_known_at", "no_label_reason"]).to_pylist()
+    return Outcome(label=row["label"], known_at=row["label_known_at"], no_label_reason=row["no_label_reason"])
+
+
+def _replay(
+    warehouse: Warehouse,
+    use_case: UseCase,
+    package: ModelPackage,
+    predicted: Prediction,
+    example: pa.Table,
+    read: Mapping[str, Value],
+) -> Replay:
+    alone = Replay(prediction=predicted.prediction, replayed=float(score(package, _with(example, read))[0]), among=1)
+    if alone.is_identical:
+        return alone
+    sql = Sql(dialect=warehouse.dialect)
+    query = (
+        f"SELECT * FROM {sql.table(use_case.examples_table)} WHERE partition_on = {sql.parameter('day')} "
+        "ORDER BY partition_on, decision_id"
+    )
+    day = warehouse.query(query, {"day": predicted.partition_on})
+    place = day["decision_id"].to_pylist().index(predicted.decision_id)
+    batch = pa.concat_tables([day.slice(0, place), _with(day.slice(place, 1), read), day.slice(place + 1)])
+    replayed = float(score(package, batch)[place])
+    return Replay(prediction=predicted.prediction, replayed=replayed, among=batch.num_rows)
+
+
+def _with(example: pa.Table, read: Mapping[str, Value]) -> pa.Table:
+    """Return an example with the features as they were read."""
+    columns = {
+        field.name: pa.chunked_array([pa.array([read[field.name]], field.type)])
+        if field.name in read
+        else example[field.name]
+        for field in example.schema
+    }
+    return pa.table(columns, schema=example.schema)
+
+
+def _view(
+    provenance: Provenance,
+    use_case: UseCase,
+    view: FeatureView,
+    predicted: Prediction,
+    decision: Row,
+    read: Mapping[str, Value],
+    now: Mapping[str, Value],
+) -> TracedView:
+    entity = {name: decision[name] for name in view.entity}
+    rows = _rows_known(provenance.warehouse, use_case, view, predicted, entity)
+    is_window = isinstance(view, WindowView)
+    windows = [
+        Window(
+            hours=window / _HOUR,
+            after=predicted.decided_at - window,
+            until=predicted.decided_at,
+            n_events=sum(row[view.known_at] > predicted.decided_at - window for row in rows),
+        )
+        for window in (view.windows if is_window else ())
+    ]
+    made_from = provenance.lineage.parents.get(view.table, ())
+    return TracedView(
+        name=view.name,
+        table=view.table,
+        kind="window" if is_window else "latest",
+        max_age_hours=view.max_age / _HOUR,
+        entity=cells(entity),
+        features=tuple(
+            FeatureValue(name=f.name, value=read.get(f.name), recomputed=now.get(f.name), unit=f.unit)
+            for f in view.features
+        ),
+        windows=tuple(windows),
+        sources=tuple(
+            Source(
+                known_at=row[view.known_at],
+                age_hours=(predicted.decided_at - row[view.known_at]) / _HOUR,
+                values=cells(row),
+                origins=provenance.origins(view.table, row),
+            )
+            for row in rows[: NEWEST_EVENTS if is_window else 1]
+        ),
+        made_from=tuple(made_from),
+    )
+
+
+def _rows_known(
+    warehouse: Warehouse, use_case: UseCase, view: FeatureView, predicted: Prediction, entity: Row
+) -> list[dict[str, datetime]]:
+    """Return the rows of a view that the decision could use, the newest first; of a latest view the one it did use."""
+    sql, pruning = Sql(dialect=warehouse.dialect), Pruning(lead_time=use_case.decisions.longest_lead)
+    if any(value is None for value in entity.values()):
+        return []
+    equal = "".join(f" AND {sql.name(name)} = {sql.parameter(name)}" for name in entity)
+    known_at, since = sql.name(view.known_at), sql.parameter("since")
+    order, limit, oldest = f"{known_at} DESC", "", f"{known_at} > {since}"
+    if isinstance(view, LatestView):
+        # As the join does: of rows known at one moment the greatest values count, null below all.
+        order += "".join(f", {sql.name(feature.name)} DESC NULLS LAST" for feature in view.features)
+        limit, oldest = " LIMIT 1", f"{known_at} >= {since}"
+    query = (
+        f"SELECT * FROM {sql.table(view.table)} WHERE {sql.of_days()} AND {known_at} <= {sql.parameter('decided_at')} "
+        f"AND {oldest}{equal} ORDER BY {order}{limit}"
+    )
+    bound: dict[str, object] = {
+        "first_day": predicted.partition_on + timedelta(days=pruning.first_offset(view.max_age)),
+        "last_day": predicted.partition_on + timedelta(days=pruning.last_offset()),
+        "decided_at": predicted.decided_at,
+        "since": predicted.decided_at - view.max_age,
+        **entity,
+    }
+    return warehouse.query(query, cast("Mapping[str, Parameter]", bound)).to_pylist()
