@@ -29,8 +29,12 @@ def shown(text: str) -> str:
     >>> shown("car\u202erier"), len(shown("x" * 10_000))
     ('car\ufffdrier', 601)
     """
-    clean = _UNSHOWABLE.sub("\N{REPLACEMENT CHARACTER}", text.encode("utf-8", "replace").decode())
+    clean = _clean(text)
     return clean if len(clean) <= _LONGEST_TEXT else f"{clean[:_LONGEST_TEXT]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _clean(text: str) -> str:
+    return _UNSHOWABLE.sub("\N{REPLACEMENT CHARACTER}", text.encode("utf-8", "replace").decode())
 
 
 def number(value: float) -> str:
@@ -50,7 +54,7 @@ def element(tag: str, *content: str, **attributes: str | float | None) -> Markup
     '<text x="1.5" text-anchor="middle">&lt;b&gt;</text>'
     """
     written = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{escape(shown(value) if isinstance(value, str) else number(value))}"'
+        f' {name.rstrip("_").replace("_", "-")}="{escape(_clean(value) if isinstance(value, str) else number(value))}"'
         for name, value in attributes.items()
         if value is not None
     )

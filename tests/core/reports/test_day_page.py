@@ -116,7 +116,7 @@ def test_what_monitoring_says_of_the_quality_is_said_and_a_shared_reservation_on
 
 def test_estimates_and_other_models_stand_beside_what_came_true(world: World):
     words = Page(world.day_page()).words
-    for name in ("realised", "estimated before outcomes", "the champion before", "baseline carrier"):
+    for name in ("realised", "estimated before outcomes", "the champion before", "logistic baseline"):
         assert name in words
 
 

@@ -29,6 +29,7 @@ def test_a_missing_day_leaves_a_gap_in_a_line_and_a_lonely_day_is_a_dot():
     page = Page(line_lane(axis, [Line(name="ROC AUC", values=values)], title="ROC AUC"))
     (path,) = page.of("d")
     assert path.count("M") == 3
+    assert len(re.findall("[ML]", path)) == 58  # of the days, however long the path grows
     # Day 11 lies alone between two gaps; of so many days only such get a dot.
     assert page.of("cx") == [f"{100 * 11.5 / 60:.2f}%"]
 
@@ -68,6 +69,16 @@ def test_incidents_that_overlap_lie_below_each_other():
     drawn, high = bar_lane(axis, [first, second, third], title="Alarms")
     heights = re.findall(r'<rect x="([\d.]+%)" y="(\d+)"', drawn)
     assert heights == [("0%", "0"), ("35.71%", "17"), ("42.86%", "0")]
+    assert high == 34
+
+
+def test_a_label_beside_a_short_bar_lies_on_no_other_bar():
+    axis = axis_of(100)
+    kinds = {"words": "why", "kind": "bar-warning"}
+    long = Bar(first=axis.days[0], last=axis.days[95], label="1", **kinds)
+    short = Bar(first=axis.days[97], last=axis.days[97], label="2", **kinds)
+    drawn, high = bar_lane(axis, [long, short], title="Alarms")
+    assert 'text-anchor="end"' in drawn
     assert high == 34
 
 
