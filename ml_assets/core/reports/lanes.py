@@ -115,7 +115,8 @@ def bar_lane(axis: TimeAxis, bars: Sequence[Bar], *, title: str, rules: Sequence
         # A short bar has its label beside it, on the side where there is room.
         is_inside, is_before = right - left > _label_width(bar), right > 0.9
         x, anchor = (left, "start") if is_inside else (left, "end") if is_before else (right, "start")
-        kind = "on" if is_inside else "beside"
+        # White on dark bars, dark on light ones: either can be read.
+        kind = ("on" if bar.kind == "bar-severe" else "on-light") if is_inside else "beside"
         shift = -4 if anchor == "end" else 4
         marks.append(
             element("text", bar.label, x=percent_of_width(x), y=y + 11, dx=shift, text_anchor=anchor, class_=kind)

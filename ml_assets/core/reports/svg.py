@@ -20,14 +20,14 @@ _SIDE, _GAP, _TOP = 300, 14, 40
 
 # What XML cannot hold, and what turns the order of the letters around it: shown as the sign for an unknown letter.
 _UNSHOWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
-_LONGEST_TEXT = 600
+_LONGEST_TEXT = 1500
 
 
 def shown(text: str) -> str:
     r"""Return foreign text as it may stand on a page: no control characters, and of a bounded length.
 
     >>> shown("car\u202erier"), len(shown("x" * 10_000))
-    ('car\ufffdrier', 601)
+    ('car\ufffdrier', 1501)
     """
     clean = _clean(text)
     return clean if len(clean) <= _LONGEST_TEXT else f"{clean[:_LONGEST_TEXT]}\N{HORIZONTAL ELLIPSIS}"
