@@ -91,7 +91,10 @@ class ClassificationQuality:
             lane_chart(
                 axis,
                 ranking.title(None),
-                [Line(name="realised", values=values_of(labelled, ranking.name)), *lines_beside(beside, ranking.name)],
+                [
+                    Line(name="realised", values=values_of(labelled, ranking.name)),
+                    *lines_beside(beside, ranking.name, "binary_classification"),
+                ],
                 "How often, within one day, a decision that came true was ranked above one that did not; 0.5 is "
                 "chance. The holdout's value spans many days, which is the easier test.",
                 level=(f"holdout {auc:.3f}", auc) if auc is not None else None,
@@ -102,7 +105,7 @@ class ClassificationQuality:
                 f"{loss.title(None)} (nats)",
                 [
                     Line(name="realised", values=values_of(labelled, loss.name)),
-                    *lines_beside(beside, loss.name),
+                    *lines_beside(beside, loss.name, "binary_classification"),
                     Line(name="base rate", values=base, style="quiet", is_dashed=True),
                 ],
                 f"Lower is better. The base rate predicts {percent(share)} for everyone, the holdout's share.",

@@ -13,7 +13,7 @@ from ml_assets.core.reports.svg import element, number
 from ml_assets.core.tasks import AnyCurve
 
 _WIDE, _HIGH = 360, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 352.0, 10.0, 204.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 340.0, 10.0, 204.0
 
 
 def curve_figure(curve: AnyCurve, *, unit: str | None, title: str) -> Markup | None:

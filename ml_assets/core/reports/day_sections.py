@@ -2,16 +2,21 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ml_assets.core.drift import percent
 from ml_assets.core.evaluation import Metrics
 from ml_assets.core.reference import Bins, Reference
 from ml_assets.core.reports.daily_quality import DailyQuality
 from ml_assets.core.reports.histograms import Histogram, draw_histogram, histogram_bars
-from ml_assets.core.reports.monitored_rows import Decided, DriftRow, Estimate, SliceRow
+from ml_assets.core.reports.monitored_rows import Decided, DriftRow, Monitored, SliceRow
 from ml_assets.core.tasks import AnyMetrics
 
 # Judgement: of so few outcomes any share can come by chance.
@@ -101,25 +106,24 @@ def slices_worth_a_look(rows: Sequence[SliceRow], holdout: AnyMetrics, quality: 
     return [finding for _, finding in sorted(found, key=lambda pair: (-pair[0], pair[1].name))][:_MOST_SLICES]
 
 
-def estimate_sentences(estimates: Sequence[Estimate], quality: DailyQuality) -> Sequence[str]:
-    """Say what is expected of the newest day, and how far earlier expectations were from what came true."""
-    said = list[str]()
-    for measure in quality.measures:
-        rows = [row for row in estimates if row.metric == measure.name and row.estimated is not None]
-        if not rows:
-            continue
-        newest = max(rows, key=lambda row: row.partition_on)
-        words = (
-            f"{measure.title(None)} of {newest.partition_on:%-d %B} is estimated at {quality.cell(newest.estimated)}"
-        )
-        if newest.low is not None and newest.high is not None:
-            words += f" ({quality.cell(newest.low)} to {quality.cell(newest.high)})"
-        errors = [abs(row.error) for row in rows if row.error is not None]
-        if errors:
-            mean = quality.cell(sum(errors) / len(errors))
-            words += f"; over {len(errors)} days with outcomes such estimates were off by {mean} on average"
-        said.append(f"{words}.")
-    return said
+def said_of_quality(monitored: Monitored, day: date) -> Sequence[str]:
+    """Return what monitoring says in words of a day: its calibration, the champions beside it, what is estimated.
+
+    What several end with, as a reservation that holds for each, is said once at the end.
+    """
+    of_day = pc.field("partition_on") == pa.scalar(day)
+    found = list[str | None]()
+    for rows, column in ((monitored.performance, "week_explanation"), (monitored.shadows, "explanation")):
+        if column in rows.column_names:
+            found += cast("list[str | None]", rows.filter(of_day)[column].to_pylist())
+    found += [row.explanation for row in monitored.estimates if row.partition_on == day]
+    sentences = [words.rstrip(".") for words in found if words]
+    endings = Counter(words.rpartition(". ")[2] for words in sentences if ". " in words)
+    shared = [ending for ending, n in endings.items() if n > 1]
+    kept = [
+        next((words.removesuffix(f". {end}") for end in shared if words.endswith(end)), words) for words in sentences
+    ]
+    return [f"{words[:1].upper()}{words[1:]}." for words in [*kept, *shared]]
 
 
 def evidence_of(decided: Decided | None) -> Mapping[str, str]:

@@ -64,12 +64,12 @@ def line_lane(
     values += [v for line in lines for day, band in line.band.items() if axis.first <= day <= axis.last for v in band]
     values += [level[1]] if level else []
     scale = Scale.over(values, low=LINE_HEIGHT - _BOTTOM, high=_TOP)
-    grid = list[Markup]()
+    grid, names = list[Markup](), list[Markup]()
     for tick in scale.ticks:
         y = scale.at(tick)
         words = scale.written(tick, is_share=is_share)
         grid.append(element("line", x1="0", x2="100%", y1=y, y2=y, class_="grid"))
-        grid.append(element("text", words, x=0, y=y - 3, class_="tick"))
+        names.append(element("text", words, x=0, y=y - 3, class_="tick"))
     drawn = [_band(axis, line, scale) for line in lines if line.band]
     for line, found in zip(lines, known, strict=True):
         d = _path(axis, found, scale)
@@ -85,21 +85,22 @@ def line_lane(
             marks.append(element("circle", cx=x, cy=scale.at(found[day]), r=2.5, class_=f"f-{line.style}"))
     words = "; ".join(_said(line.name, found, is_share) for line, found in zip(lines, known, strict=True))
     upright = axis.rules(rules, "rule")
-    content = [*upright, *grid, stretched(*drawn, high=LINE_HEIGHT), *marks]
+    content = [*upright, *grid, stretched(*drawn, high=LINE_HEIGHT), *marks, *names]
     return figure(*content, high=LINE_HEIGHT, title=title, description=words)
 
 
 def bar_lane(axis: TimeAxis, bars: Sequence[Bar], *, title: str, rules: Sequence[date] = ()) -> tuple[Markup, int]:
     """Draw bars from day to day in as many rows as they need; return the figure and its height."""
-    ends, placed = list[date](), list[tuple[int, Bar]]()
+    ends, placed = list[float](), list[tuple[int, Bar]]()
     for bar in bars:
-        row = next((i for i, end in enumerate(ends) if end < bar.first), len(ends))
-        ends[row : row + 1] = [bar.last]
+        left, right = _ends_with_label(axis, bar)
+        row = next((i for i, end in enumerate(ends) if end <= left + 1e-9), len(ends))
+        ends[row : row + 1] = [right]
         placed.append((row, bar))
     high = max(1, len(ends)) * (_BAR + 3)
     marks = list[Markup]()
     for row, bar in placed:
-        left, right = max(0.0, axis.left(bar.first)), min(1.0, axis.left(bar.last) + 1 / axis.n_days)
+        left, right = _ends(axis, bar)
         y = row * (_BAR + 3)
         box = element(
             "rect",
@@ -112,15 +113,33 @@ def bar_lane(axis: TimeAxis, bars: Sequence[Bar], *, title: str, rules: Sequence
         )
         marks.append(element("g", element("title", bar.words), box))
         # A short bar has its label beside it, on the side where there is room.
-        is_inside = right - left > 0.02 + 0.012 * len(bar.label)
-        x, anchor = (left, "start") if is_inside else (left, "end") if right > 0.9 else (right, "start")
-        kind = "on" if is_inside else "beside"
+        is_inside, is_before = right - left > _label_width(bar), right > 0.9
+        x, anchor = (left, "start") if is_inside else (left, "end") if is_before else (right, "start")
+        # White on dark bars, dark on light ones: either can be read.
+        kind = ("on" if bar.kind == "bar-severe" else "on-light") if is_inside else "beside"
         shift = -4 if anchor == "end" else 4
         marks.append(
             element("text", bar.label, x=percent_of_width(x), y=y + 11, dx=shift, text_anchor=anchor, class_=kind)
         )
     words = "; ".join(f"{bar.words}, {bar.first} to {bar.last}" for bar in bars) or "none"
     return figure(*axis.rules(rules, "rule"), *marks, high=high, title=title, description=words), high
+
+
+def _label_width(bar: Bar) -> float:
+    """Return how wide a label is on a phone, as a share of the width."""
+    return 0.02 + 0.02 * len(bar.label)
+
+
+def _ends(axis: TimeAxis, bar: Bar) -> tuple[float, float]:
+    return max(0.0, axis.left(bar.first)), min(1.0, axis.left(bar.last) + 1 / axis.n_days)
+
+
+def _ends_with_label(axis: TimeAxis, bar: Bar) -> tuple[float, float]:
+    left, right = _ends(axis, bar)
+    wide = _label_width(bar)
+    if right - left > wide:
+        return left, right
+    return (left - wide, right) if right > 0.9 else (left, right + wide)
 
 
 def mark_lane(axis: TimeAxis, marks: Mapping[date, tuple[str, str]], *, title: str, rules: Sequence[date]) -> Markup:

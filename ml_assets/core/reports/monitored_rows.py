@@ -11,17 +11,17 @@ import pyarrow.compute as pc
 
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import BadInput
-from ml_assets.core.monitored import DRIFT, PERFORMANCE, RETRAINING
+from ml_assets.core.monitored import ALARMS, DRIFT, ESTIMATED, PERFORMANCE, RETRAINING, SKEW
 from ml_assets.core.performance import PERFORMANCE_SCHEMA
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import Warehouse
 
-# A slice of one day has few rows: slices are judged over four weeks.
-N_DAYS_OF_SLICES = timedelta(days=27)
+# A slice of one day has few rows: slices are judged over four weeks. So long a blocked day is looked back on.
+FOUR_WEEKS = timedelta(days=27)
 _Row = TypeVar("_Row")
 
-ALARMS, SKEW, FAULTS = "monitoring.alarms", "monitoring.skew", "monitoring.data_quality"
-SLICES, ESTIMATES, SHADOWS = (f"monitoring.{name}_performance" for name in ("slice", "estimated", "shadow"))
+FAULTS = "monitoring.data_quality"
+SLICES, SHADOWS = "monitoring.slice_performance", "monitoring.shadow_performance"
 # The columns of the drift of many days; all others are read of the days that are written.
 _DRIFT_OVERVIEW = ("partition_on", "model_version", "feature", "view", "kind", "is_drifted", "moved_share")
 
@@ -106,6 +106,7 @@ class Estimate:
     high: float | None = None
     realised: float | None = None
     error: float | None = None
+    explanation: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +187,14 @@ class Monitored:
         """Return the drift of one day."""
         return typed(self.drift_of_days.filter(pc.field("partition_on") == pa.scalar(day)), DriftRow)
 
+    def faults_on(self, day: date) -> Sequence[Fault]:
+        """Return the faults of a day's data, and those of the four weeks before that still hold up what needs them."""
+        first = day - FOUR_WEEKS
+        found = [
+            f for f in self.faults if f.severity and (f.partition_on == day or (f.blocks and f.partition_on >= first))
+        ]
+        return sorted(found, key=lambda f: (not f.blocks, f.severity != "severe", f.partition_on, f.table_name))
+
     def alarms_on(self, day: date) -> Sequence[Alarm]:
         """Return the alarms that stand on a day, the severe ones and then the oldest first."""
         found = [alarm for alarm in self.alarms if alarm.partition_on == day]
@@ -212,7 +221,7 @@ def typed(rows: pa.Table, kind: type[_Row]) -> list[_Row]:
 def read_monitored(warehouse: Warehouse, use_case: str, *, days: DayRange, history: DayRange) -> Monitored:
     """Read what monitoring wrote on the days of ``history``; what has many rows a day in full on ``days`` alone."""
     absent = set[str]()
-    weeks = DayRange(first=days.first - N_DAYS_OF_SLICES, last=days.last)
+    weeks = DayRange(first=days.first - FOUR_WEEKS, last=days.last)
 
     def rows(table: str, of: DayRange = history, columns: Sequence[str] = (), *, is_shared: bool = False) -> pa.Table:
         present = warehouse.columns(table)
@@ -236,7 +245,7 @@ def read_monitored(warehouse: Warehouse, use_case: str, *, days: DayRange, histo
             faults=typed(rows(FAULTS, is_shared=True), Fault),
             skew=typed(rows(SKEW, days), SkewRow),
             slices=typed(rows(SLICES, weeks), SliceRow),
-            estimates=typed(rows(ESTIMATES), Estimate),
+            estimates=typed(rows(ESTIMATED), Estimate),
             decisions=typed(rows(RETRAINING), Decided),
             absent=frozenset(absent),
         )

@@ -9,12 +9,13 @@ import pyarrow.compute as pc
 
 from ml_assets.core.drift import percent
 from ml_assets.core.errors import DataMissing
+from ml_assets.core.monitored import ALARMS, SKEW
 from ml_assets.core.performance import N_DAYS_JUDGED, newest_days
 from ml_assets.core.reference import Reference
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.reports.daily_quality import Beside, DailyQuality, Figure, quality_of
-from ml_assets.core.reports.day_sections import drift_cards, estimate_sentences, evidence_of, slices_worth_a_look
-from ml_assets.core.reports.monitored_rows import ALARMS, FAULTS, SKEW, SLICES, DriftRow, Monitored
+from ml_assets.core.reports.day_sections import drift_cards, evidence_of, said_of_quality, slices_worth_a_look
+from ml_assets.core.reports.monitored_rows import FAULTS, SLICES, DriftRow, Monitored
 from ml_assets.core.reports.page import checked_links, count, render
 from ml_assets.core.reports.time_axis import TimeAxis
 from ml_assets.core.reports.verdict import day_verdict, kind_words
@@ -63,7 +64,7 @@ def monitoring_report(
     recent = monitored.performance.filter(pc.field("partition_on") >= pa.scalar(first))
     labelled = recent.filter(pc.field("n_labelled") > 0)
     alarms = monitored.alarms_on(day)
-    faults = [fault for fault in monitored.faults if fault.severity and fault.partition_on == day]
+    faults = monitored.faults_on(day)
     decided = next((row for row in monitored.decisions if row.partition_on == day), None)
     verdict = day_verdict(None if ALARMS in monitored.absent else alarms, faults, decided)
     cards, rest = drift_cards(drift, reference)
@@ -88,7 +89,8 @@ def monitoring_report(
         else [],
         has_changes=any(axis.first < entry.effective_from <= day for entry in changes),
         labelled_to=labelled["partition_on"][-1].as_py() if labelled.num_rows else None,
-        estimates=estimate_sentences(beside.estimates, quality),
+        said=said_of_quality(monitored, day),
+        has_estimates=bool(beside.estimates),
         curve=quality.curve(labelled) if newest_version else None,
         slices=slices_worth_a_look(monitored.slices, holdout, quality),
         n_slices=len({(row.slice, row.value) for row in monitored.slices}),

@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 from ml_assets.core.errors import DataMissing
+from ml_assets.core.monitored import ALARMS
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.reports.daily_quality import Beside, quality_of
 from ml_assets.core.reports.heat_map import HeatRow, by_view, heat_rows, legend_texts, strip
 from ml_assets.core.reports.lanes import Bar, bar_lane, mark_lane, reign_lane
-from ml_assets.core.reports.monitored_rows import ALARMS, FAULTS, Alarm, Monitored
+from ml_assets.core.reports.monitored_rows import FAULTS, Alarm, Monitored
 from ml_assets.core.reports.page import checked_links, render
 from ml_assets.core.reports.svg import Strip, picture
 from ml_assets.core.reports.time_axis import TimeAxis
@@ -149,7 +150,7 @@ def overview_page(overview: Overview, *, links: Mapping[str, str], question: str
     asked = [row for row in monitored.decisions if row.decision != "wait" and row.partition_on >= axis.first]
     verdict = day_verdict(
         None if ALARMS in monitored.absent else monitored.alarms_on(axis.last),
-        [fault for fault in faults if fault.partition_on == axis.last],
+        monitored.faults_on(axis.last),
         decided,
     )
     return render(

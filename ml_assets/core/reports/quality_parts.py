@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ml_assets.core.encoding import Task
 from ml_assets.core.reports.curve_figures import curve_figure
-from ml_assets.core.reports.lanes import Line, line_lane
+from ml_assets.core.reports.lanes import Line, Style, line_lane
 from ml_assets.core.reports.monitored_rows import Estimate
 from ml_assets.core.reports.page import Chart
 from ml_assets.core.reports.time_axis import TimeAxis
-from ml_assets.core.tasks import AnyCurve
+from ml_assets.core.tasks import AnyCurve, meaning_of
 
 DASH = "\N{EM DASH}"
-_ROLES = {"previous_1": "the champion before", "previous_2": "the one before that"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,26 +48,28 @@ class Beside:
         values = {row.partition_on: row.estimated for row in rows}
         return Line(name="estimated before outcomes", values=values, style="third", is_dashed=True, band=band)
 
-    def others(self, metric: str) -> Sequence[Line]:
+    def others(self, metric: str, baseline: str) -> Sequence[Line]:
         """Return the metric of the champion before, and of the simple baseline, on the same decisions."""
         column = f"other_{metric}"
         if column not in self.shadows.column_names:
             return []
         rows = self.shadows.select(["partition_on", "role", column]).to_pylist()
-        lines = list[Line]()
-        for role in sorted({row["role"] for row in rows}, key=lambda role: (role.startswith("baseline"), role)):
-            if role == "previous_2":
-                continue
-            values = {row["partition_on"]: row[column] for row in rows if row["role"] == role}
-            name = _ROLES.get(role) or f"baseline {role.partition(':')[2]}".strip()
-            lines.append(Line(name=name, values=values, style="other" if role in _ROLES else "quiet"))
-        return lines
+        shown = {
+            "previous_1": ("the champion before", "other"),
+            f"baseline:{baseline}": (f"{baseline} baseline", "quiet"),
+        }
+        found = {role: {row["partition_on"]: row[column] for row in rows if row["role"] == role} for role in shown}
+        return [
+            Line(name=name, values=found[role], style=cast("Style", style))
+            for role, (name, style) in shown.items()
+            if found[role]
+        ]
 
 
-def lines_beside(beside: Beside, metric: str) -> Sequence[Line]:
+def lines_beside(beside: Beside, metric: str, task: Task) -> Sequence[Line]:
     """Return the lines of a metric that stand beside the realised one."""
     estimated = beside.estimated(metric)
-    return [*([estimated] if estimated else []), *beside.others(metric)]
+    return [*([estimated] if estimated else []), *beside.others(metric, meaning_of(task).simple_baseline)]
 
 
 def lane_chart(
@@ -82,7 +84,12 @@ def lane_chart(
 ) -> Chart:
     """Draw lines over the days as a chart of the page."""
     svg = line_lane(axis, lines, title=title, is_share=is_share, level=level, rules=rules)
-    return Chart(title=title, svg=svg, caption=caption, keys=[(line.style, line.name) for line in lines])
+    return Chart(
+        title=title,
+        svg=svg,
+        caption=caption,
+        keys=[(f"{line.style} dashed" if line.is_dashed else line.style, line.name) for line in lines],
+    )
 
 
 def curve_chart(curve: AnyCurve, title: str, week: pa.Table, unit: str | None, words: str) -> Chart | None:

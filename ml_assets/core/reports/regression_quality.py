@@ -81,7 +81,7 @@ class RegressionQuality:
                     measure.title(self.unit),
                     [
                         Line(name="realised", values=values_of(labelled, measure.name)),
-                        *lines_beside(beside, measure.name),
+                        *lines_beside(beside, measure.name, "regression"),
                     ],
                     captions[measure.name],
                     level=(f"holdout {self.cell(level)}", level),

@@ -20,17 +20,21 @@ _SIDE, _GAP, _TOP = 300, 14, 40
 
 # What XML cannot hold, and what turns the order of the letters around it: shown as the sign for an unknown letter.
 _UNSHOWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
-_LONGEST_TEXT = 600
+_LONGEST_TEXT = 1500
 
 
 def shown(text: str) -> str:
     r"""Return foreign text as it may stand on a page: no control characters, and of a bounded length.
 
     >>> shown("car\u202erier"), len(shown("x" * 10_000))
-    ('car\ufffdrier', 601)
+    ('car\ufffdrier', 1501)
     """
-    clean = _UNSHOWABLE.sub("\N{REPLACEMENT CHARACTER}", text.encode("utf-8", "replace").decode())
+    clean = _clean(text)
     return clean if len(clean) <= _LONGEST_TEXT else f"{clean[:_LONGEST_TEXT]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _clean(text: str) -> str:
+    return _UNSHOWABLE.sub("\N{REPLACEMENT CHARACTER}", text.encode("utf-8", "replace").decode())
 
 
 def number(value: float) -> str:
@@ -50,7 +54,7 @@ def element(tag: str, *content: str, **attributes: str | float | None) -> Markup
     '<text x="1.5" text-anchor="middle">&lt;b&gt;</text>'
     """
     written = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{escape(shown(value) if isinstance(value, str) else number(value))}"'
+        f' {name.rstrip("_").replace("_", "-")}="{escape(_clean(value) if isinstance(value, str) else number(value))}"'
         for name, value in attributes.items()
         if value is not None
     )

@@ -17,6 +17,9 @@ _HEADLINES: Mapping[Level, str] = {
     "unknown": "Not judged yet",
 }
 
+# Judgement: so many letters are read at a glance, three lines of a phone.
+_GLANCE = 120
+
 # What each kind of alarm is called, and what a person does about it first.
 _KINDS: Mapping[str, tuple[str, str]] = {
     "skew": (
@@ -97,7 +100,7 @@ def day_verdict(alarms: Sequence[Alarm] | None, faults: Sequence[Fault], decided
         actions.append(
             f"A training as of {decided.as_of} was asked for: look at its candidate when it is there."
             if asked
-            else f"No training was asked for: {decided.reason}."
+            else f"No training was asked for: {brief(decided.reason)}"
         )
     if any(finding.severity == "severe" for finding in findings):
         level: Level = "bad"
@@ -123,7 +126,7 @@ def _of_kind(kind: str, alarms: Sequence[Alarm]) -> Finding:
     more = f" And {len(alarms) - 1} more." if len(alarms) > 1 else ""
     return Finding(
         title=kind_words(kind),
-        words=f"{_sentence(worst[0].explanation)}{more}",
+        words=f"{_sentence(brief(worst[0].explanation))}{more}",
         since=min(alarm.since for alarm in alarms),
         severity=worst[0].severity,
         n_alarms=len(alarms),
@@ -142,9 +145,21 @@ def _of_faults(faults: Sequence[Fault]) -> Finding:
 
 
 def _sentence(text: str) -> str:
-    """Begin with a capital and end with a full stop.
+    """Begin with a capital, unless with the name of a column, and end with a full stop.
 
-    >>> _sentence("wind rose")
-    'Wind rose.'
+    >>> _sentence("wind rose"), _sentence("dew_point_f: up")
+    ('Wind rose.', 'dew_point_f: up.')
     """
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+    begun = text if "_" in text.partition(" ")[0] else f"{text[:1].upper()}{text[1:]}"
+    return begun if begun.endswith((".", "!", "?", "\N{HORIZONTAL ELLIPSIS}")) else f"{begun}."
+
+
+def brief(text: str) -> str:
+    """Return as much of a sentence as is read at a glance, cut between words; the whole stands further down.
+
+    >>> brief("word " * 50)[-12:]
+    'd word word\u2026'
+    """
+    if len(text) <= _GLANCE:
+        return text
+    return f"{text[:_GLANCE].rpartition(' ')[0].rstrip(' ,;:(')}\N{HORIZONTAL ELLIPSIS}"

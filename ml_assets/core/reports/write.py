@@ -7,12 +7,12 @@ from typing import cast
 
 from ml_assets.core import registry
 from ml_assets.core.days import DayRange
-from ml_assets.core.monitored import DRIFT, report_path
+from ml_assets.core.monitored import ALARMS, DRIFT, report_path
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.reports.index import index_page, newest_pages
-from ml_assets.core.reports.monitored_rows import ALARMS, Monitored, read_monitored
+from ml_assets.core.reports.monitored_rows import Monitored, read_monitored
 from ml_assets.core.reports.monitoring import N_DAYS_SHOWN, monitoring_report
 from ml_assets.core.reports.overview import N_DAYS_OF_OVERVIEW, Overview, overview_of, overview_page
 from ml_assets.core.spec import UseCase
@@ -40,6 +40,11 @@ def write_report(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, 
     A day's page says what was known on that day. The overview ends on the newest day in the tables, whichever days are
     written: a re-run of an old day corrects what it shows of it, and never turns it back.
     """
+    with warehouse.session():
+        return _write(warehouse, store, use_case, days)
+
+
+def _write(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, days: DayRange) -> Written:
     newest = _newest_day(warehouse, use_case)
     if newest is None:
         return Written(days={}, overview_path=overview_path(use_case), overview=None)

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.core.errors import BadInput, DataMissing
+from ml_assets.core.monitored import ALARMS, SKEW
 from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance
-from ml_assets.core.reports.monitored_rows import ALARMS, FAULTS, SKEW, SLICES, Monitored
+from ml_assets.core.reports.monitored_rows import FAULTS, SLICES, Monitored
 from tests.core.reports.world import LAST_DAY, Page, World
 
 EMPTY: dict[str, object] = dict.fromkeys(("alarms", "faults", "skew", "slices", "estimates", "decisions"), ()) | {
@@ -41,6 +42,16 @@ def test_an_alarm_of_an_earlier_day_is_not_on_the_page(world: World):
         "Predictions are worse than they should be, since Thu 20 Jun"
         in Page(world.day_page(day=date(2013, 6, 22))).words
     )
+
+
+def test_a_day_whose_data_is_still_held_up_is_named_until_it_is_released(world: World):
+    (fault,) = world.monitored.faults
+    held = replace(fault, partition_on=date(2013, 7, 2))
+    words = Page(world.day_page(faults=[held])).words
+    assert "Data of raw.weather is blocked, since Tue 2 Jul" in words
+    released = Page(world.day_page(faults=[replace(held, released_by="olga")])).words
+    assert "is blocked" not in released
+    assert "is blocked" not in Page(world.day_page(faults=[replace(held, partition_on=date(2013, 6, 1))])).words
 
 
 def test_a_day_knows_nothing_of_later_days(world: World):
@@ -83,11 +94,29 @@ def test_what_was_looked_at_and_found_well_is_told_from_what_was_not_looked_at(w
     assert "No row of this day was compared." in Page(world.day_page(**EMPTY)).words
 
 
-def test_the_estimate_stands_beside_what_came_true_and_its_error(world: World):
+def test_what_monitoring_says_of_the_quality_is_said_and_a_shared_reservation_once(world: World):
+    blind = "Nothing is estimated of the world changing"
+    estimates = [
+        replace(row, explanation=f"{words}. {blind}")
+        for row, words in zip(
+            world.monitored.estimates[-1:] * 2, ("ROC AUC estimated at 0.7", "loss at 0.5"), strict=True
+        )
+    ]
+    words = Page(world.day_page(estimates=[*world.monitored.estimates, *estimates])).words
+    assert f"ROC AUC estimated at 0.7. Loss at 0.5. {blind}." in words
+    assert words.count(blind) == 1
+    # Of 4 July, not of this day.
+    assert (
+        "of yesterday"
+        not in Page(
+            world.day_page(estimates=[replace(world.monitored.estimates[-2], explanation="of yesterday")])
+        ).words
+    )
+
+
+def test_estimates_and_other_models_stand_beside_what_came_true(world: World):
     words = Page(world.day_page()).words
-    assert "ROC AUC of 5 July is estimated at 0.700 (0.650 to 0.750)" in words
-    assert "over 20 days with outcomes such estimates were off by 0.020 on average" in words
-    for name in ("estimated before outcomes", "the champion before", "baseline carrier"):
+    for name in ("realised", "estimated before outcomes", "the champion before", "logistic baseline"):
         assert name in words
 
 

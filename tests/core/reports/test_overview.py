@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.core.errors import DataMissing
+from ml_assets.core.monitored import ALARMS
 from ml_assets.core.reports.index import index_page
-from ml_assets.core.reports.monitored_rows import ALARMS
 from ml_assets.core.reports.overview import overview_page, overview_pictures
 from tests.core.reports.world import DAYS, FIRST_DAY, LAST_DAY, Page, World, entry
 

@@ -206,7 +206,7 @@ class World:
                 [
                     {"partition_on": day, "role": role, "other_roc_auc": 0.66, "other_log_loss": 0.5}
                     for day in DAYS
-                    for role in ("previous_1", f"baseline:{names.subject}")
+                    for role in ("previous_1", "previous_2", "baseline:base_rate", "baseline:logistic")
                 ]
             ),
             alarms=[
