@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from itertools import groupby
 from typing import cast
 
@@ -66,13 +66,12 @@ def charts_of(story: Story, days: DayRange) -> Mapping[str, charts.Spec]:
     }
     losses = story.weeks.filter((pc.field("measure") == meaning.loss.name) & (pc.field("rival") == ONCE)).to_pylist()
     gains = [(row["partition_on"], row["gain"], row["margin"]) for row in losses]
-    first = ends[0] - timedelta(days=7)
     return {
         f"{meaning.daily.title(unit)} by week": quality_by_week(
-            ends, series, list(_events(story)), y_title=meaning.daily.title(unit), first=first, last=days.last
+            ends, series, list(_events(story)), y_title=meaning.daily.title(unit), first=days.first, last=days.last
         ),
-        f"What production gains over the model trained once, in {meaning.loss.words}": gains_by_week(
-            gains, y_title=f"Gain in {meaning.loss.title(unit)}", first=first, last=days.last
+        "What retraining gains over training once": gains_by_week(
+            gains, y_title=f"Gain in {meaning.loss.title(unit)}", first=days.first, last=days.last
         ),
     }
 
