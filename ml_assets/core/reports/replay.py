@@ -212,13 +212,13 @@ def worth_of(story: Story, rival: str, measure: Measure, period: str = _ALL_DAYS
     return next(rows, None)
 
 
-def worth_words(story: Story, rival: str) -> str:
-    """Say what production gained over a rival on all days, in the loss of the task; a dash where there was none.
+def worth_words(story: Story, rival: str, *, period: str = _ALL_DAYS) -> str:
+    """Say what production gained over a rival in a period, in the loss of the task; a dash where there was none.
 
     Such as ``+0.0123 ± 0.0045 log loss, better``.
     """
     meaning = meaning_of(story.use_case.task)
-    row = worth_of(story, rival, meaning.loss)
+    row = worth_of(story, rival, meaning.loss, period)
     if row is None:
         return _DASH
     return f"{_with_margin(row, meaning.loss)} {meaning.loss.title(story.use_case.label.unit)}, {_verdict(row)[0]}"
