@@ -18,6 +18,7 @@ BENCHMARKS = {
     "tuning": "what a search costs beside its trainings, by where the study is kept",
     "landing": "ten million rows of a raw table, beside pandas and plain pyarrow",
     "drift_alarms": "how often drift alarms are false, how soon a shift is found, beside the rules of others",
+    "replay_year": "a whole year lived day by day by every use case, and what retraining was worth",
     "running_day": "loading the code location; one more day with one use case, and with all",
 }
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from itertools import groupby
 from typing import cast
 
@@ -66,13 +66,12 @@ def charts_of(story: Story, days: DayRange) -> Mapping[str, charts.Spec]:
     }
     losses = story.weeks.filter((pc.field("measure") == meaning.loss.name) & (pc.field("rival") == ONCE)).to_pylist()
     gains = [(row["partition_on"], row["gain"], row["margin"]) for row in losses]
-    first = ends[0] - timedelta(days=7)
     return {
         f"{meaning.daily.title(unit)} by week": quality_by_week(
-            ends, series, list(_events(story)), y_title=meaning.daily.title(unit), first=first, last=days.last
+            ends, series, list(_events(story)), y_title=meaning.daily.title(unit), first=days.first, last=days.last
         ),
-        f"What production gains over the model trained once, in {meaning.loss.words}": gains_by_week(
-            gains, y_title=f"Gain in {meaning.loss.title(unit)}", first=first, last=days.last
+        "What retraining gains over training once": gains_by_week(
+            gains, y_title=f"Gain in {meaning.loss.title(unit)}", first=days.first, last=days.last
         ),
     }
 
@@ -213,13 +212,13 @@ def worth_of(story: Story, rival: str, measure: Measure, period: str = _ALL_DAYS
     return next(rows, None)
 
 
-def worth_words(story: Story, rival: str) -> str:
-    """Say what production gained over a rival on all days, in the loss of the task; a dash where there was none.
+def worth_words(story: Story, rival: str, *, period: str = _ALL_DAYS) -> str:
+    """Say what production gained over a rival in a period, in the loss of the task; a dash where there was none.
 
     Such as ``+0.0123 ± 0.0045 log loss, better``.
     """
     meaning = meaning_of(story.use_case.task)
-    row = worth_of(story, rival, meaning.loss)
+    row = worth_of(story, rival, meaning.loss, period)
     if row is None:
         return _DASH
     return f"{_with_margin(row, meaning.loss)} {meaning.loss.title(story.use_case.label.unit)}, {_verdict(row)[0]}"

@@ -59,7 +59,7 @@ def quality_by_week(
     changes = (
         alt.Chart(alt.NamedData("changes")).mark_rule(color=GRID, strokeWidth=1.5).encode(x=_time_axis(first, last))
     )
-    key = alt.Legend(orient="top", title=None, symbolType="stroke", columns=2)
+    key = alt.Legend(orient="top", title=None, symbolType="stroke", columns=2, labelLimit=180)
     lines = (
         alt.Chart(alt.NamedData("rows"))
         .mark_line(strokeWidth=2)
@@ -132,7 +132,13 @@ def _strip(first: date, last: date) -> "alt.LayerChart | alt.FacetChart":
         alt.Chart(alt.NamedData("events"))
         .transform_filter(f"datum.kind === '{kind}'")
         .mark_point(
-            shape=shape, color=colour, filled=shape != "stroke", size=30, opacity=1, angle=90 * (shape == "stroke")
+            shape=shape,
+            color=colour,
+            filled=shape != "stroke",
+            size=30,
+            opacity=1,
+            angle=90 * (shape == "stroke"),
+            clip=True,
         )
         .encode(x=_time_axis(first, last), y=alt.Y("row:N", sort=rows, title=None, axis=alt.Axis(grid=True)))
         for kind, (_, colour, shape) in _EVENTS.items()

@@ -1,0 +1,141 @@
+"""Replays in processes of their own: killed at any moment they go on, and what was begun by other code is refused."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ml_assets.backends.environments import Environment
+from ml_assets.core.days import DayRange
+from ml_assets.core.errors import BadInput
+from ml_assets.core.feature_views import Feature
+from ml_assets.core.replays.story import record_of
+from ml_assets.core.spec import Decisions, Label, PromotionRule, SplitRule, UseCase
+from ml_assets.replaying import MANIFEST, Life, Manifest, Replay, ReplayFailed
+from ml_assets.replaying.lives import live_all
+from tests.core.conftest import FIRST_DAY, make_examples
+
+DAYS = DayRange(first=FIRST_DAY, last=FIRST_DAY + timedelta(days=15))
+
+
+def lives_in(folder: Path) -> list[Life]:
+    """Return two use cases on the same storms, their examples landed."""
+    use_case = UseCase(
+        name="storms",
+        question="Will it storm?",
+        owners=("team@example.com",),
+        task="binary_classification",
+        decisions=Decisions(table="features.flights", event_at="departs_at", lead_time=timedelta(hours=2)),
+        label=Label(table="labels.label_storm"),
+        features=("schedule", "weather"),
+        trainer="sklearn",
+        hyperparameters={"estimator": "lightgbm", "n_estimators": 5, "min_child_samples": 5, "learning_rate": 0.3},
+        baseline_features=("wind_speed_mph",),
+        split=SplitRule(train_days=10, validation_days=2, test_days=3, minimum_train_days=3),
+        promotion=PromotionRule(
+            minimum_roc_auc=0.5,
+            maximum_calibration_error=1.0,
+            confidence=0.5,
+            slice_may_lose_log_loss=9.0,
+            slice_may_lose_roc_auc=1.0,
+            maximum_one_row_ms=10_000,
+            maximum_thousand_rows_ms=10_000,
+        ),
+    )
+    inputs = (
+        Feature(name="origin", kind="categorical", view="schedule", description="Airport of departure."),
+        Feature(name="wind_speed_mph", kind="numeric", view="weather", description="Mean wind.", unit="mph"),
+    )
+    found: list[Life] = []
+    for name in ("storms", "gales"):
+        one = replace(use_case, name=name)
+        life = Life(use_case=one, inputs=inputs, code_version="c1", days=DAYS, folder=folder / name)
+        if not (life.folder / "warehouse.duckdb").exists():
+            life.warehouse.replace_days({one.examples_table: make_examples(16, 60)}, DAYS)
+        found.append(life)
+    return found
+
+
+def test_killed_again_and_again_a_replay_ends_with_the_record_of_one_that_was_left_alone(tmp_path: Path):
+    live_all(lives_in(tmp_path / "alone"), lambda lived: None, n_processes=1)
+    expected = record_of([life.tell() for life in lives_in(tmp_path / "alone")])
+    lives, seed = lives_in(tmp_path / "killed"), 5
+    draw = random.Random(seed)
+    print("seed", seed)
+    n_kills = 0
+    while not all(len(life.lived()) == len(DAYS.dates) for life in lives):
+        target = sum(len(life.lived()) for life in lives) + draw.randint(8, 14)
+        with subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.test_replaying", str(tmp_path / "killed"), str(target)],
+            start_new_session=True,
+        ) as process:
+            n_kills += process.wait() == -signal.SIGKILL
+    assert n_kills >= 2
+    assert record_of([life.tell() for life in lives]) == expected
+
+
+def test_a_life_that_cannot_go_on_ends_the_replay_and_says_which_it_was(tmp_path: Path):
+    lives = lives_in(tmp_path)
+    (lives[0].folder / "warehouse.duckdb").write_bytes(b"no tables, but noise" * 1000)
+    with pytest.raises(ReplayFailed, match="lives storms ended with 1; run the command again"):
+        live_all(lives, lambda lived: None, n_processes=2)
+
+
+def manifest(folder: Path, **changes: object) -> None:
+    found = Manifest(days=DAYS, code_version="of another time", use_cases=("arrival_delay",))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(replace(found, **changes)))
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    return Environment.of({"ML_ASSETS_HOME": str(tmp_path)})
+
+
+def test_what_other_code_began_is_not_gone_on_with_and_what_it_finished_stays(environment: Environment):
+    folder = environment.replays_folder / f"{DAYS.first}_{DAYS.last}"
+    manifest(folder)
+    with pytest.raises(BadInput, match="begin it again with --anew"):
+        Replay(environment, DAYS)
+    begun = Replay(environment, DAYS, is_anew=True)
+    assert begun.is_of_this_code
+    assert not (folder / MANIFEST).exists(), "nothing of the other is left"
+    manifest(folder, is_finished=True)
+    finished = Replay(environment, DAYS)
+    assert finished.manifest.is_finished
+    assert not finished.is_of_this_code
+
+
+def test_the_use_case_of_the_most_features_is_lived_first(environment: Environment):
+    names = [life.use_case.name for life in Replay(environment, DAYS).lives]
+    assert names == ["arrival_delay", "cancellation", "air_time"]
+
+
+def test_a_replay_belongs_on_this_machine(environment: Environment):
+    with pytest.raises(BadInput, match="ML_ASSETS_ENV is staging"):
+        Replay(replace(environment, name="staging"), DAYS)
+
+
+def _kill_all_at(target: int) -> None:
+    """Live, and die with all processes as soon as so many days are complete: in the midst of the next ones."""
+    lives = lives_in(Path(sys.argv[1]))
+    n_lived = sum(len(life.lived()) for life in lives)
+
+    def on_day(_lived: object) -> None:
+        nonlocal n_lived
+        n_lived += 1
+        if n_lived >= target:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    live_all(lives, on_day, n_processes=2)
+
+
+if __name__ == "__main__":
+    _kill_all_at(int(sys.argv[2]))
