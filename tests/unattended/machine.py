@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 FINISHED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHED]
 # Of real time: a busy machine is slow, a broken one never gets there.
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 600
 LOCATION = ["-m", "tests.unattended.location", "-d", str(ROOT)]
 
 
@@ -56,15 +56,15 @@ class Machine:
 
     def start(self, command: Sequence[str], **variables: str) -> subprocess.Popen:
         """Start a process in a session of its own, so that whatever it starts ends with it."""
-        log = (self.home / "log").open("a")
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=ROOT,
-            env={**os.environ, **self.environment, **variables},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with (self.home / "log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=ROOT,
+                env={**os.environ, **self.environment, **variables},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         self.processes.append(process)
         return process
 
