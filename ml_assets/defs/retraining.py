@@ -91,7 +91,10 @@ def _retraining_decided(
     )
     def _sensor(context: dg.SensorEvaluationContext, store: dg.ResourceParam[ArtifactStore]) -> dg.SensorResult:
         looked = msgspec.json.decode(context.cursor, type=_Looked) if context.cursor else _Looked()
-        had_champion = looked.had_champion or _newest(context.instance, use_case.key("champion")) > 0
+        # The ledger knows, also where this Dagster instance is newer than the champion.
+        had_champion = looked.had_champion or any(
+            e.action in registry.ACTING for e in registry.entries(store, use_case.name)
+        )
         newest = _newest(context.instance, use_case.key("retraining"))
         requests = [] if had_champion else _first_decision(context.instance, use_case)
         is_settled, remark = True, "no decision since the last look"
