@@ -15,6 +15,8 @@ from ml_assets.backends.environments import Environment
 from ml_assets.backends.log_alerter import LogAlerter
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.backends.optuna_studies import OptunaStudies
+from ml_assets.backends.slack_alerter import SlackAlerter
+from ml_assets.backends.smtp_alerter import SmtpAlerter
 from ml_assets.backends.sources.bigquery_tables import BigQueryTablesSource
 from ml_assets.backends.sources.bigtable import BigtableSource
 from ml_assets.backends.sources.files import FilesSource
@@ -25,10 +27,11 @@ from ml_assets.backends.sources.s3_files import S3FileStore
 from ml_assets.backends.sources.webhdfs_files import WebHdfsFileStore
 from ml_assets.backends.wandb_tracker import WandbTracker
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN
+from ml_assets.core.alerts import Receivers
 from ml_assets.core.contracts import PARTITION, Contract
 from ml_assets.core.errors import BadInput
 from ml_assets.core.feature_views import FeatureView, load_feature_views
-from ml_assets.core.ports import ArtifactStore, FileStore, Source, Tracker, Warehouse
+from ml_assets.core.ports import Alerter, ArtifactStore, FileStore, Source, Tracker, Warehouse
 from ml_assets.core.routed_source import RoutedSource
 from ml_assets.core.spec import UseCase
 
@@ -210,6 +213,17 @@ def tracker_of(environment: Environment) -> Tracker:
     )
 
 
+def alerter_of(environment: Environment) -> Alerter:
+    """Return who is told when something needs a person: the log, and whoever the environment names besides."""
+    receivers: dict[str, Alerter] = {"log": LogAlerter()}
+    alerting = environment.alerting
+    if alerting.slack_webhook:
+        receivers["slack"] = SlackAlerter(alerting.slack_webhook)
+    if alerting.smtp_url:
+        receivers["email"] = SmtpAlerter(alerting.smtp_url, to=alerting.emails)
+    return Receivers(receivers)
+
+
 def dbt_of(environment: Environment) -> DbtInProcess:
     """Return the dbt project, pointed at this environment's warehouse."""
     if environment.warehouse == "duckdb":
@@ -235,7 +249,7 @@ def resources_of(environment: Environment) -> dict[str, object]:
         "store": store_of(environment),
         "studies": OptunaStudies(environment.studies_url),
         "tracker": tracker_of(environment),
-        "alerter": LogAlerter(),
+        "alerter": alerter_of(environment),
     }
 
 

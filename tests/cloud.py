@@ -62,7 +62,10 @@ def staging(folder: Path) -> Iterator[Cloud]:
 
     Every secret is made anew, so that no other text is it by chance.
     """
-    found = {name: f"canary-{name}-{secrets.token_hex(16)}" for name in ("wandb", "aws", "postgres", "google")}
+    found = {
+        name: f"canary-{name}-{secrets.token_hex(16)}"
+        for name in ("wandb", "aws", "postgres", "google", "slack", "smtp")
+    }
     with BigQueryServer(PROJECT) as bigquery, s3_server(BUCKET) as s3:
         variables = {
             "ML_ASSETS_ENV": "staging",
@@ -78,6 +81,9 @@ def staging(folder: Path) -> Iterator[Cloud]:
             "AWS_DEFAULT_REGION": "us-east-1",
             "WANDB_API_KEY": found["wandb"],
             "ML_ASSETS_POSTGRES_URL": f"postgresql://dagster:{found['postgres']}@127.0.0.1:1/dagster",
+            "ML_ASSETS_SLACK_WEBHOOK": f"http://127.0.0.1:1/services/{found['slack']}",
+            "ML_ASSETS_SMTP_URL": f"smtp://oncall:{found['smtp']}@127.0.0.1:1",
+            "ML_ASSETS_ALERT_EMAIL": "oncall@example.com",
             "DAGSTER_HOME": str(folder / "dagster"),
         }
         (folder / "dagster").mkdir(parents=True)

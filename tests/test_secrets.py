@@ -187,6 +187,7 @@ def test_no_canary_is_in_the_text_of_the_environment_its_resources_or_a_connecti
     attempts = {
         "postgres": lambda: studies.open("a_study", space={}, first={}, settings=SearchSettings()),
         "bigquery": lambda: warehouse_of(environment).query("select 1 as one"),
+        "alerts": lambda: resources["alerter"].send(title="a title", text="a text"),
         "s3": lambda: store_of(Environment.of({**staging.variables, "ML_ASSETS_PROJECT": "other"})).list(""),
     }
     staging.bigquery.expired_token(may_refresh=False)

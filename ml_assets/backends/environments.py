@@ -65,6 +65,7 @@ TABLE: Mapping[EnvironmentName, Row] = {"local": _LOCAL, "staging": _CLOUD, "pro
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 # With "-production" it is a Google project, which has 30 characters at most.
 _PROJECT = re.compile(r"[a-z][a-z0-9-]{2,17}[a-z0-9]")
+_EMAIL = re.compile(r"[^@\s<>\",;]+@[^@\s<>\",;]+")
 _LOCATION = re.compile(r"[A-Za-z]+(-?[A-Za-z0-9]+)*")
 _SOURCE = re.compile(r"(?:file|s3|gs|bigquery|bigtable|webhdfs)://\S+")
 # Which schemes of URLs stand for a service that wants to know who asks.
@@ -93,6 +94,15 @@ class Endpoints:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alerting:
+    """Who is told that something needs a person, besides the log; the addresses are the secrets that open them."""
+
+    slack_webhook: str | None = field(default=None, repr=False)
+    smtp_url: str | None = field(default=None, repr=False)
+    emails: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Environment:
     """Where this process keeps tables, artifacts and state, and what it is allowed to assume.
 
@@ -104,7 +114,8 @@ class Environment:
     ``ML_ASSETS_STUDIES`` is the URL of the storage that tuning workers share (outside ``local`` the database
     ``studies`` beside that of ``ML_ASSETS_POSTGRES_URL``, or else a folder in the home). URLs that may hold a password
     are not printed with the rest; no other secret is kept here. The processes that ``torchrun`` started are told their
-    number and place by its variables.
+    number and place by its variables. ``ML_ASSETS_SLACK_WEBHOOK``, and ``ML_ASSETS_SMTP_URL`` with
+    ``ML_ASSETS_ALERT_EMAIL``, say who is told when something needs a person.
     """
 
     name: EnvironmentName
@@ -122,6 +133,7 @@ class Environment:
     studies_url: str = field(repr=False)
     launch: Launch = ONE_PROCESS
     is_on_kubernetes: bool = False  # every pod is told, by KUBERNETES_SERVICE_HOST
+    alerting: Alerting = field(default_factory=Alerting)
 
     @classmethod
     def current(cls) -> "Environment":
@@ -177,6 +189,7 @@ class Environment:
             studies_url=variables.get("ML_ASSETS_STUDIES") or shared_studies or (home / "studies").as_uri(),
             launch=_launch(variables),
             is_on_kubernetes=bool(variables.get("KUBERNETES_SERVICE_HOST")) and not is_local,
+            alerting=_alerting(variables),
         )
 
     @property
@@ -266,6 +279,44 @@ def _studies_beside(postgres_url: str) -> str:
     takes the other's for damage.
     """
     return urlsplit(postgres_url)._replace(path="/studies").geturl()
+
+
+def _alerting(variables: Mapping[str, str]) -> Alerting:
+    """Return who is told; no error of it shows an address, which is a secret."""
+    webhook, smtp_url = variables.get("ML_ASSETS_SLACK_WEBHOOK") or None, variables.get("ML_ASSETS_SMTP_URL") or None
+    emails = tuple((variables.get("ML_ASSETS_ALERT_EMAIL") or "").replace(",", " ").split())
+    if webhook and not _is_webhook(webhook):
+        raise BadInput(
+            "ML_ASSETS_SLACK_WEBHOOK is no address that may be told: expected https://HOST/..., or http:// for "
+            "127.0.0.1; what is posted to it is not encrypted otherwise"
+        )
+    if smtp_url and not _is_mail_server(smtp_url):
+        raise BadInput("ML_ASSETS_SMTP_URL is no mail server; expected smtps://USER:PASSWORD@HOST or smtp://...")
+    if bool(smtp_url) != bool(emails):
+        raise BadInput(
+            "ML_ASSETS_SMTP_URL says through whom and ML_ASSETS_ALERT_EMAIL to whom alerts are sent; set both or none"
+        )
+    strange = [address for address in emails if not _EMAIL.fullmatch(address)]
+    if strange:
+        raise BadInput(f"ML_ASSETS_ALERT_EMAIL has {strange}; expected addresses such as oncall@example.com")
+    return Alerting(slack_webhook=webhook, smtp_url=smtp_url, emails=emails)
+
+
+def _is_webhook(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        is_here = url.hostname in ("127.0.0.1", "localhost")
+    except ValueError:
+        return False
+    return bool(url.hostname) and (url.scheme == "https" or (url.scheme == "http" and is_here))
+
+
+def _is_mail_server(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("smtp", "smtps") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
 
 
 def _launch(variables: Mapping[str, str]) -> Launch:

@@ -12,7 +12,17 @@ from ml_assets.core.days import DayRange
 from ml_assets.core.drift_alarms import N_DAYS, N_DAYS_DRIFTED, DriftHistory
 from ml_assets.core.drift_tests import percent
 from ml_assets.core.incidents import QUIET_DAYS, Alarm, Incidents
-from ml_assets.core.monitored import ALARMS, DRIFT, ESTIMATED, HISTORY, PERFORMANCE, SKEW, recent_rows, until
+from ml_assets.core.monitored import (
+    ALARMS,
+    DRIFT,
+    ESTIMATED,
+    HISTORY,
+    PERFORMANCE,
+    RETRAINING,
+    SKEW,
+    recent_rows,
+    until,
+)
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.performance import ROC_AUC_TOLERANCE, performance_verdict
 from ml_assets.core.ports import ArtifactStore, Warehouse
@@ -57,6 +67,8 @@ def write_alarms(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, 
 
     drift = rows_of(DRIFT, DAYS_OF_A_WEEK + N_DAYS)
     performance, estimated, skew = rows_of(PERFORMANCE, HISTORY.days), rows_of(ESTIMATED, N_DAYS), rows_of(SKEW, 0)
+    # Whether to retrain is decided after the alarms of a day: what was decided yesterday stands today.
+    decisions = rows_of(RETRAINING, 1)
     history = DriftHistory(drift, lambda version: package(version).reference)
     incidents = Incidents(rows_of(ALARMS, QUIET_DAYS, last=days.first - timedelta(days=1)))
     predicted_by = _versions(drift) | _versions(performance)
@@ -68,6 +80,7 @@ def write_alarms(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, 
             *_quality_alarms(until(performance, day), day, package(version), use_case),
             *_estimated_alarms(until(estimated, day), day, package(version)),
             *_skew_alarms(skew, day),
+            *_retraining_alarms(decisions, day),
         ]
         fixed = {"use_case": use_case.name, "partition_on": day, "model_version": version}
         rows += [{**_row(alarm), **fixed} for alarm in incidents.continued(found, day, version)]
@@ -161,6 +174,19 @@ def _skew_alarms(skew: pa.Table, day: date) -> Iterator[Alarm]:
             + (f"; so were {len(rows) - 1} more of its features" if len(rows) > 1 else ""),
             since=day,
         )
+
+
+def _retraining_alarms(decisions: pa.Table, day: date) -> Iterator[Alarm]:
+    """Yield one where retraining has stopped by itself: it goes on when a person has looked."""
+    for row in decisions.to_pylist():
+        if row["partition_on"] == day - timedelta(days=1) and row["decision"] == "stopped":
+            yield Alarm(
+                kind="retraining",
+                subject="stopped",
+                severity="severe",
+                explanation=row["reason"],
+                since=row["partition_on"],
+            )
 
 
 def _share_different(row: Mapping[str, object]) -> float:

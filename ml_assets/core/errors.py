@@ -15,6 +15,7 @@ MlAssetsError
 ├── PackageRefused          a model package fails its verification
 ├── AlreadyExists           a conditional create found the name taken
 ├── ArtifactMissing         no artifact has that name
+├── AlertFailed             someone who was to be told could not be reached
 ├── SourceError             a source of raw tables could not hand over its rows; nothing was written
 │   ├── SourceMissing           there is no such bucket, folder, table or host
 │   ├── SourceDenied            credentials are missing, wrong or expired, or do not allow it
@@ -91,6 +92,10 @@ class AlreadyExists(MlAssetsError):
 
 class ArtifactMissing(MlAssetsError):
     """No artifact has that name."""
+
+
+class AlertFailed(MlAssetsError):
+    """Someone who was to be told could not be reached; the message holds no address that opens anything."""
 
 
 class SourceError(MlAssetsError):

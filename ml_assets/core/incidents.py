@@ -7,7 +7,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-AlarmKind = Literal["drift", "prediction_drift", "quality", "estimated_quality", "skew"]
+AlarmKind = Literal["drift", "prediction_drift", "quality", "estimated_quality", "skew", "retraining"]
 
 # Judgement: who is told again after a weekend's quiet wants to hear that it is a new one.
 QUIET_DAYS = 3

@@ -15,6 +15,7 @@ from ml_assets.core.spec import UseCase
 
 DRIFT, PERFORMANCE, RETRAINING = "monitoring.drift", "monitoring.performance", "monitoring.retraining_decisions"
 ESTIMATED, SKEW, ALARMS = "monitoring.estimated_performance", "monitoring.skew", "monitoring.alarms"
+DATA_QUALITY = "monitoring.data_quality"
 HISTORY = timedelta(days=27)
 
 
@@ -49,6 +50,18 @@ def recent_rows(
     """  # noqa: S608 - constant
     bounds = {"use_case": use_case.name, "first_day": since or last - HISTORY, "last_day": last}
     return warehouse.query(sql, bounds)
+
+
+def severe_faults(warehouse: Warehouse, days: DayRange) -> list[dict[str, object]]:
+    """Return the severe faults of the raw days that nobody has released; none where nobody has looked for any."""
+    if warehouse.columns(DATA_QUALITY) is None:
+        return []
+    sql = f"""
+        select partition_on, table_name, check_name, column_name, explanation from {DATA_QUALITY}
+        where {Sql(dialect=warehouse.dialect).of_days()} and severity = 'severe' and coalesce(released_by, '') = ''
+        order by partition_on, table_name, check_name, column_name
+    """  # noqa: S608 - constant
+    return warehouse.query(sql, {"first_day": days.first, "last_day": days.last}).to_pylist()
 
 
 def until(rows: pa.Table, day: date) -> pa.Table:

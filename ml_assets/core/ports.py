@@ -232,5 +232,5 @@ class Alerter(Protocol):
     """Where a person on call is told that something needs them."""
 
     def send(self, *, title: str, text: str) -> None:
-        """Deliver one alert."""
+        """Deliver one alert; raise AlertFailed where it could not be, without the secret that opens the receiver."""
         ...

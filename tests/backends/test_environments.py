@@ -284,3 +284,33 @@ def test_keras_is_put_on_torch_unless_someone_has_chosen(monkeypatch):
     monkeypatch.delenv("KERAS_BACKEND")
     Environment.current()
     assert os.environ["KERAS_BACKEND"] == "torch"
+
+
+WEBHOOK, MAIL = "https://hooks.slack.com/services/T0/B0/canary", "smtps://me:canary@mail.example.com"
+
+
+def test_who_is_told_is_kept_and_no_text_of_the_environment_shows_how():
+    said = {"ML_ASSETS_SLACK_WEBHOOK": WEBHOOK, "ML_ASSETS_SMTP_URL": MAIL, "ML_ASSETS_ALERT_EMAIL": "a@b.org, c@d.org"}
+    environment = Environment.of(said)
+    assert (environment.alerting.slack_webhook, environment.alerting.smtp_url) == (WEBHOOK, MAIL)
+    assert environment.alerting.emails == ("a@b.org", "c@d.org")
+    assert "canary" not in repr(environment)
+    assert Environment.of({}).alerting.emails == ()
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"ML_ASSETS_SLACK_WEBHOOK": "http://hooks.slack.com/services/canary"}, "https://HOST"),
+        ({"ML_ASSETS_SLACK_WEBHOOK": "canary"}, "https://HOST"),
+        ({"ML_ASSETS_SMTP_URL": "https://me:canary@mail", "ML_ASSETS_ALERT_EMAIL": "a@b.org"}, "smtps://USER"),
+        ({"ML_ASSETS_SMTP_URL": "smtp://me:canary@mail:port", "ML_ASSETS_ALERT_EMAIL": "a@b.org"}, "smtps://USER"),
+        ({"ML_ASSETS_SMTP_URL": MAIL}, "set both or none"),
+        ({"ML_ASSETS_ALERT_EMAIL": "a@b.org"}, "set both or none"),
+        ({"ML_ASSETS_SMTP_URL": MAIL, "ML_ASSETS_ALERT_EMAIL": "a@b.org\nBcc:e"}, "expected addresses such as"),
+    ],
+)
+def test_an_address_of_alerts_that_cannot_be_used_is_refused_without_being_shown(variables: dict[str, str], words: str):
+    with pytest.raises(BadInput, match=words) as refused:
+        Environment.of(variables)
+    assert "canary" not in str(refused.value)

@@ -166,6 +166,8 @@ def test_schedules_and_sensors_are_on_from_the_start(definitions: dg.Definitions
             for what in ("every_week", "retraining_decided", "champion_changed")
         },
         "run_failed": "RUNNING",
+        "alarms_told": "RUNNING",
+        "faults_told": "RUNNING",
     }
 
 

@@ -1,0 +1,140 @@
+"""Alerts: people are told of each incident once, from what monitoring says of the newest day."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Literal, cast
+
+import dagster as dg
+import msgspec
+
+from ml_assets.core.alerts import Notice, tell
+from ml_assets.core.monitored import report_path, severe_faults
+from ml_assets.core.names import identifier
+from ml_assets.core.ports import Alerter, ArtifactStore, DayRange, Warehouse
+from ml_assets.core.spec import UseCase
+from ml_assets.use_cases import load_use_cases
+
+_MOST_EVENTS = 1000
+# The assets whose materializations can carry alarms, as JSON in the fact ``alarms``.
+_STAGES = ("alarms", "retraining")
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """One sensor for the alarms of all use cases, and one for the faults of raw days."""
+    return dg.Definitions(sensors=[alarms_told, faults_told])
+
+
+class AlarmFact(msgspec.Struct, frozen=True, kw_only=True):
+    """An alarm as a materialization shows it."""
+
+    kind: str
+    subject: str
+    severity: Literal["warning", "severe"]
+    explanation: str
+    since: date
+    incident: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """How far one asset's materializations have been told: the newest of them, and the newest day of any."""
+
+    storage_id: int
+    day: str
+
+
+@dg.sensor(
+    name="alarms_told",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=60,
+    description="Tells each receiver once of every incident that stands on the newest day, again if it grows worse.",
+)
+def alarms_told(
+    context: dg.SensorEvaluationContext, alerter: dg.ResourceParam[Alerter], store: dg.ResourceParam[ArtifactStore]
+) -> dg.SensorResult:
+    """Tell what is new; a receiver that fails is a failed tick, and is told by a later one.
+
+    The newest day has the say: days that are filled in or made again tell nobody of what is over.
+    """
+    places = msgspec.json.decode(context.cursor or "{}", type=dict[str, _Place])
+    notices: list[Notice] = []
+    for use_case in load_use_cases():
+        for stage in _STAGES:
+            key = "/".join(use_case.key(stage))
+            alarms, places[key] = _standing(context.instance, use_case.key(stage), places.get(key))
+            notices += [_notice(store, use_case, places[key].day, alarm) for alarm in alarms]
+    told = tell(store, alerter, notices, now=datetime.now(UTC))
+    if told.is_pending:
+        return dg.SensorResult(skip_reason="another attempt is under way; looked at again at the next tick")
+    words = f"{told.n_told} told" if told.n_told else "nothing new"
+    return dg.SensorResult(skip_reason=words, cursor=msgspec.json.encode(places).decode())
+
+
+def _standing(
+    instance: dg.DagsterInstance, key: Sequence[str], place: _Place | None
+) -> tuple[Sequence[AlarmFact], _Place]:
+    """Return the alarms that stand on the newest day, if something was said of it since the last tick."""
+    found = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey(key), after_storage_id=place.storage_id if place else None),
+        limit=_MOST_EVENTS if place else 1,
+        ascending=place is not None,
+    )
+    day, alarms = place.day if place else "", list[AlarmFact]()
+    last = place.storage_id if place else 0
+    for record in found.records:
+        last = max(last, record.storage_id)
+        said = record.asset_materialization
+        if said is not None and record.partition_key and record.partition_key >= day and "alarms" in said.metadata:
+            day = record.partition_key
+            alarms = msgspec.convert(said.metadata["alarms"].value, list[AlarmFact])
+    return alarms, _Place(storage_id=last, day=day)
+
+
+def _notice(store: ArtifactStore, use_case: UseCase, day: str, alarm: AlarmFact) -> Notice:
+    kind = alarm.kind.replace("_", " ")
+    lasts = f" since {alarm.since}" if alarm.since.isoformat() != day else ""
+    return Notice(
+        topic=use_case.name,
+        incident=alarm.incident,
+        severity=alarm.severity,
+        title=f"{use_case.name}: {alarm.severity} {kind} alarm on {day}{lasts}",
+        text=alarm.explanation,
+        link=store.address(report_path(use_case, date.fromisoformat(day))),
+    )
+
+
+@dg.run_failure_sensor(
+    name="faults_told",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells each receiver once of every severe fault of a raw day that keeps a run from going on.",
+)
+def faults_told(
+    context: dg.RunFailureSensorContext,
+    alerter: dg.ResourceParam[Alerter],
+    warehouse: dg.ResourceParam[Warehouse],
+    store: dg.ResourceParam[ArtifactStore],
+) -> None:
+    """Tell of the faults of the days of the run; that the run failed is told by ``run_failed``, each time."""
+    days = _days_of(context.dagster_run.tags)
+    if days is not None:
+        tell(store, alerter, list(_of_faults(warehouse, days)), now=datetime.now(UTC))
+
+
+def _days_of(tags: Mapping[str, str]) -> DayRange | None:
+    first = tags.get("dagster/asset_partition_range_start") or tags.get("dagster/partition")
+    last = tags.get("dagster/asset_partition_range_end") or first
+    return DayRange(first=date.fromisoformat(first), last=date.fromisoformat(last)) if first and last else None
+
+
+def _of_faults(warehouse: Warehouse, days: DayRange) -> Iterator[Notice]:
+    for fault in severe_faults(warehouse, days):
+        table, day = identifier(cast("str", fault["table_name"])), fault["partition_on"]
+        yield Notice(
+            topic="data_quality",
+            incident=f"{table}:{fault['check_name']}:{fault['column_name'] or ''}:{day}",
+            severity="severe",
+            title=f"raw.{table} of {day} has a severe fault: {fault['check_name']}",
+            text=cast("str", fault["explanation"]),
+        )
