@@ -37,7 +37,7 @@ ASKED_BY = {
     "cli/summary.py:_landed": r"select \(select count\(\*\) from raw\.flights ",
     "cli/summary.py:_monitored": r"select \* from monitoring\.drift where use_case = @use_case and partition_on",
     "core/references.py:_versions_in": r"SELECT DISTINCT use_case, model_version FROM monitoring\.",
-    "core/reports/monitored_rows.py:rows": r"select \* from monitoring\.alarms where use_case = @use_case and partition_on",
+    "core/reports/monitored_rows.py:rows": r"select \* from monitoring\.alarms where use_case = @use_case",
     "core/reports/write.py:_newest_day": r"select max\(partition_on\) as newest from monitoring\.drift where use_case",
     "core/reports/write.py:_severities": r"select use_case, partition_on, severity from monitoring\.alarms where",
     "core/view_costs.py:_weigh": r"SELECT COUNT\(\*\) AS n_rows FROM `features`",
