@@ -14,7 +14,7 @@ from ml_assets.core.monitored import ALARMS
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.reports.daily_quality import Beside, quality_of
 from ml_assets.core.reports.heat_map import HeatRow, by_view, heat_rows, legend_texts, strip
-from ml_assets.core.reports.lanes import Bar, bar_lane, mark_lane, reign_lane
+from ml_assets.core.reports.lanes import LINE_HEIGHT, Bar, bar_lane, mark_lane, reign_lane
 from ml_assets.core.reports.monitored_rows import FAULTS, Alarm, Monitored
 from ml_assets.core.reports.page import checked_links, render
 from ml_assets.core.reports.svg import Strip, picture
@@ -200,7 +200,7 @@ def overview_pictures(overview: Overview) -> Mapping[str, str]:
         quality = quality_of(overview.holdout, overview.unit)
         beside = Beside(estimates=overview.monitored.estimates, shadows=overview.monitored.shadows)
         charts = quality.charts(labelled, axis, beside, overview.changes)
-        lanes = [Strip(name=chart.title, drawing=chart.svg, high=150) for chart in charts]
+        lanes = [Strip(name=chart.title, drawing=chart.svg, high=LINE_HEIGHT, keys=chart.keys) for chart in charts]
         in_charge = Strip(name="in charge", drawing=_reign_lane(overview), high=22)
         found["quality"] = picture(f"{overview.use_case}: quality over the weeks", [dates, in_charge, *lanes])
     if overview.incidents:

@@ -17,6 +17,8 @@ from markupsafe import Markup, escape
 # The width of a stretched view box; a picture of this width shows its strokes as they are.
 WIDE = 1000
 _SIDE, _GAP, _TOP = 300, 14, 40
+# What the dialog of the Dagster UI shows without scrolling sideways.
+_SHOWN_WIDTH = 1080
 
 # What XML cannot hold, and what turns the order of the letters around it: shown as the sign for an unknown letter.
 _UNSHOWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
@@ -89,11 +91,12 @@ def figure(*content: Markup, high: float, title: str, description: str = "", kin
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """One row of a picture: its name at the side, the drawing, and its height."""
+    """One row of a picture: its name at the side, the drawing, its height, and the style and name of each line."""
 
     name: str
     drawing: Markup
     high: float
+    keys: Sequence[tuple[str, str]] = ()
 
 
 def picture(title: str, strips: Sequence[Strip]) -> str:
@@ -105,6 +108,10 @@ def picture(title: str, strips: Sequence[Strip]) -> str:
     for strip in strips:
         name = strip.name if len(strip.name) <= 46 else f"{strip.name[:45]}\N{HORIZONTAL ELLIPSIS}"
         rows.append(element("text", name, x=12, y=y + min(strip.high, 14.0) - 2, class_="side"))
+        for i, (style, words) in enumerate(strip.keys if len(strip.keys) > 1 else ()):
+            middle = y + 28 + 16 * i
+            rows.append(element("line", x1=12, x2=30, y1=middle, y2=middle, class_=f"line s-{style}"))
+            rows.append(element("text", words, x=36, y=middle + 4, class_="date"))
         rows.append(element("svg", strip.drawing, x=_SIDE, y=y, width=WIDE, height=strip.high, overflow="visible"))
         y += strip.high + (2 if strip.high < 20 else _GAP)
     drawing = element(
@@ -114,8 +121,9 @@ def picture(title: str, strips: Sequence[Strip]) -> str:
         element("text", title, x=12, y=24, class_="head"),
         *rows,
         xmlns="http://www.w3.org/2000/svg",
-        width=_SIDE + WIDE + 24,
-        height=y + 8,
+        viewBox=f"0 0 {_SIDE + WIDE + 24} {number(y + 8)}",
+        width=_SHOWN_WIDTH,
+        height=(y + 8) * _SHOWN_WIDTH / (_SIDE + WIDE + 24),
     )
     alternative = re.sub(r"[\[\]()!<>\n]", " ", shown(title))
     return f"![{alternative}](data:image/svg+xml;base64,{b64encode(str(drawing).encode()).decode()})"
