@@ -2,7 +2,7 @@
 
     python -m benchmarks.data_quality
 
-Every day of 2013 is held against the 28 days before it, as it is and with each column in each other unit it is known in.
+Every day of 2013 is held against the 28 days before it, as it is and with each column in each other unit there is.
 """
 
 import tempfile
@@ -101,9 +101,9 @@ def _telling(profiles: Mapping[date, DayProfile], column: str) -> Sequence[tuple
     for day, profile in profiles.items():
         before = [p.values[column] for p in recent(profiles, day) if column in p.values]
         n_days = sum(len(values.nonzero().values) > 0 for values in before)
-        if column in profile.values and n_days >= FEWEST_DAYS:
-            if profile.values[column].nonzero().counts.sum() >= FEWEST_ROWS:
-                found.append((profile.values[column], before))
+        values = profile.values.get(column)
+        if values and n_days >= FEWEST_DAYS and values.nonzero().counts.sum() >= FEWEST_ROWS:
+            found.append((values, before))
     return found
 
 
