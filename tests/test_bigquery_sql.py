@@ -37,7 +37,7 @@ ASKED_BY = {
     "cli/summary.py:_landed": r"select \(select count\(\*\) from raw\.flights ",
     "cli/summary.py:_monitored": r"select \* from monitoring\.drift where use_case = @use_case and partition_on",
     "core/data_quality/landings.py:read_landings": r"select \* from raw\.weather_landings where partition_on",
-    "core/data_quality/profiles.py:profile_days": r"GROUP BY GROUPING SETS \(\(partition_on\), \(partition_on, `origin`\)",
+    "core/data_quality/profiles.py:profile_days": r"GROUPING SETS \(\(partition_on\), \(partition_on, `origin`\)",
     "core/data_quality/verdicts.py:_set_aside": r"from raw\.weather_quarantine where",
     "core/data_quality/verdicts.py:verdicts_of": r"select \* from monitoring\.data_quality where",
     "core/references.py:_versions_in": r"SELECT DISTINCT use_case, model_version FROM monitoring\.",
