@@ -19,6 +19,7 @@ BENCHMARKS = {
     "landing": "ten million rows of a raw table, beside pandas and plain pyarrow",
     "drift_alarms": "how often drift alarms are false, how soon a shift is found, beside the rules of others",
     "replay_year": "a whole year lived day by day by every use case, and what retraining was worth",
+    "data_quality": "false alarms and changes of unit on 2013, and what judging a day costs",
     "running_day": "loading the code location; one more day with one use case, and with all",
 }
 
