@@ -56,9 +56,7 @@ def quality_by_week(
         if value is not None
     ]
     x = _time_axis(first, last, is_labelled=False)
-    changes = (
-        alt.Chart(alt.NamedData("changes")).mark_rule(color=GRID, strokeWidth=1.5).encode(x=_time_axis(first, last))
-    )
+    changes = alt.Chart(alt.NamedData("changes")).mark_rule(color=GRID, strokeWidth=1.5).encode(x=x)
     key = alt.Legend(orient="top", title=None, symbolType="stroke", columns=2, labelLimit=180)
     lines = (
         alt.Chart(alt.NamedData("rows"))
@@ -140,7 +138,10 @@ def _strip(first: date, last: date) -> "alt.LayerChart | alt.FacetChart":
             angle=90 * (shape == "stroke"),
             clip=True,
         )
-        .encode(x=_time_axis(first, last), y=alt.Y("row:N", sort=rows, title=None, axis=alt.Axis(grid=True)))
+        .encode(
+            x=_time_axis(first, last),
+            y=alt.Y("row:N", sort=rows, title=None, axis=alt.Axis(grid=True, labelOverlap=False)),
+        )
         for kind, (_, colour, shape) in _EVENTS.items()
     ]
     return alt.layer(*layers).properties(width=_WIDTH, height=_ROW_HEIGHT * len(rows))
