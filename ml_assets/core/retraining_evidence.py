@@ -19,7 +19,7 @@ from ml_assets.core.days import DayRange
 from ml_assets.core.drift import drift_verdict
 from ml_assets.core.evaluation import Metrics
 from ml_assets.core.experiments import has_failed
-from ml_assets.core.monitored import DRIFT, HISTORY, PERFORMANCE, RETRAINING, recent_rows, until
+from ml_assets.core.monitored import ALARMS, DRIFT, ESTIMATED, HISTORY, PERFORMANCE, RETRAINING, recent_rows, until
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.performance import N_DAYS_JUDGED, newest_days, performance_verdict, pool_histograms
 from ml_assets.core.point_in_time.dialects import Sql
@@ -38,7 +38,6 @@ from ml_assets.core.retraining import (
 from ml_assets.core.spec import UseCase
 from ml_assets.core.staleness_curves import StalenessCurve, curve_dates, load_curve
 
-ALARMS, ESTIMATES = "monitoring.alarms", "monitoring.estimated_performance"
 # What has been trained as of a date, whatever came of it: a rollback trains nothing.
 _TRAINED = ("promote", "refuse", "wait")
 _MINIMUM_DAYS = 3
@@ -112,7 +111,7 @@ class _Gathered:
             performance=quality,
             drift=_rows(warehouse, DRIFT, use_case, days.last, since=days.first - timedelta(days=2)),
             alarms=recent_rows(warehouse, ALARMS, use_case, days.last, since=days.first) if has_alarms else None,
-            estimates=_rows(warehouse, ESTIMATES, use_case, days.last, since=days.first - HISTORY),
+            estimates=_rows(warehouse, ESTIMATED, use_case, days.last, since=days.first - HISTORY),
             ledger=ledger,
             resumed=resumes(store, use_case.name),
             curve_dates=curve_dates(store, use_case.name),

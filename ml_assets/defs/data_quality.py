@@ -10,7 +10,8 @@ from ml_assets.calendar import now, today
 from ml_assets.core.contracts import Contract
 from ml_assets.core.data_quality.findings import CHECKS
 from ml_assets.core.data_quality.holds import refusal
-from ml_assets.core.data_quality.verdicts import DATA_QUALITY, judge_days, verdicts_of
+from ml_assets.core.data_quality.verdicts import judge_days, verdicts_of
+from ml_assets.core.monitored import DATA_QUALITY
 from ml_assets.core.ports import ArtifactStore, DayRange, Source, Warehouse
 from ml_assets.resources import source_of
 

@@ -17,11 +17,11 @@ from ml_assets.core.data_quality.landings import NEVER_LANDED, read_landings
 from ml_assets.core.data_quality.profiles import profile_days
 from ml_assets.core.data_quality.releases import fingerprint, releases_of
 from ml_assets.core.days import DayRange
+from ml_assets.core.monitored import DATA_QUALITY
 from ml_assets.core.point_in_time import parts
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, Warehouse
 
-DATA_QUALITY = "monitoring.data_quality"
 DATA_QUALITY_SCHEMA = pa.schema(
     [
         (PARTITION, pa.date32()),

@@ -11,7 +11,17 @@ import pyarrow.compute as pc
 
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import BadInput
-from ml_assets.core.monitored import ALARMS, DRIFT, ESTIMATED, PERFORMANCE, RETRAINING, SKEW
+from ml_assets.core.monitored import (
+    ALARMS,
+    DATA_QUALITY,
+    DRIFT,
+    ESTIMATED,
+    PERFORMANCE,
+    RETRAINING,
+    SHADOWS,
+    SKEW,
+    SLICES,
+)
 from ml_assets.core.performance import PERFORMANCE_SCHEMA
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import Warehouse
@@ -20,8 +30,6 @@ from ml_assets.core.ports import Warehouse
 FOUR_WEEKS = timedelta(days=27)
 _Row = TypeVar("_Row")
 
-FAULTS = "monitoring.data_quality"
-SLICES, SHADOWS = "monitoring.slice_performance", "monitoring.shadow_performance"
 # The columns of the drift of many days; all others are read of the days that are written.
 _DRIFT_OVERVIEW = ("partition_on", "model_version", "feature", "view", "kind", "is_drifted", "moved_share")
 
@@ -242,7 +250,7 @@ def read_monitored(warehouse: Warehouse, use_case: str, *, days: DayRange, histo
             performance=PERFORMANCE_SCHEMA.empty_table() if (found := rows(PERFORMANCE)).num_columns == 0 else found,
             shadows=rows(SHADOWS),
             alarms=typed(rows(ALARMS), Alarm),
-            faults=typed(rows(FAULTS, is_shared=True), Fault),
+            faults=typed(rows(DATA_QUALITY, is_shared=True), Fault),
             skew=typed(rows(SKEW, days), SkewRow),
             slices=typed(rows(SLICES, weeks), SliceRow),
             estimates=typed(rows(ESTIMATED), Estimate),

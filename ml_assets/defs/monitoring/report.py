@@ -20,7 +20,7 @@ def _report(use_case: UseCase) -> dg.AssetsDefinition:
     @dg.asset(
         key=use_case.key("report"),
         description="One HTML page per day for people: verdict, alarms, quality, drift; and an overview of the weeks.",
-        deps=[use_case.key(stage) for stage in ("drift", "performance", "alarms", "retraining")],
+        deps=[use_case.key(stage) for stage in ("drift", "performance", "skew", "alarms", "retraining")],
         **monitoring_asset(use_case, table=None),
     )
     def _write(
