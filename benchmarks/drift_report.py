@@ -104,7 +104,8 @@ def write_wide(folder: Path, n_rows: int) -> None:
     names = [f"x{i:04}" for i in range(WIDE_COLUMNS)]
     with duckdb.connect() as connection:
         connection.execute(
-            "SET memory_limit = '2GB'; SET enable_progress_bar = false; SET preserve_insertion_order = false; SELECT setseed(0.5)"
+            "SET memory_limit = '2GB'; SET enable_progress_bar = false; "
+            "SET preserve_insertion_order = false; SELECT setseed(0.5)"
         )
         columns = ", ".join(f"CAST(floor(1000 * random() * random()) AS DOUBLE) AS {name}" for name in names)
         for part in range(max(1, n_rows // WIDE_ROWS_A_FILE)):
