@@ -20,6 +20,7 @@ BENCHMARKS = {
     "drift_alarms": "how often drift alarms are false, how soon a shift is found, beside the rules of others",
     "replay_year": "a whole year lived day by day by every use case, and what retraining was worth",
     "data_quality": "false alarms and changes of unit on 2013, and what judging a day costs",
+    "drift_report": "the daily drift report beside one scan, scipy, NannyML and Evidently",
     "running_day": "loading the code location; one more day with one use case, and with all",
 }
 
