@@ -9,13 +9,13 @@ import pyarrow.compute as pc
 
 from ml_assets.core.drift import percent
 from ml_assets.core.errors import DataMissing
-from ml_assets.core.monitored import ALARMS, SKEW
+from ml_assets.core.monitored import ALARMS, DATA_QUALITY, SKEW, SLICES
 from ml_assets.core.performance import N_DAYS_JUDGED, newest_days
 from ml_assets.core.reference import Reference
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.reports.daily_quality import Beside, DailyQuality, Figure, quality_of
 from ml_assets.core.reports.day_sections import drift_cards, evidence_of, said_of_quality, slices_worth_a_look
-from ml_assets.core.reports.monitored_rows import FAULTS, SLICES, DriftRow, Monitored
+from ml_assets.core.reports.monitored_rows import DriftRow, Monitored
 from ml_assets.core.reports.page import checked_links, count, render
 from ml_assets.core.reports.time_axis import TimeAxis
 from ml_assets.core.reports.verdict import day_verdict, kind_words
@@ -100,7 +100,7 @@ def monitoring_report(
         skew=[row for row in monitored.skew if row.partition_on == day],
         has_skew=SKEW not in monitored.absent,
         faults=faults,
-        has_faults=FAULTS not in monitored.absent,
+        has_faults=DATA_QUALITY not in monitored.absent,
         decided=decided,
         evidence=evidence_of(decided),
         columns=quality.columns,

@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 from ml_assets.core.errors import DataMissing
-from ml_assets.core.monitored import ALARMS
+from ml_assets.core.monitored import ALARMS, DATA_QUALITY
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.reports.daily_quality import Beside, quality_of
 from ml_assets.core.reports.heat_map import HeatRow, by_view, heat_rows, legend_texts, strip
 from ml_assets.core.reports.lanes import LINE_HEIGHT, Bar, bar_lane, mark_lane, reign_lane
-from ml_assets.core.reports.monitored_rows import FAULTS, Alarm, Monitored
+from ml_assets.core.reports.monitored_rows import Alarm, Monitored
 from ml_assets.core.reports.page import checked_links, render
 from ml_assets.core.reports.svg import Strip, picture
 from ml_assets.core.reports.time_axis import TimeAxis
@@ -180,7 +180,7 @@ def overview_page(overview: Overview, *, links: Mapping[str, str], question: str
         decisions=list(reversed(asked)),
         n_decisions=len(monitored.decisions),
         faults=list(reversed(faults))[:_MOST_INCIDENTS],
-        has_faults=FAULTS not in monitored.absent,
+        has_faults=DATA_QUALITY not in monitored.absent,
         links=checked_links(links),
     )
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from ml_assets.core.errors import BadInput, DataMissing
-from ml_assets.core.monitored import ALARMS, SKEW
+from ml_assets.core.monitored import ALARMS, DATA_QUALITY, SKEW, SLICES
 from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance
-from ml_assets.core.reports.monitored_rows import FAULTS, SLICES, Monitored
+from ml_assets.core.reports.monitored_rows import Monitored
 from tests.core.reports.world import LAST_DAY, Page, World
 
 EMPTY: dict[str, object] = dict.fromkeys(("alarms", "faults", "skew", "slices", "estimates", "decisions"), ()) | {
@@ -72,7 +72,7 @@ def test_a_calm_day_is_well_and_one_that_no_alarm_was_computed_for_is_not_judged
 
 
 def test_every_section_that_has_nothing_yet_says_so(world: World):
-    absent = frozenset({ALARMS, SLICES, SKEW, FAULTS})
+    absent = frozenset({ALARMS, SLICES, SKEW, DATA_QUALITY})
     words = Page(world.day_page(**EMPTY, absent=absent, performance=PERFORMANCE_SCHEMA.empty_table())).words
     for sentence in (
         "No outcome is known yet, so nothing can be said about quality.",
