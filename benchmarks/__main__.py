@@ -17,6 +17,7 @@ BENCHMARKS = {
     "segments": "models trained a minute with one per segment, what they gain and cost",
     "tuning": "what a search costs beside its trainings, by where the study is kept",
     "landing": "ten million rows of a raw table, beside pandas and plain pyarrow",
+    "false_retrainings": "trainings that are asked for though nothing has changed, and how soon a change is answered",
     "running_day": "loading the code location; one more day with one use case, and with all",
 }
 

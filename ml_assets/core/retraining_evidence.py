@@ -37,6 +37,7 @@ from ml_assets.core.retraining import (
 )
 from ml_assets.core.spec import UseCase
 from ml_assets.core.staleness_curves import StalenessCurve, curve_dates, load_curve
+from ml_assets.core.tasks import AnyMetrics
 
 ALARMS, ESTIMATES = "monitoring.alarms", "monitoring.estimated_performance"
 # What has been trained as of a date, whatever came of it: a rollback trains nothing.
@@ -68,6 +69,35 @@ def write_decisions(
     table = pa.Table.from_pylist(rows, schema=RETRAINING_SCHEMA)
     warehouse.replace_days({RETRAINING: table}, days, use_case=use_case.name)
     return table
+
+
+def verdict_alarms(
+    drift: pa.Table, performance: pa.Table, holdout: AnyMetrics, *, unit: str | None = None
+) -> tuple[StandingAlarm, ...]:
+    """Return as alarms what drift and quality up to a day come to, where ``monitoring.alarms`` does not say."""
+    alarms: list[StandingAlarm] = []
+    if drift.num_rows and (verdict := drift_verdict(drift)).is_alarming:
+        said = "; ".join(verdict.reasons)
+        alarms.append(StandingAlarm(kind="drift", subject="features", severity="warning", explanation=said))
+    quality = performance_verdict(performance, holdout, unit=unit)
+    if quality.is_alarming:
+        said = "; ".join(quality.reasons)
+        alarms.append(StandingAlarm(kind="quality", subject="all", severity="severe", explanation=said))
+    return tuple(alarms)
+
+
+def realised_quality(performance: pa.Table, holdout: AnyMetrics) -> Realised | None:
+    """Return the headline measure over the last seven days; None where fewer than three of them have labels."""
+    labelled = newest_days(performance, N_DAYS_JUDGED).filter(pc.field("n_labelled") > 0)
+    if labelled.num_rows < _MINIMUM_DAYS:
+        return None
+    n_days = labelled.num_rows
+    if not isinstance(holdout, Metrics):
+        return Realised(measure="rmse", found=pool_errors(labelled).rmse, holdout=holdout.rmse, n_days=n_days)
+    found = pool_histograms(labelled).roc_auc
+    if found is None or holdout.roc_auc is None:
+        return None
+    return Realised(measure="roc_auc", found=found, holdout=holdout.roc_auc, n_days=n_days)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +172,7 @@ class _Gathered:
             model_version=version or "",
             model_as_of=package.as_of if package else None,
             alarms=self._alarms(day, package) if package else (),
-            realised=self._realised(day, package) if package else None,
+            realised=realised_quality(until(self.performance, day), package.metrics.holdout) if package else None,
             estimated=self._estimated(day, package) if package else None,
             staleness_cost=curve.cost((as_of - package.as_of).days) if curve and package else None,
             staleness_measured_days=curve.longest_age_days if curve else 0,
@@ -201,30 +231,12 @@ class _Gathered:
                 for row in of_day.to_pylist()
             ]
             return tuple(sorted(found, key=lambda alarm: (alarm.kind, alarm.subject, alarm.explanation)))
-        drift = until(self.drift, day)
-        alarms: list[StandingAlarm] = []
-        if drift.num_rows and (verdict := drift_verdict(drift)).is_alarming:
-            said = "; ".join(verdict.reasons)
-            alarms.append(StandingAlarm(kind="drift", subject="features", severity="warning", explanation=said))
-        quality = performance_verdict(
-            until(self.performance, day), package.metrics.holdout, unit=self.use_case.label.unit
+        return verdict_alarms(
+            until(self.drift, day),
+            until(self.performance, day),
+            package.metrics.holdout,
+            unit=self.use_case.label.unit,
         )
-        if quality.is_alarming:
-            said = "; ".join(quality.reasons)
-            alarms.append(StandingAlarm(kind="quality", subject="all", severity="severe", explanation=said))
-        return tuple(alarms)
-
-    def _realised(self, day: date, package: ModelPackage) -> Realised | None:
-        labelled = newest_days(until(self.performance, day), N_DAYS_JUDGED).filter(pc.field("n_labelled") > 0)
-        if labelled.num_rows < _MINIMUM_DAYS:
-            return None
-        holdout, n_days = package.metrics.holdout, labelled.num_rows
-        if not isinstance(holdout, Metrics):
-            return Realised(measure="rmse", found=pool_errors(labelled).rmse, holdout=holdout.rmse, n_days=n_days)
-        found = pool_histograms(labelled).roc_auc
-        if found is None or holdout.roc_auc is None:
-            return None
-        return Realised(measure="roc_auc", found=found, holdout=holdout.roc_auc, n_days=n_days)
 
     def _estimated(self, day: date, package: ModelPackage) -> Estimated | None:
         """Return the day's estimate, with how far those were off whose labels had time to land."""
