@@ -5,8 +5,8 @@
 A stationary world of real days: the flights of 2013, in which a model is fitted on every other day of the calendar and
 scores the rest. These days, whole, are drawn with replacement into years of 365 days, so that a day has the queues and
 the weather it had; what a season changes is gone. Drawn singly, or in runs of seven days of the calendar, so that bad
-weather comes in spells. The reference of drift is made of all scored days, and each model has a holdout of 21 drawn days
-with its luck. Daily rows are measured once per day, by the functions of monitoring; every evening the real verdicts and
+weather comes in spells. The reference of drift is made of all scored days, and each model has a holdout of 21 drawn
+days with its luck. Daily rows are measured once per day, by the functions of monitoring; every evening the real verdicts and
 the real decision are made of them, with cool-down, budget and age.
 
 False is a training that neither age nor growth asks for. The other side: from one day on a share of the labels is drawn

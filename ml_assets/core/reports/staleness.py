@@ -57,13 +57,17 @@ def staleness_chart(curve: StalenessCurve, rule: RetrainingRule) -> Spec:
         fit.mark_line(color=MAIN, strokeWidth=2).encode(x=x, y=alt.Y("fitted:Q", title=title)),
         measured.mark_point(color=INK, filled=True, size=32, opacity=1).encode(x=x, y=alt.Y("cost:Q", title=title)),
         level.mark_rule(color=MUTED, strokeDash=[4, 3], strokeWidth=1.5).encode(y="value:Q"),
-        level.mark_text(align="left", baseline="bottom", dy=-3, fontSize=11, color=MUTED).encode(
-            x=alt.value(4), y="value:Q", text="label:N"
+        level.mark_text(align="right", baseline="bottom", dy=-3, fontSize=11, color=MUTED).encode(
+            x=alt.value(370), y="value:Q", text="label:N"
         ),
         limit.mark_rule(color=OTHER, strokeDash=[4, 3], strokeWidth=1.5).encode(x="value:Q"),
-        limit.mark_text(align="right", baseline="bottom", dx=-4, fontSize=11, color=OTHER).encode(
-            x="value:Q", y=alt.value(14), text="label:N"
-        ),
+        limit.mark_text(
+            align="left" if declared < 8 else "right",
+            baseline="bottom",
+            dx=4 if declared < 8 else -4,
+            fontSize=11,
+            color=OTHER,
+        ).encode(x="value:Q", y=alt.value(14), text="label:N"),
     ]
     return styled(
         alt.layer(*layers),
