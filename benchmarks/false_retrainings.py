@@ -6,8 +6,8 @@ A stationary world of real days: the flights of 2013, in which a model is fitted
 scores the rest. These days, whole, are drawn with replacement into years of 365 days, so that a day has the queues and
 the weather it had; what a season changes is gone. Drawn singly, or in runs of seven days of the calendar, so that bad
 weather comes in spells. The reference of drift is made of all scored days, and each model has a holdout of 21 drawn
-days with its luck. Daily rows are measured once per day, by the functions of monitoring; every evening the real verdicts and
-the real decision are made of them, with cool-down, budget and age.
+days with its luck. Daily rows are measured once per day, by the functions of monitoring; every evening the real
+verdicts and the real decision are made of them, with cool-down, budget and age.
 
 False is a training that neither age nor growth asks for. The other side: from one day on a share of the labels is drawn
 anew among the decisions of the day, which a model could learn nothing about; and a world whose features move by a
@@ -37,6 +37,7 @@ from ml_assets.calendar import day_starts_at
 from ml_assets.core.drift import measure_drift
 from ml_assets.core.encoding import Signature, Vocabulary, encode
 from ml_assets.core.feature_views import Feature
+from ml_assets.core.intervals import Interval, confidence_intervals
 from ml_assets.core.labelled_examples import canonical, examples_parameters, examples_sql, is_sampled, of_days
 from ml_assets.core.performance import measure_performance
 from ml_assets.core.reference import Reference, build_reference
@@ -55,6 +56,7 @@ N_TRAIN_ROWS, N_HOLDOUT_DAYS, SPELL = 60_000, 21, 7
 START, N_DAYS = date(2013, 1, 1), 365
 # Judgement: a training too many a year is cheap, and every change of a model is a risk.
 MOST_FALSE_A_YEAR, LEAST_ANSWERED, WITHIN_DAYS, N_CHANGES = 1.0, 0.95, 10, 100
+_N_HOLDOUTS = 60
 SHARES_TURNED = (0.25, 0.5, 1.0)
 SEED = 13
 
@@ -76,12 +78,11 @@ class World:
     use_case: UseCase
     days: tuple[Day, ...]
     n_fitted: int
+    holdouts: tuple[tuple[AnyMetrics, Mapping[str, Interval]], ...]
 
-    def holdout(self, random: np.random.Generator) -> AnyMetrics:
-        """Return what a model shows on a holdout of drawn days."""
-        drawn = random.choice(len(self.days), N_HOLDOUT_DAYS, replace=False)
-        rows = pa.concat_tables([self.days[n].rows for n in drawn])
-        return meaning_of(self.use_case.task).evaluate(_labels(rows), rows["prediction"].to_numpy())
+    def holdout(self, random: np.random.Generator) -> tuple[AnyMetrics, Mapping[str, Interval]]:
+        """Return what a model shows on a holdout of drawn days, with its limits."""
+        return self.holdouts[int(random.integers(len(self.holdouts)))]
 
     def sequence(self, random: np.random.Generator, *, spell: int) -> list[int]:
         """Draw a year of days: each by itself, or in runs that follow each other on the calendar."""
@@ -107,7 +108,8 @@ def live(
     """
     rule, unchanged = world.use_case.retraining, change or Change()
     sequence = world.sequence(random, spell=spell)
-    model_as_of, holdout, version = START, world.holdout(random), 1
+    model_as_of, version = START, 1
+    holdout, limits = world.holdout(random)
     trained, decisions = [START], list[RetrainingDecision]()
     quality, drift = list[pa.Table](), list[pa.Table]()
     for n in range(min(N_DAYS, until)):
@@ -124,7 +126,7 @@ def live(
             model_version=f"v{version}",
             model_as_of=model_as_of,
             alarms=verdict_alarms(of_drift, recent, holdout),
-            realised=realised_quality(recent, holdout),
+            realised=realised_quality(recent, holdout, limits, n_holdout_days=N_HOLDOUT_DAYS),
             n_new_examples=sum(world.days[sequence[k]].rows.num_rows for k in range((model_as_of - START).days, n)),
             n_fitted_examples=world.n_fitted,
             last_training_on=trained[-1],
@@ -135,7 +137,7 @@ def live(
         if found.decision == "retrain":
             model_as_of, version = found.as_of, version + 1
             # Trained before a change had labels to learn from, it is judged on what it was chosen on: days as before.
-            holdout = world.holdout(random)
+            holdout, limits = world.holdout(random)
             trained.append(found.as_of)
     return decisions
 
@@ -185,7 +187,22 @@ def build(life: Lifecycle, use_case: UseCase, inputs: Sequence[Feature]) -> Worl
     reference = build_reference(rows.drop_columns(["prediction"]), inputs, rows["prediction"].to_numpy())
     random = np.random.default_rng(SEED)
     days = tuple(_measured(of_days(rows, (day,)), day, use_case, reference, inputs, random) for day in scored)
-    return World(use_case=use_case, days=days, n_fitted=2 * rows.num_rows)
+    return World(
+        use_case=use_case,
+        days=days,
+        n_fitted=2 * rows.num_rows,
+        holdouts=tuple(_holdout(days, use_case, random) for _ in range(_N_HOLDOUTS)),
+    )
+
+
+def _holdout(
+    days: Sequence[Day], use_case: UseCase, random: np.random.Generator
+) -> tuple[AnyMetrics, Mapping[str, Interval]]:
+    drawn = [days[n].rows for n in random.choice(len(days), N_HOLDOUT_DAYS, replace=False)]
+    rows, place = pa.concat_tables(drawn), np.repeat(np.arange(len(drawn)), [part.num_rows for part in drawn])
+    y, p = _labels(rows), rows["prediction"].to_numpy()
+    limits = confidence_intervals(y, p, place, seed=SEED, task=use_case.task)
+    return meaning_of(use_case.task).evaluate(y, p), limits
 
 
 def _measured(

@@ -5,7 +5,8 @@ asked for and of the staleness curves what has an as-of date up to then. So a da
 whatever was trained since; and a range of days comes to what its days come to one by one.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
@@ -19,6 +20,7 @@ from ml_assets.core.days import DayRange
 from ml_assets.core.drift import drift_verdict
 from ml_assets.core.evaluation import Metrics
 from ml_assets.core.experiments import has_failed
+from ml_assets.core.intervals import Interval
 from ml_assets.core.monitored import DRIFT, HISTORY, PERFORMANCE, RETRAINING, recent_rows, until
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.performance import N_DAYS_JUDGED, newest_days, performance_verdict, pool_histograms
@@ -43,6 +45,7 @@ ALARMS, ESTIMATES = "monitoring.alarms", "monitoring.estimated_performance"
 # What has been trained as of a date, whatever came of it: a rollback trains nothing.
 _TRAINED = ("promote", "refuse", "wait")
 _MINIMUM_DAYS = 3
+_NORMAL_95 = 1.96
 
 StartsAt = Callable[[date], datetime]
 Days = npt.NDArray[np.datetime64]
@@ -86,18 +89,35 @@ def verdict_alarms(
     return tuple(alarms)
 
 
-def realised_quality(performance: pa.Table, holdout: AnyMetrics) -> Realised | None:
-    """Return the headline measure over the last seven days; None where fewer than three of them have labels."""
+def realised_quality(
+    performance: pa.Table, holdout: AnyMetrics, limits: Mapping[str, Interval], *, n_holdout_days: int
+) -> Realised | None:
+    """Return the headline measure over the last seven days; None where fewer than three of them have labels.
+
+    Its noise is told from the 95 % limits of the holdout: what days differ by there, they differ by in a week, and the
+    variance of a mean of days falls with their number.
+    """
     labelled = newest_days(performance, N_DAYS_JUDGED).filter(pc.field("n_labelled") > 0)
     if labelled.num_rows < _MINIMUM_DAYS:
         return None
     n_days = labelled.num_rows
     if not isinstance(holdout, Metrics):
-        return Realised(measure="rmse", found=pool_errors(labelled).rmse, holdout=holdout.rmse, n_days=n_days)
+        noise = _noise(limits.get("rmse"), n_days, n_holdout_days)
+        rmse = pool_errors(labelled).rmse
+        return Realised(measure="rmse", found=rmse, holdout=holdout.rmse, n_days=n_days, noise=noise)
     found = pool_histograms(labelled).roc_auc
     if found is None or holdout.roc_auc is None:
         return None
-    return Realised(measure="roc_auc", found=found, holdout=holdout.roc_auc, n_days=n_days)
+    noise = _noise(limits.get("roc_auc"), n_days, n_holdout_days)
+    return Realised(measure="roc_auc", found=found, holdout=holdout.roc_auc, n_days=n_days, noise=noise)
+
+
+def _noise(limits: Interval | None, n_days: int, n_holdout_days: int) -> float | None:
+    """Return the standard error of the distance between some days and a holdout of which the limits are known."""
+    if limits is None:
+        return None
+    of_holdout = (limits.high - limits.low) / (2 * _NORMAL_95)
+    return of_holdout * math.sqrt(1 + n_holdout_days / n_days)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +192,7 @@ class _Gathered:
             model_version=version or "",
             model_as_of=package.as_of if package else None,
             alarms=self._alarms(day, package) if package else (),
-            realised=realised_quality(until(self.performance, day), package.metrics.holdout) if package else None,
+            realised=self._realised(day, package) if package else None,
             estimated=self._estimated(day, package) if package else None,
             staleness_cost=curve.cost((as_of - package.as_of).days) if curve and package else None,
             staleness_measured_days=curve.longest_age_days if curve else 0,
@@ -237,6 +257,12 @@ class _Gathered:
             package.metrics.holdout,
             unit=self.use_case.label.unit,
         )
+
+    def _realised(self, day: date, package: ModelPackage) -> Realised | None:
+        apart = (package.as_of - package.manifest.last_validation_day).days
+        n_holdout_days = max(1, apart - 1 - 2 * self.use_case.split.gap_days)
+        metrics, performance = package.metrics, until(self.performance, day)
+        return realised_quality(performance, metrics.holdout, metrics.intervals, n_holdout_days=n_holdout_days)
 
     def _estimated(self, day: date, package: ModelPackage) -> Estimated | None:
         """Return the day's estimate, with how far those were off whose labels had time to land."""
