@@ -21,6 +21,7 @@ BENCHMARKS = {
     "replay_year": "a whole year lived day by day by every use case, and what retraining was worth",
     "data_quality": "false alarms and changes of unit on 2013, and what judging a day costs",
     "drift_report": "the daily drift report beside one scan, scipy, NannyML and Evidently",
+    "false_retrainings": "trainings that are asked for though nothing has changed, and how soon a change is answered",
     "running_day": "loading the code location; one more day with one use case, and with all",
 }
 

@@ -2,7 +2,7 @@
 
 Each factor votes. Two votes ask for a training:
 
-- a severe loss of realised quality, an age whose measured cost exceeds what is tolerated, or half as many examples
+- a severe loss of realised quality that is beyond the noise of the days, an age whose measured cost exceeds what is tolerated, or half as many examples
   again as the model was fitted on ask alone;
 - a slighter loss, a loss that is only estimated, and drift count one vote each: two of them ask together;
 - quality that is known and holds takes a vote from drift and estimate, not from age and growth.
@@ -53,6 +53,10 @@ _MEASURED = VOTES_NEEDED + 1
 _QUALITY, _ESTIMATE = ("quality", "calibration"), ("estimated_quality",)
 _DRIFT = ("drift", "prediction_drift", "missing")
 
+# Judgement: each evening asks again, on a week that overlaps the last one: at two standard errors a model that nothing
+# ails would be doubted several times a year (``benchmarks/false_retrainings.py`` measures it).
+_NOISE_LIMIT = 3.0
+
 Decided = Literal["retrain", "wait", "stopped"]
 Severity = Literal["warning", "severe"]
 
@@ -69,12 +73,22 @@ class StandingAlarm:
 
 @dataclass(frozen=True, kw_only=True)
 class Realised:
-    """What the headline measure came to over the last labelled days of the model, and on its holdout."""
+    """What the headline measure came to over the last labelled days of the model, and on its holdout.
+
+    ``noise`` is the standard error of the distance between the two over days; None where it is unknown.
+    """
 
     measure: str
     found: float
     holdout: float
     n_days: int
+    noise: float | None = None
+
+    @property
+    def is_beyond_noise(self) -> bool:
+        """Whether the model has become worse by more than the luck of the days; so too where that is unknown."""
+        lost = self.found - self.holdout if self.measure == "rmse" else self.holdout - self.found
+        return self.noise is None or lost > _NOISE_LIMIT * self.noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,8 +322,11 @@ def _realised(evidence: Evidence) -> Factor:
     quality, alarms = evidence.realised, _of(evidence, _QUALITY)
     found = f"{quality.measure} {quality.found:.4g} over {quality.n_days} days" if quality else "too few labelled days"
     is_severe = any(alarm.severity == "severe" and alarm.kind == "quality" for alarm in alarms)
+    is_noise = is_severe and quality is not None and not quality.is_beyond_noise
     if alarms:
-        votes, words = 2 if is_severe else 1, _said(alarms)
+        n_kinds = len({alarm.kind for alarm in alarms})
+        votes, words = 2 if is_severe and not is_noise else n_kinds, _said(alarms)
+        words += ", which is within the noise of the days" if is_noise else ""
     elif quality:
         votes, words = -1, f"quality holds ({found}, holdout {quality.holdout:.4g})"
     else:

@@ -5,7 +5,8 @@ asked for and of the staleness curves what has an as-of date up to then. So a da
 whatever was trained since; and a range of days comes to what its days come to one by one.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
@@ -19,6 +20,7 @@ from ml_assets.core.days import DayRange
 from ml_assets.core.drift import drift_verdict
 from ml_assets.core.evaluation import Metrics
 from ml_assets.core.experiments import has_failed
+from ml_assets.core.intervals import Interval
 from ml_assets.core.monitored import ALARMS, DRIFT, ESTIMATED, HISTORY, PERFORMANCE, RETRAINING, recent_rows, until
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.performance import N_DAYS_JUDGED, newest_days, performance_verdict, pool_histograms
@@ -37,10 +39,12 @@ from ml_assets.core.retraining import (
 )
 from ml_assets.core.spec import UseCase
 from ml_assets.core.staleness_curves import StalenessCurve, curve_dates, load_curve
+from ml_assets.core.tasks import AnyMetrics
 
 # What has been trained as of a date, whatever came of it: a rollback trains nothing.
 _TRAINED = ("promote", "refuse", "wait")
 _MINIMUM_DAYS = 3
+_NORMAL_95 = 1.96
 
 StartsAt = Callable[[date], datetime]
 Days = npt.NDArray[np.datetime64]
@@ -67,6 +71,52 @@ def write_decisions(
     table = pa.Table.from_pylist(rows, schema=RETRAINING_SCHEMA)
     warehouse.replace_days({RETRAINING: table}, days, use_case=use_case.name)
     return table
+
+
+def verdict_alarms(
+    drift: pa.Table, performance: pa.Table, holdout: AnyMetrics, *, unit: str | None = None
+) -> tuple[StandingAlarm, ...]:
+    """Return as alarms what drift and quality up to a day come to, where ``monitoring.alarms`` does not say."""
+    alarms: list[StandingAlarm] = []
+    if drift.num_rows and (verdict := drift_verdict(drift)).is_alarming:
+        said = "; ".join(verdict.reasons)
+        alarms.append(StandingAlarm(kind="drift", subject="features", severity="warning", explanation=said))
+    quality = performance_verdict(performance, holdout, unit=unit)
+    if quality.is_alarming:
+        said = "; ".join(quality.reasons)
+        alarms.append(StandingAlarm(kind="quality", subject="all", severity="severe", explanation=said))
+    return tuple(alarms)
+
+
+def realised_quality(
+    performance: pa.Table, holdout: AnyMetrics, limits: Mapping[str, Interval], *, n_holdout_days: int
+) -> Realised | None:
+    """Return the headline measure over the last seven days; None where fewer than three of them have labels.
+
+    Its noise is told from the 95 % limits of the holdout: what days differ by there, they differ by in a week, and the
+    variance of a mean of days falls with their number.
+    """
+    labelled = newest_days(performance, N_DAYS_JUDGED).filter(pc.field("n_labelled") > 0)
+    if labelled.num_rows < _MINIMUM_DAYS:
+        return None
+    n_days = labelled.num_rows
+    if not isinstance(holdout, Metrics):
+        noise = _noise(limits.get("rmse"), n_days, n_holdout_days)
+        rmse = pool_errors(labelled).rmse
+        return Realised(measure="rmse", found=rmse, holdout=holdout.rmse, n_days=n_days, noise=noise)
+    found = pool_histograms(labelled).roc_auc
+    if found is None or holdout.roc_auc is None:
+        return None
+    noise = _noise(limits.get("roc_auc"), n_days, n_holdout_days)
+    return Realised(measure="roc_auc", found=found, holdout=holdout.roc_auc, n_days=n_days, noise=noise)
+
+
+def _noise(limits: Interval | None, n_days: int, n_holdout_days: int) -> float | None:
+    """Return the standard error of the distance between some days and a holdout of which the limits are known."""
+    if limits is None:
+        return None
+    of_holdout = (limits.high - limits.low) / (2 * _NORMAL_95)
+    return of_holdout * math.sqrt(1 + n_holdout_days / n_days)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,30 +250,18 @@ class _Gathered:
                 for row in of_day.to_pylist()
             ]
             return tuple(sorted(found, key=lambda alarm: (alarm.kind, alarm.subject, alarm.explanation)))
-        drift = until(self.drift, day)
-        alarms: list[StandingAlarm] = []
-        if drift.num_rows and (verdict := drift_verdict(drift)).is_alarming:
-            said = "; ".join(verdict.reasons)
-            alarms.append(StandingAlarm(kind="drift", subject="features", severity="warning", explanation=said))
-        quality = performance_verdict(
-            until(self.performance, day), package.metrics.holdout, unit=self.use_case.label.unit
+        return verdict_alarms(
+            until(self.drift, day),
+            until(self.performance, day),
+            package.metrics.holdout,
+            unit=self.use_case.label.unit,
         )
-        if quality.is_alarming:
-            said = "; ".join(quality.reasons)
-            alarms.append(StandingAlarm(kind="quality", subject="all", severity="severe", explanation=said))
-        return tuple(alarms)
 
     def _realised(self, day: date, package: ModelPackage) -> Realised | None:
-        labelled = newest_days(until(self.performance, day), N_DAYS_JUDGED).filter(pc.field("n_labelled") > 0)
-        if labelled.num_rows < _MINIMUM_DAYS:
-            return None
-        holdout, n_days = package.metrics.holdout, labelled.num_rows
-        if not isinstance(holdout, Metrics):
-            return Realised(measure="rmse", found=pool_errors(labelled).rmse, holdout=holdout.rmse, n_days=n_days)
-        found = pool_histograms(labelled).roc_auc
-        if found is None or holdout.roc_auc is None:
-            return None
-        return Realised(measure="roc_auc", found=found, holdout=holdout.roc_auc, n_days=n_days)
+        apart = (package.as_of - package.manifest.last_validation_day).days
+        n_holdout_days = max(1, apart - 1 - 2 * self.use_case.split.gap_days)
+        metrics, performance = package.metrics, until(self.performance, day)
+        return realised_quality(performance, metrics.holdout, metrics.intervals, n_holdout_days=n_holdout_days)
 
     def _estimated(self, day: date, package: ModelPackage) -> Estimated | None:
         """Return the day's estimate, with how far those were off whose labels had time to land."""

@@ -186,8 +186,8 @@ def costs_of_age(
         part, y = draws.only(chosen), np.concatenate([labels[first] for first in having])
         fresh = np.concatenate([predictions[first, first] for first in having])
         aged = np.concatenate([predictions[first - timedelta(weeks=weeks), first] for first in having])
-        losses = [part.figure(meaning.loss.name, y, p) for p in (fresh, aged)]
-        found.append((weeks, having, *losses, _headline(part, headline_of(meaning), y, fresh, aged)))
+        loss, aged_loss = (part.figure(meaning.loss.name, y, p) for p in (fresh, aged))
+        found.append((weeks, having, loss, aged_loss, _headline(part, headline_of(meaning), y, fresh, aged)))
     n_days = np.array([sum(len(np.unique(days[first])) for first in having) for _, having, *_ in found], np.float64)
     costs = np.array([aged / fresh - 1 for _, _, fresh, aged, _ in found])
     fitted = np.array([isotonic(column, n_days) for column in costs.T if np.isfinite(column).all()]).T

@@ -1,15 +1,10 @@
 """The report on what the age of a model costs: the measured curve beside what its use case declares."""
 
-from typing import TYPE_CHECKING
-
 from ml_assets.core.reports.charts import INK, MAIN, MUTED, OTHER, QUIET, Spec, styled
 from ml_assets.core.reports.page import draw, render
 from ml_assets.core.retraining import judge_declared_age
 from ml_assets.core.spec import RetrainingRule
 from ml_assets.core.staleness_curves import StalenessCurve
-
-if TYPE_CHECKING:
-    import altair as alt
 
 __all__ = ["staleness_chart", "staleness_report"]
 
@@ -55,13 +50,24 @@ def staleness_chart(curve: StalenessCurve, rule: RetrainingRule) -> Spec:
         scale=alt.Scale(domain=[0, max(curve.ages[-1].weeks, declared)]),
     )
     fit, measured = alt.Chart(alt.NamedData("fit")), alt.Chart(alt.NamedData("measured"))
+    level, limit = alt.Chart(alt.NamedData("tolerance")), alt.Chart(alt.NamedData("declared"))
     title = f"Increase of the {curve.loss.replace('_', ' ')}"
     layers: list[alt.Chart] = [
         fit.mark_area(color=QUIET, opacity=0.35).encode(x=x, y=alt.Y("low:Q", title=title, axis=axis), y2="high:Q"),
         fit.mark_line(color=MAIN, strokeWidth=2).encode(x=x, y=alt.Y("fitted:Q", title=title)),
         measured.mark_point(color=INK, filled=True, size=32, opacity=1).encode(x=x, y=alt.Y("cost:Q", title=title)),
-        *_marked("tolerance", y=alt.Y("value:Q", title=title)),
-        *_marked("declared", x=alt.X("value:Q", title="Age of the model, weeks")),
+        level.mark_rule(color=MUTED, strokeDash=[4, 3], strokeWidth=1.5).encode(y="value:Q"),
+        level.mark_text(align="right", baseline="bottom", dy=-3, fontSize=11, color=MUTED).encode(
+            x=alt.value(370), y="value:Q", text="label:N"
+        ),
+        limit.mark_rule(color=OTHER, strokeDash=[4, 3], strokeWidth=1.5).encode(x="value:Q"),
+        limit.mark_text(
+            align="left" if declared < 8 else "right",
+            baseline="bottom",
+            dx=4 if declared < 8 else -4,
+            fontSize=11,
+            color=OTHER,
+        ).encode(x="value:Q", y=alt.value(14), text="label:N"),
     ]
     return styled(
         alt.layer(*layers),
@@ -70,18 +76,3 @@ def staleness_chart(curve: StalenessCurve, rule: RetrainingRule) -> Spec:
         tolerance=[{"value": rule.staleness_tolerance, "label": f"tolerated {rule.staleness_tolerance:.1%}"}],
         declared=[{"value": declared, "label": f"declared {rule.maximum_age_days} days"}],
     )
-
-
-def _marked(name: str, **place: "alt.X | alt.Y") -> list["alt.Chart"]:
-    """Return a dashed line across the chart, with its name at its end."""
-    import altair as alt
-
-    chart, is_level = alt.Chart(alt.NamedData(name)), "y" in place
-    color = MUTED if is_level else OTHER
-    other = {"x": alt.value(4)} if is_level else {"y": alt.value(4)}
-    return [
-        chart.mark_rule(color=color, strokeDash=[4, 3], strokeWidth=1.5).encode(**place),
-        chart.mark_text(
-            align="left", baseline="bottom", dx=0 if is_level else 4, dy=-3 if is_level else 8, fontSize=11, color=color
-        ).encode(**place, **other, text="label:N"),
-    ]

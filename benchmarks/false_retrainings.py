@@ -1,0 +1,349 @@
+"""How often a training is asked for though nothing has changed, and how soon one that is due.
+
+    python -m benchmarks.false_retrainings [--home FOLDER] [--years N]
+
+A stationary world of real days: the flights of 2013, in which a model is fitted on every other day of the calendar and
+scores the rest. These days, whole, are drawn with replacement into years of 365 days, so that a day has the queues and
+the weather it had; what a season changes is gone. Drawn singly, or in runs of seven days of the calendar, so that bad
+weather comes in spells. The reference of drift is made of all scored days, and each model has a holdout of 21 drawn
+days with its luck. Daily rows are measured once per day, by the functions of monitoring; every evening the real
+verdicts and the real decision are made of them, with cool-down, budget and age.
+
+False is a training that neither age nor growth asks for. The other side: from one day on a share of the labels is drawn
+anew among the decisions of the day, which a model could learn nothing about; and a world whose features move by a
+training standard deviation while quality stays, which no training mends.
+
+Exits with 1 where there is more than one false training a year, where less than 95 % of the changes that turn every
+second label are answered within ten days, or where drift alone asks for a training.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from benchmarks.model_quality import YEAR, land_year
+from ml_assets.backends.environments import Environment
+from ml_assets.calendar import day_starts_at
+from ml_assets.core.drift import measure_drift
+from ml_assets.core.encoding import Signature, Vocabulary, encode
+from ml_assets.core.feature_views import Feature
+from ml_assets.core.intervals import Interval, confidence_intervals
+from ml_assets.core.labelled_examples import canonical, examples_parameters, examples_sql, is_sampled, of_days
+from ml_assets.core.performance import measure_performance
+from ml_assets.core.reference import Reference, build_reference
+from ml_assets.core.retraining import Evidence, RetrainingDecision, decide
+from ml_assets.core.retraining_evidence import realised_quality, verdict_alarms
+from ml_assets.core.scoring import score_coded
+from ml_assets.core.spec import UseCase
+from ml_assets.core.tasks import AnyMetrics, meaning_of
+from ml_assets.core.trainers import Labelled, trainer_named
+from ml_assets.lifecycle import Lifecycle
+from ml_assets.resources import feature_views_of
+from ml_assets.use_cases import load_use_cases
+
+AS_OF = YEAR.last + timedelta(days=1)
+N_TRAIN_ROWS, N_HOLDOUT_DAYS, SPELL = 60_000, 21, 7
+START, N_DAYS = date(2013, 1, 1), 365
+# Judgement: a training too many a year is cheap, and every change of a model is a risk.
+MOST_FALSE_A_YEAR, LEAST_ANSWERED, WITHIN_DAYS, N_CHANGES = 1.0, 0.95, 10, 100
+_N_HOLDOUTS = 60
+SHARES_TURNED = (0.25, 0.5, 1.0)
+SEED = 13
+
+
+@dataclass(frozen=True, kw_only=True)
+class Day:
+    """One scored day of the calendar: its rows, and what monitoring makes of them, as it is and in changed worlds."""
+
+    rows: pa.Table
+    quality: Mapping[float, pa.Table]
+    drift: pa.Table
+    moved: pa.Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The days to draw from, of one use case."""
+
+    use_case: UseCase
+    days: tuple[Day, ...]
+    n_fitted: int
+    holdouts: tuple[tuple[AnyMetrics, Mapping[str, Interval]], ...]
+
+    def holdout(self, random: np.random.Generator) -> tuple[AnyMetrics, Mapping[str, Interval]]:
+        """Return what a model shows on a holdout of drawn days, with its limits."""
+        return self.holdouts[int(random.integers(len(self.holdouts)))]
+
+    def sequence(self, random: np.random.Generator, *, spell: int) -> list[int]:
+        """Draw a year of days: each by itself, or in runs that follow each other on the calendar."""
+        firsts = random.integers(len(self.days), size=-(-N_DAYS // spell))
+        return [(first + n) % len(self.days) for first in firsts.tolist() for n in range(spell)][:N_DAYS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What is different from a day of the year on: a share of labels turned, or features that have moved."""
+
+    on: int = N_DAYS
+    share_turned: float = 0.0
+    has_moved: bool = False
+
+
+def live(
+    world: World, random: np.random.Generator, *, spell: int, change: Change | None = None, until: int = N_DAYS
+) -> list[RetrainingDecision]:
+    """Live a year: every evening the verdicts and the decision; a model that was asked for is in charge the day after.
+
+    The first model is of the first day, and every candidate is promoted: in this world all are alike.
+    """
+    rule, unchanged = world.use_case.retraining, change or Change()
+    sequence = world.sequence(random, spell=spell)
+    model_as_of, version = START, 1
+    holdout, limits = world.holdout(random)
+    trained, decisions = [START], list[RetrainingDecision]()
+    quality, drift = list[pa.Table](), list[pa.Table]()
+    for n in range(min(N_DAYS, until)):
+        day, of_day, is_changed = START + timedelta(days=n), world.days[sequence[n]], n >= unchanged.on
+        turned = unchanged.share_turned if is_changed else 0.0
+        moved = of_day.moved if is_changed and unchanged.has_moved else of_day.drift
+        quality.append(_dated(of_day.quality[turned], day, version))
+        drift.append(_dated(moved, day, version))
+        recent, of_drift = pa.concat_tables(quality[-28:]), pa.concat_tables(drift[-3:])
+        as_of = day + timedelta(days=1)
+        evidence = Evidence(
+            use_case=world.use_case.name,
+            day=day,
+            model_version=f"v{version}",
+            model_as_of=model_as_of,
+            alarms=verdict_alarms(of_drift, recent, holdout),
+            realised=realised_quality(recent, holdout, limits, n_holdout_days=N_HOLDOUT_DAYS),
+            n_new_examples=sum(world.days[sequence[k]].rows.num_rows for k in range((model_as_of - START).days, n)),
+            n_fitted_examples=world.n_fitted,
+            last_training_on=trained[-1],
+            n_trainings=sum(one > as_of - timedelta(days=rule.budget_days) for one in trained),
+        )
+        found = decide(evidence, rule)
+        decisions.append(found)
+        if found.decision == "retrain":
+            model_as_of, version = found.as_of, version + 1
+            # Trained before a change had labels to learn from, it is judged on what it was chosen on: days as before.
+            holdout, limits = world.holdout(random)
+            trained.append(found.as_of)
+    return decisions
+
+
+def is_false(decision: RetrainingDecision) -> bool:
+    """Tell a training that is asked for by neither age nor growth."""
+    votes = {factor.name: factor.votes for factor in decision.factors}
+    return decision.decision == "retrain" and not (votes["age"] or votes["growth"])
+
+
+def build(life: Lifecycle, use_case: UseCase, inputs: Sequence[Feature]) -> World:
+    """Fit a model on every other day and measure the rest, once each."""
+    table = canonical(
+        life.warehouse.query(
+            examples_sql(use_case, inputs, life.warehouse.dialect),
+            {**examples_parameters(use_case, AS_OF, day_starts_at(AS_OF)), "first_day": YEAR.first},
+        ),
+        inputs,
+    )
+    present = sorted(table["partition_on"].unique().to_pylist())
+    scored, fitted = present[0::2], present[1::2]
+    validation, train = (
+        of_days(table, tuple(fitted[0::8])),
+        of_days(table, tuple(day for n, day in enumerate(fitted) if n % 8)),
+    )
+    train = train.filter(is_sampled(train["decision_id"], min(1.0, N_TRAIN_ROWS / train.num_rows)))
+    signature = Signature.of(inputs, use_case.output)
+    vocabulary = Vocabulary.of(train, signature)
+    parts = [
+        Labelled(inputs=encode(part, signature, vocabulary), labels=_labels(part).astype(np.float32))
+        for part in (train, validation)
+    ]
+    trainer = trainer_named(use_case.trainer)
+    with tempfile.TemporaryDirectory() as folder:
+        model = trainer.fit(
+            *parts,
+            signature=signature,
+            vocabulary=vocabulary,
+            hyperparameters=trainer.resolve(use_case.hyperparameters),
+            seed=use_case.seed,
+            warm_start=None,
+            on_epoch=lambda _number, _metrics: None,
+            work_folder=Path(folder),
+        ).to_onnx()
+    rows = of_days(table, tuple(scored))
+    rows = rows.append_column("prediction", pa.array(score_coded(model, encode(rows, signature, vocabulary))))
+    reference = build_reference(rows.drop_columns(["prediction"]), inputs, rows["prediction"].to_numpy())
+    random = np.random.default_rng(SEED)
+    days = tuple(_measured(of_days(rows, (day,)), day, use_case, reference, inputs, random) for day in scored)
+    return World(
+        use_case=use_case,
+        days=days,
+        n_fitted=2 * rows.num_rows,
+        holdouts=tuple(_holdout(days, use_case, random) for _ in range(_N_HOLDOUTS)),
+    )
+
+
+def _holdout(
+    days: Sequence[Day], use_case: UseCase, random: np.random.Generator
+) -> tuple[AnyMetrics, Mapping[str, Interval]]:
+    drawn = [days[n].rows for n in random.choice(len(days), N_HOLDOUT_DAYS, replace=False)]
+    rows, place = pa.concat_tables(drawn), np.repeat(np.arange(len(drawn)), [part.num_rows for part in drawn])
+    y, p = _labels(rows), rows["prediction"].to_numpy()
+    limits = confidence_intervals(y, p, place, seed=SEED, task=use_case.task)
+    return meaning_of(use_case.task).evaluate(y, p), limits
+
+
+def _measured(
+    rows: pa.Table,
+    day: date,
+    use_case: UseCase,
+    reference: Reference,
+    inputs: Sequence[Feature],
+    random: np.random.Generator,
+) -> Day:
+    rows = rows.append_column("no_label_reason", pa.nulls(rows.num_rows, pa.string()))
+    edges = reference.prediction.edges
+
+    def quality(of: pa.Table) -> pa.Table:
+        return measure_performance(
+            of, use_case=use_case.name, day=day, model_version="v", task=use_case.task, edges=edges
+        )
+
+    def drift(of: pa.Table) -> pa.Table:
+        found = measure_drift(reference, of, of["prediction"], use_case=use_case.name, model_version="v", day=day)
+        return found.select(["partition_on", "feature", "kind", "is_drifted", "model_version"])
+
+    place = rows.column_names.index("label")
+    turned: dict[float, pa.Table] = {0.0: rows}
+    for share in SHARES_TURNED:
+        labels, chosen = rows["label"].to_numpy().copy(), random.random(rows.num_rows) < share
+        labels[chosen] = random.permutation(labels[chosen])
+        turned[share] = rows.set_column(place, "label", pa.array(labels, rows["label"].type))
+    moved = rows
+    for feature in inputs:
+        if feature.kind == "numeric" and pa.types.is_floating(rows[feature.name].type):
+            column = rows[feature.name]
+            spread = pc.stddev(column).as_py() or 0.0
+            moved = moved.set_column(rows.column_names.index(feature.name), feature.name, pc.add(column, spread))
+    return Day(
+        rows=rows.select(["label", "prediction"]),
+        quality={share: quality(of) for share, of in turned.items()},
+        drift=drift(rows),
+        moved=drift(moved),
+    )
+
+
+def _dated(table: pa.Table, day: date, version: int) -> pa.Table:
+    """Return rows of another day and model version."""
+    columns = {"partition_on": pa.array([day] * table.num_rows, pa.date32())}
+    columns["model_version"] = pa.array([f"v{version}"] * table.num_rows)
+    for name, column in columns.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
+
+
+def _labels(rows: pa.Table) -> np.ndarray:
+    column = rows["label"]
+    return (column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column).to_numpy().astype(np.float64)
+
+
+def report(world: World, *, n_years: int) -> bool:
+    """Print the figures of one use case; return whether its targets are held."""
+    name = world.use_case.name
+    print(f"\n== {name}: {len(world.days)} scored days to draw from")
+    held: list[bool] = []
+    for spell in (1, SPELL):
+        years = [live(world, np.random.default_rng([SEED, spell, n]), spell=spell) for n in range(n_years)]
+        n_false = [sum(map(is_false, year)) for year in years]
+        n_due = [sum(d.decision == "retrain" for d in year) - f for year, f in zip(years, n_false, strict=True)]
+        n_alarms = [sum(bool(d.evidence.alarms) for d in year) for year in years]
+        held.append(np.mean(n_false) <= MOST_FALSE_A_YEAR)
+        print(
+            f"no change, days drawn {'singly' if spell == 1 else f'in runs of {spell}'}: {np.mean(n_false):.2f} false "
+            f"trainings a year ({min(n_false)} to {max(n_false)}) beside {np.mean(n_due):.2f} by age; "
+            f"{np.mean(n_alarms):.1f} days a year with an alarm; {n_years} years: {_word(held[-1])}",
+            flush=True,
+        )
+    for share in SHARES_TURNED:
+        answered: list[int] = []
+        for n in range(N_CHANGES):
+            random = np.random.default_rng([SEED, 99, n])
+            # After the cool-down of the first model, and before its age asks.
+            on = world.use_case.retraining.cool_down_days + 1
+            change = Change(on=on, share_turned=share)
+            year = live(world, random, spell=SPELL, change=change, until=on + 2 * WITHIN_DAYS + 10)
+            first = next((k for k in range(on, len(year)) if is_false(year[k])), N_DAYS)
+            answered.append(first - on + 1)
+        is_within = np.mean(np.array(answered) <= WITHIN_DAYS)
+        if share >= 0.5:
+            held.append(bool(is_within >= LEAST_ANSWERED))
+        print(
+            f"labels of {share:.0%} drawn anew from one day on: {is_within:.1%} answered within {WITHIN_DAYS} days, "
+            f"the median on day {np.median(answered):.0f}; {N_CHANGES} runs"
+            + (f": {_word(held[-1])}" if share >= 0.5 else ""),
+            flush=True,
+        )
+    years = [
+        live(world, np.random.default_rng([SEED, 7, n]), spell=1, change=Change(on=30, has_moved=True))
+        for n in range(max(1, n_years // 4))
+    ]
+    baseline = [live(world, np.random.default_rng([SEED, 7, n]), spell=1) for n in range(max(1, n_years // 4))]
+    n_more = np.mean([sum(map(is_false, year)) for year in years]) - np.mean([sum(map(is_false, b)) for b in baseline])
+    n_drift = np.mean([sum(a.kind == "drift" for d in year for a in d.evidence.alarms) for year in years])
+    held.append(bool(n_more <= 0.25))
+    print(
+        f"features moved by a standard deviation, quality as before: {n_drift:.0f} days a year with a drift alarm, "
+        f"{n_more:+.2f} false trainings a year more than without: {_word(held[-1])}",
+        flush=True,
+    )
+    return all(held)
+
+
+def _word(is_held: bool) -> str:
+    return "held" if is_held else "MISSED"
+
+
+def measure(home: Path, *, n_years: int, names: Sequence[str]) -> bool:
+    """Print the figures of each use case for the year landed below ``home``; return whether all targets are held."""
+    os.environ |= {"ML_ASSETS_HOME": str(home), "ML_ASSETS_TRACKER": "disabled"}
+    environment = Environment.current()
+    life, declared, verdicts = Lifecycle(environment), feature_views_of(environment), list[bool]()
+    land_year(life)
+    for use_case in (use_case for use_case in load_use_cases() if not names or use_case.name in names):
+        started = time.process_time()
+        world = build(life, use_case, use_case.inputs(declared))
+        built = time.process_time()
+        verdicts.append(report(world, n_years=n_years))
+        print(
+            f"CPU seconds: {built - started:.0f} to fit and measure the days, {time.process_time() - built:.0f} to live"
+        )
+    return all(verdicts)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, help="keep the landed year in this folder, and use it if it is there")
+    parser.add_argument("--years", type=int, default=20, help="of each stationary world")
+    parser.add_argument("--use-case", action="append", default=[], help="which; all unless given")
+    given = parser.parse_args()
+    if given.home is not None:
+        return 0 if measure(given.home.absolute(), n_years=given.years, names=given.use_case) else 1
+    with tempfile.TemporaryDirectory() as folder:
+        return 0 if measure(Path(folder), n_years=given.years, names=given.use_case) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
