@@ -1,5 +1,6 @@
 """All that is measured of the quality of a day, by labels and before them: read once, computed, written together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -43,12 +44,16 @@ _WHENEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenQuality:
-    """The rows that were written: of ``monitoring.performance`` and of the three tables beside it."""
+    """The rows that were written: of ``monitoring.performance`` and of the three tables beside it.
+
+    ``models`` are the packages of these days, by version, so that nobody has to load them again.
+    """
 
     performance: pa.Table
     slices: pa.Table
     estimates: pa.Table
     shadows: pa.Table
+    models: Mapping[str, ModelPackage]
 
 
 def write_performance(
@@ -68,8 +73,9 @@ def write_performance(
     is computed, and only days that were complete by then: see ``JudgedPeriod``. So a day made again when late labels
     have landed changes in what came true and not in what was judged, and a range of days is the same as day after day.
     """
-    columns = sliced_columns(use_case, warehouse.columns(use_case.examples_table) or {})
     with warehouse.session():
+        declared = use_case.slices
+        columns = sliced_columns(use_case, {} if declared else warehouse.columns(use_case.examples_table) or {})
         before = timedelta(days=_MOST_DAYS + use_case.split.gap_days)
         read = DayRange(first=days.first - before, last=days.last)
         rows = read_scored_rows(warehouse, use_case, read, columns=columns)
@@ -90,6 +96,7 @@ def write_performance(
             slices=pa.concat_tables([SLICE_SCHEMA.empty_table(), *(part.slices for part in parts)]),
             estimates=pa.concat_tables([ESTIMATED_SCHEMA.empty_table(), *(part.estimates for part in parts)]),
             shadows=pa.concat_tables([SHADOW_PERFORMANCE_SCHEMA.empty_table(), *(part.shadows for part in parts)]),
+            models=measured.models,
         )
         tables = {
             PERFORMANCE: written.performance,
@@ -99,6 +106,14 @@ def write_performance(
         }
         warehouse.replace_days(tables, days, use_case=use_case.name)
     return written
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DayQuality:
+    performance: pa.Table
+    slices: pa.Table
+    estimates: pa.Table
+    shadows: pa.Table
 
 
 class _Measured:
@@ -116,9 +131,10 @@ class _Measured:
     ) -> None:
         self._rows, self._shadows, self._columns = rows, shadows, columns
         self._use_case, self._known_before, self._store = use_case, known_before, store
-        self._packages: dict[str, tuple[ModelPackage, EstimateChecks]] = {}
+        self.models: dict[str, ModelPackage] = {}
+        self._checks: dict[str, EstimateChecks] = {}
 
-    def of_day(self, day: date) -> WrittenQuality | None:
+    def of_day(self, day: date) -> _DayQuality | None:
         """Measure one day; None where nothing was predicted."""
         use_case, task = self._use_case, self._use_case.task
         whenever = self._known_before or _WHENEVER
@@ -135,7 +151,7 @@ class _Measured:
             noise=package.expectations.day_noise.get("mean_label" if task == "regression" else "positive_share"),
         )
         table = self._rows.table_of_day(day, known_before=self._known_before)
-        return WrittenQuality(
+        return _DayQuality(
             performance=measure_performance(
                 table,
                 use_case=use_case.name,
@@ -166,7 +182,7 @@ class _Measured:
         )
 
     def _of_version(self, version: str) -> tuple[ModelPackage, EstimateChecks]:
-        if version not in self._packages:
-            package = load_package(self._store, self._use_case.name, version)
-            self._packages[version] = package, EstimateChecks(package.expectations)
-        return self._packages[version]
+        if version not in self.models:
+            self.models[version] = load_package(self._store, self._use_case.name, version)
+            self._checks[version] = EstimateChecks(self.models[version].expectations)
+        return self.models[version], self._checks[version]

@@ -11,6 +11,7 @@ from ml_assets.core.estimates import Expected, realised_quality
 from ml_assets.core.evaluation import Floats
 from ml_assets.core.expectations import MINIMUM_ROWS_OF_A_DAY, DayNoise, Expectations
 from ml_assets.core.scored_rows import DayRows
+from ml_assets.core.tasks import CLASSIFICATION, REGRESSION
 
 ESTIMATED_SCHEMA = pa.schema(
     {
@@ -38,6 +39,17 @@ N_DAYS_CHECKED = 28
 CONFIDENCE = 0.95
 # Judgement: an estimate that holds on 95 of 100 days misses 4 of 14 by chance once in 240 such fortnights.
 N_DAYS_JUDGED, _MOST_MISSED = 14, 3
+# The lowest and the highest value that a metric can have.
+_POSSIBLE = {
+    **dict.fromkeys(("log_loss", "rmse", "mae"), (0.0, np.inf)),
+    **dict.fromkeys(("brier", "roc_auc", "positive_share"), (0.0, 1.0)),
+    "mean_label": (-np.inf, np.inf),
+}
+_WORDS = {
+    **{measure.name: measure.words for meaning in (CLASSIFICATION, REGRESSION) for measure in meaning.measures},
+    "positive_share": "positive share",
+    "mean_label": "mean label",
+}
 BLIND_SPOT = "It cannot see a changed relation between features and outcome: only labels can."
 
 
@@ -124,7 +136,7 @@ def estimated_performance(
     for metric, expected in checks.expected(today).items():
         found = checks.of(checked, metric)
         noise = expectations.day_noise.get(metric)
-        interval = _interval(expected, _pooled(found, noise))
+        interval = _interval(metric, expected, _pooled(found, noise))
         errors = np.array([check.error for check in found])
         held = np.array([_is_held(check, noise) for check in found], bool)
         reason = _wrong_lately(found[-N_DAYS_JUDGED:], held[-N_DAYS_JUDGED:], noise)
@@ -147,7 +159,7 @@ def estimated_performance(
                 "mean_error": float(errors.mean()) if len(found) else None,
                 "n_days_held": int(held.sum()),
                 "is_reliable": reason is None,
-                "explanation": _explanation(interval, errors, noise, reason),
+                "explanation": _explanation(metric, interval, errors, noise, reason),
             }
         )
     return pa.Table.from_pylist(rows, schema=ESTIMATED_SCHEMA)
@@ -163,9 +175,11 @@ def _pooled(found: Sequence[Check], noise: DayNoise | None) -> DayNoise:
     return DayNoise(variance=(before.variance * before.n_days + sum(excess)) / n_days, n_days=n_days)
 
 
-def _interval(expected: Expected, noise: DayNoise) -> Interval:
+def _interval(metric: str, expected: Expected, noise: DayNoise) -> Interval:
     margin = _quantile(noise.n_days, CONFIDENCE) * _spread(expected, noise)
-    return Interval(value=expected.value, low=expected.value - margin, high=expected.value + margin)
+    lowest, highest = _POSSIBLE[metric]
+    low, high = max(expected.value - margin, lowest), min(expected.value + margin, highest)
+    return Interval(value=expected.value, low=low, high=high)
 
 
 def _spread(expected: Expected, noise: DayNoise) -> float:
@@ -193,8 +207,10 @@ def _wrong_lately(recent: Sequence[Check], held: np.ndarray, noise: DayNoise | N
     return None
 
 
-def _explanation(interval: Interval, errors: np.ndarray, noise: DayNoise | None, reason: str | None) -> str:
-    said = f"estimated {interval.value:.4g} ({interval.low:.4g} to {interval.high:.4g})"
+def _explanation(
+    metric: str, interval: Interval, errors: np.ndarray, noise: DayNoise | None, reason: str | None
+) -> str:
+    said = f"{_WORDS[metric]} estimated at {interval.value:.4g} ({interval.low:.4g} to {interval.high:.4g})"
     if len(errors):
         said += f", wrong by {np.abs(errors).mean():.3g} on average over {len(errors)} days"
     elif noise is None:

@@ -1,46 +1,34 @@
-"""How good the last weeks were, as charts: what came true beside the holdout, the estimates beside it, calibration."""
+"""How good the last weeks were, as a chart: what came true, what was estimated before it, and the holdout."""
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from ml_assets.core.evaluation import Metrics
 from ml_assets.core.reports import charts
 from ml_assets.core.reports.charts import Spec
-from ml_assets.core.tasks import AnyMetrics, Measure, TaskMeaning
+from ml_assets.core.tasks import AnyMetrics, meaning_of
 
 
 def quality_over_days(
-    performance: pa.Table, holdout: AnyMetrics, *, meaning: TaskMeaning, unit: str | None = None
+    performance: pa.Table, estimates: pa.Table, holdout: AnyMetrics, *, unit: str | None = None
 ) -> Spec:
-    """Draw the figure that is shown of a single day, with the holdout's as a level; rows oldest first."""
-    measure = meaning.daily
+    """Draw the figure of single days beside its estimate, with the holdout's as a level.
+
+    Args:
+        performance: rows of ``monitoring.performance`` of one use case, oldest first.
+        estimates: rows of ``monitoring.estimated_performance`` of the same days.
+        holdout: what the newest day's model showed on its holdout.
+        unit: of the label of a regression.
+    """
+    measure = meaning_of("binary_classification" if isinstance(holdout, Metrics) else "regression").daily
     value: float | None = getattr(holdout, measure.name)
+    wanted = (row for row in estimates.to_pylist() if row["metric"] == measure.name)
+    estimated = {row["partition_on"]: row["estimated"] for row in wanted}
+    days = performance["partition_on"].to_pylist()
+    came_true = performance[measure.name].to_pylist()
+    series = {measure.words: came_true, "estimated before labels": [estimated.get(day) for day in days]}
     return charts.lines_by_day(
-        performance["partition_on"].to_pylist(),
-        {measure.words: performance[measure.name].to_pylist()},
+        days,
+        series if estimated else {measure.words: came_true},
         y_title=measure.title(unit),
         level=(f"holdout {measure.write(value)}", value) if value is not None else None,
-    )
-
-
-def estimated_and_realised(estimates: pa.Table, *, meaning: TaskMeaning, unit: str | None = None) -> Spec:
-    """Draw the loss that was estimated before the labels, and the one that came true; rows oldest first."""
-    measure: Measure = meaning.loss
-    rows = estimates.filter(pc.field("metric") == measure.name)
-    return charts.lines_by_day(
-        rows["partition_on"].to_pylist(),
-        {"estimated before labels": rows["estimated"].to_pylist(), "came true": rows["realised"].to_pylist()},
-        y_title=meaning.loss_title(unit),
-    )
-
-
-def calibration_over_days(performance: pa.Table, *, unit: str | None = None, is_share: bool) -> Spec:
-    """Draw what was predicted for the week before each day and what came true of it; rows oldest first."""
-    return charts.lines_by_day(
-        performance["partition_on"].to_pylist(),
-        {
-            "predicted": performance["week_mean_prediction"].to_pylist(),
-            "came true": performance["week_mean_label"].to_pylist(),
-        },
-        y_title="Mean of a week" + (f" ({unit})" if unit else ""),
-        is_share=is_share,
     )

@@ -12,10 +12,8 @@ from ml_assets.core.monitored import ESTIMATED, PERFORMANCE, newest_model, recen
 from ml_assets.core.performance import performance_verdict
 from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.reports import chart_markdown
-from ml_assets.core.reports.charts import Spec
-from ml_assets.core.reports.quality_charts import calibration_over_days, estimated_and_realised, quality_over_days
+from ml_assets.core.reports.quality_charts import quality_over_days
 from ml_assets.core.spec import UseCase
-from ml_assets.core.tasks import meaning_of
 from ml_assets.resources import monitoring_asset, warning
 from ml_assets.use_cases import load_use_cases
 
@@ -27,7 +25,7 @@ def defs() -> dg.Definitions:
 
 
 def _performance(use_case: UseCase) -> dg.AssetsDefinition:
-    key, meaning, unit = use_case.key("performance"), meaning_of(use_case.task), use_case.label.unit
+    key, unit = use_case.key("performance"), use_case.label.unit
 
     @dg.asset(
         key=key,
@@ -49,18 +47,16 @@ def _performance(use_case: UseCase) -> dg.AssetsDefinition:
             context.add_asset_metadata(facts, partition_key=row["partition_on"].isoformat())
         recent = recent_rows(warehouse, PERFORMANCE, use_case, days.last)
         estimates = recent_rows(warehouse, ESTIMATED, use_case, days.last)
-        holdout = newest_model(recent, use_case, store).metrics.holdout
+        newest = recent["model_version"][-1].as_py() if recent.num_rows else None
+        model = written.models.get(newest) or newest_model(recent, use_case, store)
+        holdout = model.metrics.holdout
         verdict = performance_verdict(recent, holdout, unit=unit)
+        chart = quality_over_days(recent, estimates, holdout, unit=unit)
         return dg.MaterializeResult(
             metadata={
                 "n_rows": written.performance.num_rows,
-                "four_weeks": _picture(quality_over_days(recent, holdout, meaning=meaning, unit=unit), "quality"),
-                "estimated_and_realised": _picture(
-                    estimated_and_realised(estimates, meaning=meaning, unit=unit), "estimated and realised loss"
-                ),
-                "calibration": _picture(
-                    calibration_over_days(recent, unit=unit, is_share=use_case.task != "regression"), "calibration"
-                ),
+                # Of the last weeks; Dagster's own plots show the calendar's newest partitions.
+                "four_weeks": dg.MetadataValue.md(chart_markdown(chart, name="quality by local day")),
                 "week": _told(written.performance, days.last, "week_explanation"),
                 "beside_others": _told(written.shadows, days.last, "explanation"),
                 "estimates": _told(written.estimates, days.last, "explanation"),
@@ -75,8 +71,3 @@ def _told(rows: pa.Table, day: date, column: str) -> dg.MarkdownMetadataValue:
     """List what the rows of the newest day say in words."""
     of_day = rows.filter(pc.field("partition_on") == pa.scalar(day))
     return dg.MetadataValue.md("\n".join(f"- {words}" for words in of_day[column].drop_null().to_pylist()))
-
-
-def _picture(chart: Spec, name: str) -> dg.MarkdownMetadataValue:
-    """Draw a chart over the last weeks by local day; Dagster's own plots show the calendar's newest partitions."""
-    return dg.MetadataValue.md(chart_markdown(chart, name=f"{name} by local day"))
