@@ -40,7 +40,7 @@ def test_a_champion_is_rebuilt_to_the_last_bit_and_a_changed_example_is_named(li
 
     code, text = said("reproduce", version)
     assert (code, f"arrival_delay {version}, rebuilt, is identical to its record." in text) == (0, True)
-    assert text.count("identical") == 5 + 7 + 2 + 1
+    assert text.count("identical") == 5 + 8 + 2 + 1
     assert life.home.files() == before
 
     with duckdb.connect(str(life.home.path / "warehouse.duckdb")) as connection:
@@ -91,7 +91,7 @@ def test_a_refused_candidate_can_be_removed_and_every_champion_serves_on(life, m
     assert {path for path in gone if "training_sets/" not in path} == {path for path in before if refused in path} | {
         "candidates/arrival_delay/2013-01-13.json"
     }
-    assert len(gone) == 8 + 1 + 2 + 4, "package, report, pointers, training set"
+    assert len(gone) == 9 + 1 + 2 + 4, "package, report, pointers, training set"
 
     life.serve(SATURDAY, MONDAY)
     after = life.home.tables()

@@ -306,5 +306,5 @@ def test_a_full_disk_or_a_kill_at_any_write_promotes_nothing_loses_nothing_and_o
             assert store.files == undisturbed.files
         else:
             break
-    assert n_writes - 1 == 5 + 8 + 1 + 1, "training set and pointer, package, pointer, ledger"
+    assert n_writes - 1 == 5 + 9 + 1 + 1, "training set and pointer, package, pointer, ledger"
     assert written == {"training_sets", "models", "candidates", "ledger"}

@@ -18,7 +18,7 @@ from ml_assets.core.training_sets import freeze
 
 AS_OF = date(2013, 1, 31)
 FILES = {"model.onnx", "portable.onnx", "weights.safetensors", "vocabulary.json", "signature.json", "reference.json"}
-FILES = {f"model: {name}" for name in FILES | {"metrics.json"}}
+FILES = {f"model: {name}" for name in FILES | {"metrics.json", "expectations.json"}}
 
 
 @pytest.fixture
