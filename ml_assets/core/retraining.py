@@ -2,8 +2,8 @@
 
 Each factor votes. Two votes ask for a training:
 
-- a severe loss of realised quality that is beyond the noise of the days, an age whose measured cost exceeds what is tolerated, or half as many examples
-  again as the model was fitted on ask alone;
+- a severe loss of realised quality that is beyond the noise of the days, an age whose measured cost exceeds what is
+  tolerated, or half as many examples again as the model was fitted on ask alone;
 - a slighter loss, a loss that is only estimated, and drift count one vote each: two of them ask together;
 - quality that is known and holds takes a vote from drift and estimate, not from age and growth.
 

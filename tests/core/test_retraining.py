@@ -89,6 +89,24 @@ def test_what_asks_for_a_training_and_what_does_not(alarms: tuple[StandingAlarm,
     assert decided(*alarms, **changed).decision == decision
 
 
+@pytest.mark.parametrize(
+    ("noise", "decision"), [(None, "retrain"), (0.016, "retrain"), (0.017, "wait"), (0.05, "wait")]
+)
+def test_a_loss_that_the_luck_of_the_days_explains_does_not_ask_alone(noise: float | None, decision: str):
+    """0.05 lost: three standard errors of 0.016, and not of 0.017."""
+    realised = replace(HOLDS, found=0.73, noise=noise)
+    found = decided(alarm("quality"), realised=realised)
+    assert found.decision == decision
+    assert ("within the noise of the days" in found.reason) == (decision == "wait")
+    # In company with drift, or where the calibration says so too, it is believed.
+    for other in (alarm("drift", "warning"), alarm("calibration", "warning")):
+        assert decided(alarm("quality"), other, realised=realised).decision == "retrain"
+    # An error that fell is no loss, however far.
+    better = Realised(measure="rmse", found=5.0, holdout=8.0, n_days=7, noise=0.1)
+    assert not better.is_beyond_noise
+    assert replace(better, found=8.4).is_beyond_noise
+
+
 @pytest.mark.parametrize(("error", "decision"), [(None, "retrain"), (0.01, "retrain"), (0.06, "wait"), (0.08, "wait")])
 def test_an_estimate_that_is_no_further_from_the_holdout_than_estimates_were_off_says_nothing(
     error: float | None, decision: str
