@@ -55,7 +55,8 @@ _DRIFT = ("drift", "prediction_drift", "missing")
 
 # Judgement: each evening asks again, on a week that overlaps the last one: at two standard errors a model that nothing
 # ails would be doubted several times a year (``benchmarks/false_retrainings.py`` measures it).
-_NOISE_LIMIT = 3.0
+# What is less than the lower limit is no loss at all, whatever alarm stands.
+_DOUBTFUL, _NOISE_LIMIT = 1.5, 3.0
 
 Decided = Literal["retrain", "wait", "stopped"]
 Severity = Literal["warning", "severe"]
@@ -76,6 +77,9 @@ class Realised:
     """What the headline measure came to over the last labelled days of the model, and on its holdout.
 
     ``noise`` is the standard error of the distance between the two over days; None where it is unknown.
+    ``n_days_worse`` of the days were worse than the holdout each by itself: a change of the world is in most of them,
+    a storm in one or two, which may weigh as much. (Of a ranking nearly all days are, since much of it is telling bad
+    days from good ones.)
     """
 
     measure: str
@@ -83,12 +87,13 @@ class Realised:
     holdout: float
     n_days: int
     noise: float | None = None
+    n_days_worse: int | None = None
 
-    @property
-    def is_beyond_noise(self) -> bool:
-        """Whether the model has become worse by more than the luck of the days; so too where that is unknown."""
+    def is_beyond(self, limit: float) -> bool:
+        """Whether more is lost than so many standard errors, and on most of the days; so too where that is unknown."""
         lost = self.found - self.holdout if self.measure == "rmse" else self.holdout - self.found
-        return self.noise is None or lost > _NOISE_LIMIT * self.noise
+        is_lasting = self.n_days_worse is None or 2 * self.n_days_worse > self.n_days
+        return is_lasting and (self.noise is None or lost > limit * self.noise)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,11 +327,11 @@ def _realised(evidence: Evidence) -> Factor:
     quality, alarms = evidence.realised, _of(evidence, _QUALITY)
     found = f"{quality.measure} {quality.found:.4g} over {quality.n_days} days" if quality else "too few labelled days"
     is_severe = any(alarm.severity == "severe" and alarm.kind == "quality" for alarm in alarms)
-    is_noise = is_severe and quality is not None and not quality.is_beyond_noise
-    if alarms:
-        n_kinds = len({alarm.kind for alarm in alarms})
-        votes, words = 2 if is_severe and not is_noise else n_kinds, _said(alarms)
-        words += ", which is within the noise of the days" if is_noise else ""
+    if alarms and quality is not None and not quality.is_beyond(_DOUBTFUL):
+        votes, words = 0, f"{_said(alarms)}, which the luck of the days explains"
+    elif alarms:
+        is_sure = is_severe and (quality is None or quality.is_beyond(_NOISE_LIMIT))
+        votes, words = 2 if is_sure else len({alarm.kind for alarm in alarms}), _said(alarms)
     elif quality:
         votes, words = -1, f"quality holds ({found}, holdout {quality.holdout:.4g})"
     else:

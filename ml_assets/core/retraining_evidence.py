@@ -103,12 +103,19 @@ def realised_quality(
     if not isinstance(holdout, Metrics):
         noise = _noise(limits.get("rmse"), n_days, n_holdout_days)
         rmse = pool_errors(labelled).rmse
-        return Realised(measure="rmse", found=rmse, holdout=holdout.rmse, n_days=n_days, noise=noise)
+        n_worse = pc.sum(pc.greater(labelled["rmse"], holdout.rmse)).as_py()
+        return Realised(
+            measure="rmse", found=rmse, holdout=holdout.rmse, n_days=n_days, noise=noise, n_days_worse=n_worse
+        )
     found = pool_histograms(labelled).roc_auc
     if found is None or holdout.roc_auc is None:
         return None
     noise = _noise(limits.get("roc_auc"), n_days, n_holdout_days)
-    return Realised(measure="roc_auc", found=found, holdout=holdout.roc_auc, n_days=n_days, noise=noise)
+    # A day of one class has no ranking, and speaks neither for nor against.
+    n_worse = labelled.num_rows - (pc.sum(pc.greater_equal(labelled["roc_auc"], holdout.roc_auc)).as_py() or 0)
+    return Realised(
+        measure="roc_auc", found=found, holdout=holdout.roc_auc, n_days=n_days, noise=noise, n_days_worse=n_worse
+    )
 
 
 def _noise(limits: Interval | None, n_days: int, n_holdout_days: int) -> float | None:

@@ -89,6 +89,34 @@ def test_what_asks_for_a_training_and_what_does_not(alarms: tuple[StandingAlarm,
     assert decided(*alarms, **changed).decision == decision
 
 
+@pytest.mark.parametrize(
+    ("noise", "n_worse", "alone", "with_drift"),
+    [
+        (None, None, "retrain", "retrain"),
+        # 0.05 lost: three standard errors of 0.016, one and a half of 0.033, and of 0.034 less than that.
+        (0.016, 7, "retrain", "retrain"),
+        (0.017, 7, "wait", "retrain"),
+        (0.033, 7, "wait", "retrain"),
+        (0.034, 7, "wait", "wait"),
+        # A storm on three of seven days is no change of the world; one on four may be.
+        (0.016, 3, "wait", "wait"),
+        (0.016, 4, "retrain", "retrain"),
+    ],
+)
+def test_a_loss_that_the_luck_of_the_days_explains_asks_for_nothing(
+    noise: float | None, n_worse: int | None, alone: str, with_drift: str
+):
+    realised = replace(HOLDS, found=0.73, noise=noise, n_days_worse=n_worse)
+    found = decided(alarm("quality"), realised=realised)
+    assert found.decision == alone
+    assert decided(alarm("quality"), alarm("drift", "warning"), realised=realised).decision == with_drift
+    assert ("the luck of the days explains" in found.reason) == (with_drift == "wait")
+    # An error that fell is no loss, however far.
+    better = Realised(measure="rmse", found=5.0, holdout=8.0, n_days=7, noise=0.1)
+    assert not better.is_beyond(1.5)
+    assert replace(better, found=8.4).is_beyond(3.0)
+
+
 @pytest.mark.parametrize(("error", "decision"), [(None, "retrain"), (0.01, "retrain"), (0.06, "wait"), (0.08, "wait")])
 def test_an_estimate_that_is_no_further_from_the_holdout_than_estimates_were_off_says_nothing(
     error: float | None, decision: str
