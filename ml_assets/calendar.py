@@ -1,33 +1,35 @@
 """The daily partitions of the whole graph, and the arithmetic of New York local days."""
 
-from datetime import UTC, date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 
-from ml_assets.core.days import LOCAL_ZONE_NAME
+from ml_assets.core.days import LOCAL_ZONE, DayRange, day_starts_at, local_day
 from ml_assets.core.errors import BadInput
-from ml_assets.core.ports import DayRange
 
-LOCAL_ZONE = ZoneInfo(LOCAL_ZONE_NAME)
+__all__ = [
+    "DAILY",
+    "DAILY_FRESHNESS",
+    "FIRST_DAY",
+    "LOCAL_ZONE",
+    "ONE_RUN",
+    "WEEKLY_FRESHNESS",
+    "as_of_day",
+    "day_starts_at",
+    "days_of",
+    "refuse_unknown_partitions",
+    "today",
+]
+
 FIRST_DAY = date(2013, 1, 1)
 
 # end_offset=1: today's partition exists, because a training as of today uses everything known before today starts.
 DAILY = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone=str(LOCAL_ZONE), end_offset=1)
 
 
-def day_starts_at(day: date) -> datetime:
-    """Return the UTC moment at which a New York local day begins.
-
-    >>> day_starts_at(date(2013, 3, 10)).isoformat(), day_starts_at(date(2013, 3, 11)).isoformat()
-    ('2013-03-10T05:00:00+00:00', '2013-03-11T04:00:00+00:00')
-    """
-    return datetime.combine(day, time.min, LOCAL_ZONE).astimezone(UTC)
-
-
 def today(now: datetime) -> date:
     """Return the New York local day of a moment."""
-    return now.astimezone(LOCAL_ZONE).date()
+    return local_day(now)
 
 
 def refuse_unknown_partitions(days: DayRange) -> None:

@@ -25,10 +25,10 @@ from ml_assets.core.package import load_package
 from ml_assets.core.ports import DayRange
 from ml_assets.core.promotion import Verdict
 from ml_assets.core.scoring import score
+from ml_assets.core.scoring_days import scored_stretches
 from ml_assets.core.served import SAMPLED_A_DAY
 from ml_assets.core.training_sets import load_training_set, training_set_of
 from ml_assets.defs import models
-from ml_assets.defs.predictions import score_days
 from ml_assets.lifecycle import Lifecycle, RunFailed
 from ml_assets.resources import feature_views_of
 from ml_assets.use_cases import arrival_delay
@@ -264,9 +264,10 @@ def test_a_decision_of_the_day_before_is_for_the_champion_of_the_day_before(as_b
     ahead = rows.set_column(rows.column_names.index("decided_at"), "decided_at", times)
 
     def versions(examples: pa.Table) -> list[str]:
-        return [
-            version[:10] for version, _, _ in score_days(examples, use_case=life.use_case, store=life.lifecycle.store)
-        ]
+        store = life.lifecycle.store
+        ledger = registry.entries(store, life.use_case.name)
+        stretches = scored_stretches(examples, use_case=life.use_case, store=store, ledger=ledger)
+        return [stretch.package.version[:10] for stretch in stretches]
 
     assert versions(rows) == ["2013-01-14"]
     assert versions(ahead) == ["2013-01-12"]

@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from ml_assets.core import package as packages
+from ml_assets.core.baselines import predictions_of
 from ml_assets.core.coded_sets import CodedSet, RecordsFolder
 from ml_assets.core.errors import DataMissing, PackageRefused
+from ml_assets.core.expectations import HeldOut, learn_expectations
 from ml_assets.core.experiments import ExperimentLog, begin_training
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.fingerprints import environment_hash
@@ -202,7 +204,8 @@ def _package(
     )
     best = min(fitted.history, key=lambda epoch: epoch.validation_loss, default=None)
     baseline_features = use_case.baseline_features or tuple(feature.name for feature in inputs)
-    baselines = meaning.baselines(training_set.train, training_set.test, baseline_features)
+    fitted_baselines = meaning.fit_baselines(training_set.train, baseline_features)
+    baselines = predictions_of(fitted_baselines, training_set.test)
     metrics = PackageMetrics[AnyMetrics](
         holdout=meaning.evaluate(coded.test.labels, test),
         intervals=confidence_intervals(
@@ -247,6 +250,16 @@ def _package(
             build_reference(everything, inputs, np.concatenate([train, validation, test]))
         ),
         packages.METRICS: msgspec.json.format(msgspec.json.encode(metrics, order="sorted")),
+        packages.EXPECTATIONS: msgspec.json.encode(
+            learn_expectations(
+                HeldOut.of(training_set.validation, validation),
+                HeldOut.of(training_set.test, test),
+                task=use_case.task,
+                baselines=fitted_baselines,
+                seed=recipe.seed,
+            ),
+            order="sorted",
+        ),
     }
     return save_package(store, manifest, content)
 

@@ -15,6 +15,9 @@ from ml_assets.core.spec import UseCase
 
 DRIFT, PERFORMANCE, RETRAINING = "monitoring.drift", "monitoring.performance", "monitoring.retraining_decisions"
 SKEW = "monitoring.skew"
+# Beside the performance of a day, and written with it: by slice, as estimated, and of shadows.
+SLICES, ESTIMATED = "monitoring.slice_performance", "monitoring.estimated_performance"
+SHADOWS = "monitoring.shadow_performance"
 HISTORY = timedelta(days=27)
 
 

@@ -11,6 +11,7 @@ import msgspec
 from ml_assets.core.encoding import Signature, Vocabulary
 from ml_assets.core.errors import AlreadyExists, ArtifactMissing, BadInput, PackageRefused
 from ml_assets.core.evaluation import Metrics
+from ml_assets.core.expectations import Expectations, unknown_expectations
 from ml_assets.core.fingerprints import json_hash
 from ml_assets.core.intervals import Interval
 from ml_assets.core.names import artifact_path, identifier
@@ -24,7 +25,10 @@ from ml_assets.core.trainers.starts import WarmStartRecord
 
 MODEL, PORTABLE, WEIGHTS, MANIFEST = "model.onnx", "portable.onnx", "weights.safetensors", "manifest.json"
 VOCABULARY, SIGNATURE, REFERENCE, METRICS = "vocabulary.json", "signature.json", "reference.json", "metrics.json"
-CONTENT_FILES = (MODEL, PORTABLE, WEIGHTS, VOCABULARY, SIGNATURE, REFERENCE, METRICS)
+EXPECTATIONS = "expectations.json"
+CONTENT_FILES = (MODEL, PORTABLE, WEIGHTS, VOCABULARY, SIGNATURE, REFERENCE, METRICS, EXPECTATIONS)
+# What packages of earlier releases do not have.
+_ADDED_LATER = frozenset({EXPECTATIONS})
 
 # Judgement: a hundred times the largest package so far; anything larger is a mistake or an attack on memory.
 _LARGEST_FILE_BYTES = 256 * 1024 * 1024
@@ -121,6 +125,7 @@ class ModelPackage:
     """A verified package in memory. ``package_hash`` is the sha256 of its manifest, which names all other hashes.
 
     ``model`` reads coded inputs and is what scores here; ``portable`` reads each feature by name, for other languages.
+    ``expectations`` say nothing beyond the model itself in a package of a release that did not keep them.
     """
 
     manifest: Manifest
@@ -129,6 +134,7 @@ class ModelPackage:
     vocabulary: Vocabulary
     reference: Reference
     metrics: PackageMetrics[AnyMetrics]
+    expectations: Expectations
     model: bytes
     portable: bytes
     weights: bytes
@@ -207,7 +213,8 @@ def load_package(
         )
     manifest = _manifest(document, use_case_name, version)
     present = {path.removeprefix(f"{folder}/") for path in store.list(folder)} - {MANIFEST}
-    if present != set(manifest.files) or present != set(CONTENT_FILES):
+    is_complete = set(CONTENT_FILES) - _ADDED_LATER <= present <= set(CONTENT_FILES)
+    if present != set(manifest.files) or not is_complete:
         raise PackageRefused(
             f"{folder} holds {sorted(present)} and its manifest lists {sorted(manifest.files)}; "
             f"expected {sorted(CONTENT_FILES)} in both; train the version again or roll back"
@@ -219,6 +226,11 @@ def load_package(
     signature = _parsed(content[SIGNATURE], Signature, f"{folder}/{SIGNATURE}")
     is_regression = signature.output.task == "regression"
     metrics_kind = PackageMetrics[RegressionMetrics] if is_regression else PackageMetrics[Metrics]
+    expectations = (
+        _parsed(content[EXPECTATIONS], Expectations, f"{folder}/{EXPECTATIONS}")
+        if EXPECTATIONS in content
+        else unknown_expectations(signature.output.task)
+    )
     return ModelPackage(
         manifest=manifest,
         package_hash=found,
@@ -226,6 +238,7 @@ def load_package(
         vocabulary=_parsed(content[VOCABULARY], Vocabulary, f"{folder}/{VOCABULARY}"),
         reference=_parsed(content[REFERENCE], Reference, f"{folder}/{REFERENCE}"),
         metrics=_parsed(content[METRICS], metrics_kind, f"{folder}/{METRICS}"),
+        expectations=expectations,
         model=content[MODEL],
         portable=content[PORTABLE],
         weights=content[WEIGHTS],

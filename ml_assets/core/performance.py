@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.core.calibration import WeekCalibration
 from ml_assets.core.drift import Verdict, percent
 from ml_assets.core.encoding import Task
 from ml_assets.core.errors import DataMissing
@@ -54,6 +55,19 @@ PERFORMANCE_SCHEMA = pa.schema(
         "r2": pa.float64(),
         "bias": pa.float64(),
         "error_bins": pa.string(),
+        "week_n_days": pa.int64(),
+        "week_n_labelled": pa.int64(),
+        "week_mean_prediction": pa.float64(),
+        "week_mean_label": pa.float64(),
+        "week_gap": pa.float64(),
+        "week_gap_margin": pa.float64(),
+        "week_slope": pa.float64(),
+        "week_slope_margin": pa.float64(),
+        "week_intercept": pa.float64(),
+        "week_error": pa.float64(),
+        "week_error_by_chance": pa.float64(),
+        "is_miscalibrated": pa.bool_(),
+        "week_explanation": pa.string(),
     }
 )
 
@@ -94,6 +108,7 @@ def measure_performance(
     model_version: str,
     task: Task = "binary_classification",
     edges: Sequence[float] = (),
+    week: WeekCalibration | None = None,
 ) -> pa.Table:
     """Measure one day's predictions against its labels; one row (``PERFORMANCE_SCHEMA``).
 
@@ -105,6 +120,7 @@ def measure_performance(
         model_version: which version made them.
         task: what is predicted.
         edges: of a regression, the bins of the predictions: those of the version's reference.
+        week: how calibrated the last complete days were; its columns are null without it.
 
     ``n_unlabelled`` also counts decisions without a label whose reason is none of the three counted beside it.
     Everything from ``positive_share`` on is of the labelled decisions and null where there are none. A classification
@@ -128,6 +144,8 @@ def measure_performance(
     }
     if labelled.num_rows:
         row |= regression_quality(labelled, edges) if task == "regression" else _quality(labelled)
+    if week is not None:
+        row |= week.as_columns()
     return pa.Table.from_pylist([row], schema=PERFORMANCE_SCHEMA)
 
 

@@ -265,6 +265,14 @@ def put_in_charge(known: Sequence[LedgerEntry], version: str, day: date) -> Ledg
     return found[-1]
 
 
+def predecessors(known: Sequence[LedgerEntry], day: date, *, most: int) -> Sequence[LedgerEntry]:
+    """Return by which entries the last other versions were put in charge before a day's champion, the newest first."""
+    found: dict[str, LedgerEntry] = {}
+    for entry in reversed(_history(known, day)):
+        found.setdefault(entry.version, entry)
+    return tuple(found.values())[1 : most + 1]
+
+
 def _history(known: Sequence[LedgerEntry], day: date) -> Sequence[LedgerEntry]:
     """Return the entries that put a version in charge up to a day, in the order in which they took effect."""
     acting = [entry for entry in known if entry.action in ACTING and entry.effective_from <= day]

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 import numpy.typing as npt
 import pyarrow as pa
 
-from ml_assets.core.baselines import baseline_predictions, regression_baselines
+from ml_assets.core.baselines import (
+    Baseline,
+    fit_classification_baselines,
+    fit_regression_baselines,
+    predictions_of,
+)
 from ml_assets.core.encoding import Task
 from ml_assets.core.evaluation import CalibrationBin, Floats, Metrics, calibration_curve, evaluate
 from ml_assets.core.regression import PredictionBin, RegressionMetrics, evaluate_regression, prediction_bins
@@ -56,7 +61,7 @@ class TaskMeaning:
         task: which one.
         evaluate: labels and predictions, each [n] -> the metrics.
         curve: labels and predictions -> what was predicted and what happened, in tenths of the predictions.
-        baselines: training rows, rows to predict, columns -> the predictions of each baseline, [n] by name.
+        fit_baselines: training rows, columns -> the baselines, fitted.
         baseline_words: what people call each baseline: the constant prediction first, then the simple model.
         measures: the metrics of a table, the most telling first; each is a field of what ``evaluate`` returns.
         loss: what candidates are compared by.
@@ -69,7 +74,7 @@ class TaskMeaning:
     task: Task
     evaluate: Callable[[npt.ArrayLike, npt.ArrayLike], AnyMetrics]
     curve: Callable[[npt.ArrayLike, npt.ArrayLike], AnyCurve]
-    baselines: Callable[[pa.Table, pa.Table, Sequence[str]], dict[str, Floats]]
+    fit_baselines: Callable[[pa.Table, Sequence[str]], Sequence[Baseline]]
     baseline_words: Mapping[str, str]
     measures: tuple[Measure, ...]
     loss: Measure
@@ -82,6 +87,10 @@ class TaskMeaning:
     def simple_baseline(self) -> str:
         """The name of the baseline that is a model: slices are held against it where nobody is in charge."""
         return list(self.baseline_words)[-1]
+
+    def baselines(self, train: pa.Table, rows: pa.Table, features: Sequence[str]) -> dict[str, Floats]:
+        """Return what each baseline, fitted on the training rows, predicts for other rows: [n] by name."""
+        return predictions_of(self.fit_baselines(train, features), rows)
 
     def loss_of(self, labels: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
         """Return the loss of these predictions; raise ValueError where they are none."""
@@ -116,7 +125,7 @@ CLASSIFICATION = TaskMeaning(
     task="binary_classification",
     evaluate=evaluate,
     curve=calibration_curve,
-    baselines=baseline_predictions,
+    fit_baselines=fit_classification_baselines,
     baseline_words={"base_rate": "the base rate", "logistic": "the logistic baseline"},
     measures=(_ROC_AUC, _PR_AUC, _LOG_LOSS, _BRIER, _CALIBRATION_ERROR),
     loss=_LOG_LOSS,
@@ -138,7 +147,7 @@ REGRESSION = TaskMeaning(
     task="regression",
     evaluate=evaluate_regression,
     curve=prediction_bins,
-    baselines=regression_baselines,
+    fit_baselines=fit_regression_baselines,
     baseline_words={"mean": "the mean", "linear": "the linear baseline"},
     measures=(_RMSE, _MAE, _R2, _MEDIAN, _BIAS, _BIN_ERROR),
     loss=_RMSE,

@@ -186,14 +186,14 @@ def test_columns_without_a_usable_number_end_in_a_model_that_answers(attempt, st
 
 
 def test_a_baseline_takes_the_256_most_frequent_values_and_no_more(examples):
-    from ml_assets.core.baselines import baseline_predictions
+    from ml_assets.core.tasks import CLASSIFICATION
 
     # 300 values, the first 44 of them half as often: exactly these are taken for none.
     values = np.concatenate([np.repeat(np.arange(300), 2), np.arange(44, 300), np.arange(44, 300)])
     labels = values >= 44
     rows = pa.table({"tail": [f"N{value:03}" for value in values], "label": labels})
     asked = pa.table({"tail": ["N000", "N043", "unheard of", "N044"], "label": [True, False, True, False]})
-    rare, rare_too, unseen, frequent = baseline_predictions(rows, asked, ("tail",))["logistic"]
+    rare, rare_too, unseen, frequent = CLASSIFICATION.baselines(rows, asked, ("tail",))["logistic"]
     assert rare == rare_too == unseen < frequent
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.core import registry
-from ml_assets.defs.predictions import days_before_the_first_champion
+from ml_assets.core.scoring_days import days_before_the_first_champion
 from ml_assets.use_cases import arrival_delay, cancellation
 
 JULY = [date(2013, 7, day) for day in (1, 2, 3)]
