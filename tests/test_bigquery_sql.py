@@ -2,11 +2,15 @@
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+<<<<<<< HEAD
+=======
+import numpy as np
+>>>>>>> wt-skew
 import pyarrow as pa
 import pytest
 
@@ -14,19 +18,30 @@ from ml_assets.backends import bigquery_sql
 from ml_assets.backends.bigquery_rows import sql_type_of
 from ml_assets.backends.environments import Environment
 from ml_assets.cli.summary import summarise
+<<<<<<< HEAD
 from ml_assets.core.column_statistics import categories_query, numbers_query
 from ml_assets.core.feature_views import Feature, FeatureView
+=======
+from ml_assets.cli.trace import lineage_of
+from ml_assets.core import trace
+from ml_assets.core.errors import BadInput
+from ml_assets.core.feature_views import FeatureView
+>>>>>>> wt-skew
 from ml_assets.core.labelled_examples import examples_sql
+from ml_assets.core.package import ModelPackage
 from ml_assets.core.point_in_time import examples_query
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import DayRange
 from ml_assets.core.reference import build_reference
 from ml_assets.core.references import predicted_versions
+from ml_assets.core.scoring import PREDICTIONS_SCHEMA, score
+from ml_assets.core.served import served_rows
 from ml_assets.core.spec import UseCase
 from ml_assets.core.view_costs import newest_rows_query, view_costs
 from ml_assets.resources import feature_views_of
 from ml_assets.use_cases import load_use_cases
 from tests.cloud import PROJECT, Cloud
+from tests.conftest import Life
 from tests.google_analyser import GoogleAnalyser
 
 pytestmark = pytest.mark.slow
@@ -47,11 +62,22 @@ ASKED_BY = {
     "core/data_quality/verdicts.py:_set_aside": r"from raw\.weather_quarantine where",
     "core/data_quality/verdicts.py:verdicts_of": r"select \* from monitoring\.data_quality where",
     "core/references.py:_versions_in": r"SELECT DISTINCT use_case, model_version FROM monitoring\.",
+    "core/provenance.py:_select": r"SELECT \* FROM `staging`\.`stg_flights` WHERE ",
     "core/served.py:_known": r"SELECT decision_id, .* FROM predictions\.arrival_delay_served",
     "core/skew.py:_compared": r"decision_id IN \(SELECT decision_id FROM `predictions`\.`arrival_delay_served`",
+<<<<<<< HEAD
     "core/reports/monitored_rows.py:rows": r"select \* from monitoring\.alarms where use_case = @use_case",
     "core/reports/write.py:_newest_day": r"select max\(partition_on\) as newest from monitoring\.drift where use_case",
     "core/reports/write.py:_severities": r"select use_case, partition_on, severity from monitoring\.alarms where",
+=======
+    "core/trace.py:_as_read": r"SELECT features, run_id, predicted_at FROM `predictions`",
+    "core/trace.py:_decision_now": r"decision_id IN \(@decision_id\)",
+    "core/trace.py:_example": r"SELECT \* FROM `examples`\.`arrival_delay` WHERE partition_on = @day AND decision_id",
+    "core/trace.py:_prediction": r"`predicted_at` FROM `predictions`\.`arrival_delay` WHERE decision_id = ",
+    "core/trace.py:_replay": r"SELECT \* FROM `examples`\.`arrival_delay` WHERE partition_on = @day ORDER BY",
+    "core/trace.py:_rows_known": r"<= @decided_at AND",
+    "core/trace.py:_unknown": r"STARTS_WITH\(decision_id, @prefix\)",
+>>>>>>> wt-skew
     "core/view_costs.py:_weigh": r"SELECT COUNT\(\*\) AS n_rows FROM `features`",
     "core/view_costs.py:ages": r"_v0\.`known_at` AS `known_at`",
     "defs/examples.py:_counts": r"with decisions as \( select partition_on, count\(\*\) as n_decisions",
@@ -110,11 +136,39 @@ def sent(cloud: Cloud) -> list[Sent]:
         view_costs(
             life.lifecycle.warehouse, views, use_case=life.use_case, days=SERVED, examples=examples, seconds_per_day={}
         )
+        # What a model read is looked up where a day is scored again; the life scores each day once.
+        nothing = PREDICTIONS_SCHEMA.empty_table()
+        assert served_rows(life.lifecycle.warehouse, life.use_case, SERVED, examples=examples, predictions=nothing)
+        trace_one(life, views, examples["decision_id"][0].as_py())
         with Client(project=PROJECT) as client:
             jobs = [job for job in client.list_jobs() if isinstance(job, QueryJob) and not job.error_result]
         return [
             Sent(sql=job.query, parameters={p.name: p.type_ for p in job.query_parameters}) for job in reversed(jobs)
         ]
+
+
+def trace_one(life: Life, views: Sequence[FeatureView], decision_id: str) -> None:
+    """Trace a prediction that is made again only with its whole day, and one that does not exist."""
+
+    def other_bits_alone(package: ModelPackage, examples: pa.Table) -> np.ndarray:
+        return score(package, examples) + (1.0 if examples.num_rows == 1 else 0.0)
+
+    def traced(of: str) -> trace.Trace:
+        lineage = lineage_of(Environment.current())
+        return trace.trace(
+            life.lifecycle.warehouse, life.lifecycle.store, life.use_case, of, views=views, lineage=lineage
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace, "score", other_bits_alone)
+        found = traced(decision_id)
+    assert found.replay.is_identical
+    assert found.replay.among > 1
+    assert found.changed_views == ()
+    (weather,) = (view for view in found.views if view.name == "origin_weather")
+    assert [origin.n_rows for origin in weather.sources[0].origins] == [1]
+    with pytest.raises(BadInput, match=f"did you mean {decision_id[:4]}"):
+        traced(f"{decision_id[:-1]}x")
 
 
 @pytest.fixture(scope="module")
