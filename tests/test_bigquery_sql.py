@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-<<<<<<< HEAD
-=======
 import numpy as np
->>>>>>> wt-skew
 import pyarrow as pa
 import pytest
 
@@ -18,15 +15,11 @@ from ml_assets.backends import bigquery_sql
 from ml_assets.backends.bigquery_rows import sql_type_of
 from ml_assets.backends.environments import Environment
 from ml_assets.cli.summary import summarise
-<<<<<<< HEAD
-from ml_assets.core.column_statistics import categories_query, numbers_query
-from ml_assets.core.feature_views import Feature, FeatureView
-=======
 from ml_assets.cli.trace import lineage_of
 from ml_assets.core import trace
+from ml_assets.core.column_statistics import categories_query, numbers_query
 from ml_assets.core.errors import BadInput
-from ml_assets.core.feature_views import FeatureView
->>>>>>> wt-skew
+from ml_assets.core.feature_views import Feature, FeatureView
 from ml_assets.core.labelled_examples import examples_sql
 from ml_assets.core.package import ModelPackage
 from ml_assets.core.point_in_time import examples_query
@@ -65,11 +58,9 @@ ASKED_BY = {
     "core/provenance.py:_select": r"SELECT \* FROM `staging`\.`stg_flights` WHERE ",
     "core/served.py:_known": r"SELECT decision_id, .* FROM predictions\.arrival_delay_served",
     "core/skew.py:_compared": r"decision_id IN \(SELECT decision_id FROM `predictions`\.`arrival_delay_served`",
-<<<<<<< HEAD
     "core/reports/monitored_rows.py:rows": r"select \* from monitoring\.alarms where use_case = @use_case",
     "core/reports/write.py:_newest_day": r"select max\(partition_on\) as newest from monitoring\.drift where use_case",
     "core/reports/write.py:_severities": r"select use_case, partition_on, severity from monitoring\.alarms where",
-=======
     "core/trace.py:_as_read": r"SELECT features, run_id, predicted_at FROM `predictions`",
     "core/trace.py:_decision_now": r"decision_id IN \(@decision_id\)",
     "core/trace.py:_example": r"SELECT \* FROM `examples`\.`arrival_delay` WHERE partition_on = @day AND decision_id",
@@ -77,7 +68,6 @@ ASKED_BY = {
     "core/trace.py:_replay": r"SELECT \* FROM `examples`\.`arrival_delay` WHERE partition_on = @day ORDER BY",
     "core/trace.py:_rows_known": r"<= @decided_at AND",
     "core/trace.py:_unknown": r"STARTS_WITH\(decision_id, @prefix\)",
->>>>>>> wt-skew
     "core/view_costs.py:_weigh": r"SELECT COUNT\(\*\) AS n_rows FROM `features`",
     "core/view_costs.py:ages": r"_v0\.`known_at` AS `known_at`",
     "defs/examples.py:_counts": r"with decisions as \( select partition_on, count\(\*\) as n_decisions",

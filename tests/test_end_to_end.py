@@ -32,11 +32,7 @@ from ml_assets.core.replays.living import live
 from ml_assets.core.replays.record import LivedDay, lived_days
 from ml_assets.core.replays.story import record_of, tell
 from ml_assets.core.scoring import score
-<<<<<<< HEAD
 from ml_assets.core.scoring_days import rows_of_days, scored_stretches
-=======
-from ml_assets.core.scoring_days import scored_stretches
->>>>>>> wt-skew
 from ml_assets.core.served import SAMPLED_A_DAY
 from ml_assets.core.training_sets import load_training_set, training_set_of
 from ml_assets.defs import models

@@ -14,17 +14,10 @@ from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.spec import UseCase
 
 DRIFT, PERFORMANCE, RETRAINING = "monitoring.drift", "monitoring.performance", "monitoring.retraining_decisions"
-<<<<<<< HEAD
 # Beside the performance of a day, and written with it: by slice, as estimated, and of shadows.
 SLICES, ESTIMATED = "monitoring.slice_performance", "monitoring.estimated_performance"
 SHADOWS = "monitoring.shadow_performance"
 SKEW, ALARMS, DATA_QUALITY = "monitoring.skew", "monitoring.alarms", "monitoring.data_quality"
-=======
-SKEW = "monitoring.skew"
-# Beside the performance of a day, and written with it: by slice, as estimated, and of shadows.
-SLICES, ESTIMATED = "monitoring.slice_performance", "monitoring.estimated_performance"
-SHADOWS = "monitoring.shadow_performance"
->>>>>>> wt-skew
 HISTORY = timedelta(days=27)
 
 

@@ -54,11 +54,7 @@ def write_predictions(
 ) -> WrittenPredictions:
     """Score every decision of these days and replace the days in ``predictions.<use_case>``, and those of its shadows.
 
-<<<<<<< HEAD
     Of a sample of the decisions, ``predictions.<use_case>_served`` keeps what the model read (``core/served.py``).
-=======
-    What the champions read is kept beside them for a sample of decisions, in the same transaction.
->>>>>>> wt-skew
 
     A prediction that comes out as it stands there already keeps the run and the time that it was first made in, so
     that scoring a day again changes nothing. Where all days were decided before the first champion took charge,
@@ -87,18 +83,12 @@ def write_predictions(
         skipped += not_scored
     existing = rows_of_days(warehouse, table, days) if warehouse.columns(table) else PREDICTIONS_SCHEMA.empty_table()
     rows = keep_confirmed(pa.concat_tables(parts), existing)
-<<<<<<< HEAD
     tables = {
         table: rows,
         use_case.shadow_table: pa.concat_tables(shadows),
         use_case.served_table: served_rows(warehouse, use_case, days, examples=examples, predictions=rows),
     }
     warehouse.replace_days(tables, days)
-=======
-    served = served_rows(warehouse, use_case, days, examples=examples, predictions=rows)
-    beside = {use_case.shadow_table: pa.concat_tables(shadows), use_case.served_table: served}
-    warehouse.replace_days({table: rows, **beside}, days)
->>>>>>> wt-skew
     return WrittenPredictions(rows=rows, examples=examples, too_early=too_early, skipped=tuple(skipped))
 
 

@@ -248,7 +248,6 @@ class UseCase:
         return f"predictions.{self.name}"
 
     @property
-<<<<<<< HEAD
     def shadow_table(self) -> str:
         """The table of what other models than the champion would have predicted."""
         return f"predictions.{self.name}_shadow"
@@ -257,16 +256,6 @@ class UseCase:
     def served_table(self) -> str:
         """The table of what its models read when they predicted, of a sample of decisions."""
         return f"predictions.{self.name}_served"
-=======
-    def served_table(self) -> str:
-        """The table of what its models read when they predicted, of a sample of decisions."""
-        return f"predictions.{self.name}_served"
-
-    @property
-    def shadow_table(self) -> str:
-        """The table of what other models than the champion would have predicted."""
-        return f"predictions.{self.name}_shadow"
->>>>>>> wt-skew
 
     def key(self, stage: str) -> list[str]:
         """Return the asset key of one of its stages: whose it is, then what it is.

@@ -7,11 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.backends.environments import Environment
-<<<<<<< HEAD
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of, now
-=======
-from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN, days_of
->>>>>>> wt-skew
 from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.scoring_days import rows_of_days, write_predictions
 from ml_assets.core.spec import UseCase
