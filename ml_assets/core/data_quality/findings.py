@@ -6,7 +6,7 @@ is a fault: empty, refused, or without any value of a column.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from statistics import median
 from typing import Literal
@@ -129,7 +129,7 @@ def _volume(contract: Contract, found: Evidence) -> list[Finding]:
         least = 1 - min(max(floor, 6 * spread), 0.9)
         if not least <= share <= 1 / least:
             words = f"{found.n_rows} rows, usually {expected:g} on such a day"
-            judged = [Finding(**{**vars(whole), "severity": severity, "explanation": words})]
+            judged = [replace(whole, severity=severity, explanation=words)]
             break
     return judged + _groups_gone(contract, found)
 
@@ -194,7 +194,7 @@ def _freshness(contract: Contract, found: Evidence, today: DayProfile) -> list[F
                 f"the newest {contract.event_at} is {today.whole.newest:%Y-%m-%d %H:%M} UTC, {hours:g} hours "
                 f"before the end of the day; usual are {expected or 0:g}"
             )
-            return [Finding(**{**vars(judged), "severity": severity, "explanation": words})]
+            return [replace(judged, severity=severity, explanation=words)]
     return [judged]
 
 
@@ -228,11 +228,11 @@ def _nulls_of(column: Column, today: DayProfile, recent: Sequence[DayProfile]) -
         words += " although most other outcomes are there"
     if expected is None:
         is_empty = share == 1 and not column.is_outcome
-        return Finding(**{**vars(judged), "severity": "severe" if is_empty else "", "explanation": words})
+        return replace(judged, severity="severe" if is_empty else "", explanation=words)
     for severity, more in _NULLS_MORE.items():
         if share > max(shares) + more:
             words = f"{words}, in {expected:.0%} usually and in {max(shares):.0%} at most"
-            return Finding(**{**vars(judged), "severity": severity, "explanation": words})
+            return replace(judged, severity=severity, explanation=words)
     return judged
 
 
@@ -254,7 +254,7 @@ def _outcomes(names: Sequence[str], today: DayProfile, recent: Sequence[DayProfi
     for severity, more in _OUTCOMES_MISSING.items():
         if found > more:
             words = f"{found:.0%} of the rows have no outcome at all ({', '.join(names)})"
-            return Finding(**{**vars(judged), "severity": severity, "explanation": words})
+            return replace(judged, severity=severity, explanation=words)
     return judged
 
 
@@ -331,5 +331,6 @@ _RANK: Mapping[Severity, int] = {"": 0, "warning": 1, "severe": 2}
 
 def _of_share(name: str, n: int, of: int, limits: Mapping[Severity, float], words: str) -> Finding:
     share = n / of if of else 0.0
-    severity = next((severity for severity, limit in limits.items() if share >= limit), "")
+    passed: list[Severity] = [severity for severity, limit in limits.items() if share >= limit]
+    severity = passed[0] if passed else ""
     return Finding(check_name=name, value=share, expected=0.0, severity=severity, explanation=words if severity else "")

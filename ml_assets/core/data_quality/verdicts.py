@@ -78,7 +78,7 @@ def judge_days(
         unsound = {
             cast("date", row[PARTITION])
             for row in kept
-            if row["table_name"] == contract.table and row["is_blocking"] and row[PARTITION] < days.first
+            if row["table_name"] == contract.table and row["is_blocking"] and cast("date", row[PARTITION]) < days.first
         }
         for part in parts(days, at_most_days=_DAYS_AT_ONCE):
             judged = list(_judged(warehouse, store, contract, part, unsound))
@@ -86,7 +86,7 @@ def judge_days(
             rows += judged
     order = {contract.table: place for place, contract in enumerate(daily)}
     rows.sort(key=lambda row: (row[PARTITION], order[cast("str", row["table_name"])]))
-    of_days = [row for row in kept if days.first <= row[PARTITION]]
+    of_days = [row for row in kept if days.first <= cast("date", row[PARTITION])]
     if _sorted(of_days) != _sorted(rows):
         warehouse.replace_days({DATA_QUALITY: pa.Table.from_pylist(rows, schema=DATA_QUALITY_SCHEMA)}, days)
     return _faults(rows)
