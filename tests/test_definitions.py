@@ -181,6 +181,8 @@ def test_what_opens_the_warehouse_waits_its_turn_in_the_pool(definitions: dg.Def
         ("arrival_delay/drift", "arrival_delay/report"),
         ("arrival_delay/performance", "arrival_delay/report"),
         ("arrival_delay/drift", "arrival_delay/retraining"),
+        ("arrival_delay/alarms", "arrival_delay/retraining"),
+        ("arrival_delay/retraining", "arrival_delay/report"),
         ("arrival_delay/performance", "arrival_delay/retraining"),
     ],
 )
