@@ -40,15 +40,21 @@ class RunFailed(MlAssetsError):
     """A run of the asset graph failed; the message names the step and the reason.
 
     ``blocked`` are the assets of which a blocking check failed in this run; ``is_waiting`` tells that the one step that
-    failed was a promotion that waits for a person.
+    failed was a promotion that waits for a person, ``is_held`` that all went through but for days of spoilt data.
     """
 
     def __init__(
-        self, message: str, *, blocked: frozenset[dg.AssetKey] = frozenset(), is_waiting: bool = False
+        self,
+        message: str,
+        *,
+        blocked: frozenset[dg.AssetKey] = frozenset(),
+        is_waiting: bool = False,
+        is_held: bool = False,
     ) -> None:
         super().__init__(message)
         self.blocked = blocked
         self.is_waiting = is_waiting
+        self.is_held = is_held
 
 
 class Lifecycle:
@@ -171,7 +177,8 @@ class Lifecycle:
             raise RunFailed(
                 f"{days}: " + "; ".join(reasons),
                 blocked=_blocked(result.all_events),
-                is_waiting=_is_waiting(result.all_events),
+                is_waiting=_has_failed_only_with("waits_for_approval", result.all_events),
+                is_held=_has_failed_only_with("held_days", result.all_events),
             )
 
 
@@ -214,7 +221,7 @@ def _blocked(events: Sequence[dg.DagsterEvent]) -> frozenset[dg.AssetKey]:
     return frozenset(check.asset_key for check in checks if check.blocking and not check.passed)
 
 
-def _is_waiting(events: Sequence[dg.DagsterEvent]) -> bool:
-    """Tell whether every step that failed did so because its candidate waits for an approval."""
+def _has_failed_only_with(fact: str, events: Sequence[dg.DagsterEvent]) -> bool:
+    """Tell whether steps failed, and every one of them said this fact of its failure."""
     told = [event.step_failure_data.user_failure_data for event in events if event.is_step_failure]
-    return bool(told) and all(failure is not None and "waits_for_approval" in failure.metadata for failure in told)
+    return bool(told) and all(failure is not None and fact in failure.metadata for failure in told)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ from ml_assets.core.replays.story import record_of
 from ml_assets.core.spec import Decisions, Label, PromotionRule, SplitRule, UseCase
 from ml_assets.replaying import MANIFEST, Life, Manifest, Replay, ReplayFailed
 from ml_assets.replaying.lives import live_all
+from tests.conftest import environment_of
 from tests.core.conftest import FIRST_DAY, make_examples
 
 DAYS = DayRange(first=FIRST_DAY, last=FIRST_DAY + timedelta(days=15))
@@ -111,6 +112,21 @@ def test_what_other_code_began_is_not_gone_on_with_and_what_it_finished_stays(en
     finished = Replay(environment, DAYS)
     assert finished.manifest.is_finished
     assert not finished.is_of_this_code
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+def test_a_day_of_spoilt_data_is_held_and_said_and_all_others_are_there_to_be_lived(tmp_path: Path):
+    """The source has no weather of the last day of the year."""
+    days = DayRange(first=date(2013, 12, 30), last=date(2013, 12, 31))
+    with environment_of(tmp_path):
+        replay = Replay(Environment.current(), days)
+        replay.land(lambda event: None)
+    assert "raw.weather of 2013-12-31" in replay.manifest.held
+    assert "ml-assets release --table weather --day 2013-12-31" in replay.manifest.held
+    for life in replay.lives:
+        landed = life.warehouse.query(f"select distinct partition_on from {life.use_case.examples_table}")
+        assert landed["partition_on"].to_pylist() == [date(2013, 12, 30)]
 
 
 def test_the_use_case_of_the_most_features_is_lived_first(environment: Environment):

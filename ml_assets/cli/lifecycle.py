@@ -21,7 +21,7 @@ from ml_assets.core import registry
 from ml_assets.core.errors import BadInput
 from ml_assets.core.ports import DayRange
 from ml_assets.core.studies import SamplerName
-from ml_assets.lifecycle import LANDING, SERVING, Lifecycle, TrainingOutcome
+from ml_assets.lifecycle import LANDING, SERVING, Lifecycle, RunFailed, TrainingOutcome
 from ml_assets.use_cases import load_use_cases
 
 
@@ -36,7 +36,7 @@ def run(
         served = DayRange(first=as_of.date(), last=to_day.date())
         life = Lifecycle(Environment.current(), on_event=screen.on_event)
         screen.begin(f"land {landed}")
-        life.run_groups(LANDING, landed)
+        held = _land(life, landed)
         outcomes: dict[str, TrainingOutcome] = {}
         for use_case in load_use_cases():
             screen.begin(f"train {use_case.name} as of {served.first}")
@@ -49,6 +49,20 @@ def run(
             console.print(f"{use_case.name}: nobody is in charge, so nothing is predicted. {last.reason}")
         else:
             summarise(life, use_case, landed, served, outcome=outcomes[use_case.name])
+    if held:
+        with failures_in_words():
+            raise held
+
+
+def _land(life: Lifecycle, landed: DayRange) -> RunFailed | None:
+    """Land the days; return what is said of days of spoilt data, which nothing is made of, where all else went well."""
+    try:
+        life.run_groups(LANDING, landed)
+    except RunFailed as failure:
+        if not failure.is_held:
+            raise
+        return failure
+    return None
 
 
 def _serve(life: Lifecycle, served: DayRange) -> list[str]:

@@ -56,6 +56,8 @@ def replay(
             stories = [life.tell() for life in found.lives]
             if not found.is_of_this_code:
                 console.print("It was lived by other code than this; with --anew this code lives it again.")
+    if found.manifest.held:
+        console.print(f"[yellow]Not predicted:[/yellow] {found.manifest.held}")
     _summarise(found, stories)
 
 

@@ -16,7 +16,7 @@ from ml_assets.core.replays.story import Story, record_of
 from ml_assets.core.reports import replay_report
 from ml_assets.core.scoring_days import rows_of_days
 from ml_assets.core.training_sets import source_hash
-from ml_assets.lifecycle import LANDING, Lifecycle, OnEvent
+from ml_assets.lifecycle import LANDING, Lifecycle, OnEvent, RunFailed
 from ml_assets.replaying.lives import Life, OnDay, ReplayFailed, live_all
 from ml_assets.resources import feature_views_of
 from ml_assets.use_cases import code_version_of, load_use_cases
@@ -30,12 +30,17 @@ _SHOWING = ("cli", "doctor", "serving", "core/reports", "replaying")
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What replay.json says of a replay. ``wall_seconds`` has one number for each call that worked on it."""
+    """What replay.json says of a replay.
+
+    ``held`` says which days have spoilt raw data and how to release them: nobody predicts them. ``wall_seconds`` has
+    one number for each call that worked on it.
+    """
 
     days: DayRange
     code_version: str
     use_cases: tuple[str, ...]
     is_landed: bool = False
+    held: str = ""
     is_finished: bool = False
     wall_seconds: tuple[float, ...] = ()
 
@@ -95,17 +100,24 @@ class Replay:
         """Land the days through the asset graph, in a home of their own, and give each use case its examples.
 
         All days at once: an example holds what was known when its decision was taken, so that landing day by day comes
-        to the same.
+        to the same. Days of spoilt data are held as they are in production: ``Manifest.held`` says so, nobody predicts
+        them, and all others are lived.
         """
         if self.manifest.is_landed:
             return
+        held = ""
         with state_kept_in(self.folder / "landed"):
             lifecycle = Lifecycle(Environment.current(), on_event=on_event)
-            lifecycle.run_groups(LANDING, self.days)
+            try:
+                lifecycle.run_groups(LANDING, self.days)
+            except RunFailed as failure:
+                if not failure.is_held:
+                    raise
+                held = str(failure)
         for life in self.lives:
             table = life.use_case.examples_table
             life.warehouse.replace_days({table: rows_of_days(lifecycle.warehouse, table, self.days)}, self.days)
-        self._keep(is_landed=True)
+        self._keep(is_landed=True, held=held)
 
     def live(self, on_day: OnDay, *, n_processes: int) -> None:
         """Live what is left of each use case, so many at a time; raise ReplayFailed where one cannot go on."""
@@ -126,7 +138,7 @@ class Replay:
     def _found(self) -> Manifest | None:
         return msgspec.json.decode(self._files.get(MANIFEST), type=Manifest) if self._files.exists(MANIFEST) else None
 
-    def _keep(self, **changes: bool | tuple[float, ...]) -> None:
+    def _keep(self, **changes: bool | str | tuple[float, ...]) -> None:
         self.manifest = replace(self.manifest, **changes)  # pyright: ignore[reportArgumentType] - fields by name
         self._files.put(MANIFEST, msgspec.json.format(msgspec.json.encode(self.manifest)))
 
