@@ -24,7 +24,7 @@ def _retraining(use_case: UseCase) -> dg.AssetsDefinition:
     @dg.asset(
         key=use_case.key("retraining"),
         description="One row per day: whether the evidence asks for a training, and why or why not.",
-        deps=[use_case.key("drift"), use_case.key("performance")],
+        deps=[use_case.key("drift"), use_case.key("performance"), use_case.key("alarms")],
         **monitoring_asset(use_case, table=RETRAINING),
     )
     def _decide(
