@@ -26,8 +26,10 @@ from ml_assets.core.monitored import (
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.performance import ROC_AUC_TOLERANCE, performance_verdict
 from ml_assets.core.ports import ArtifactStore, Warehouse
+from ml_assets.core.quality_noise import HoldoutNoise
 from ml_assets.core.regression import RegressionMetrics
 from ml_assets.core.regression_performance import RMSE_TOLERANCE
+from ml_assets.core.retraining import DAYS_OF_A_STOP, retraining_alarms
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import AnyMetrics, meaning_of
 
@@ -68,7 +70,7 @@ def write_alarms(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, 
     drift = rows_of(DRIFT, DAYS_OF_A_WEEK + N_DAYS)
     performance, estimated, skew = rows_of(PERFORMANCE, HISTORY.days), rows_of(ESTIMATED, N_DAYS), rows_of(SKEW, 0)
     # Whether to retrain is decided after the alarms of a day: what was decided yesterday stands today.
-    decisions = rows_of(RETRAINING, 1)
+    decided = retraining_alarms(rows_of(RETRAINING, DAYS_OF_A_STOP))
     history = DriftHistory(drift, lambda version: package(version).reference)
     incidents = Incidents(rows_of(ALARMS, QUIET_DAYS, last=days.first - timedelta(days=1)))
     predicted_by = _versions(drift) | _versions(performance)
@@ -80,7 +82,7 @@ def write_alarms(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, 
             *_quality_alarms(until(performance, day), day, package(version), use_case),
             *_estimated_alarms(until(estimated, day), day, package(version)),
             *_skew_alarms(skew, day),
-            *_retraining_alarms(decisions, day),
+            *decided.get(day - timedelta(days=1), ()),
         ]
         fixed = {"use_case": use_case.name, "partition_on": day, "model_version": version}
         rows += [{**_row(alarm), **fixed} for alarm in incidents.continued(found, day, version)]
@@ -110,12 +112,13 @@ def _quality_alarms(performance: pa.Table, day: date, package: ModelPackage, use
     """Yield one where a week of labels shows a quality that is lost."""
     if day not in performance["partition_on"].to_pylist():
         return
-    verdict = performance_verdict(performance, package.metrics.holdout, unit=use_case.label.unit)
+    noise = HoldoutNoise.of(package, use_case)
+    verdict = performance_verdict(performance, package.metrics.holdout, noise=noise, unit=use_case.label.unit)
     if verdict.is_alarming:
         yield Alarm(
             kind="quality",
             subject=meaning_of(use_case.task).daily.name,
-            severity="severe",
+            severity="severe" if verdict.is_severe else "warning",
             explanation="; ".join(verdict.reasons),
             since=day,
         )
@@ -174,19 +177,6 @@ def _skew_alarms(skew: pa.Table, day: date) -> Iterator[Alarm]:
             + (f"; so were {len(rows) - 1} more of its features" if len(rows) > 1 else ""),
             since=day,
         )
-
-
-def _retraining_alarms(decisions: pa.Table, day: date) -> Iterator[Alarm]:
-    """Yield one where retraining has stopped by itself: it goes on when a person has looked."""
-    for row in decisions.to_pylist():
-        if row["partition_on"] == day - timedelta(days=1) and row["decision"] == "stopped":
-            yield Alarm(
-                kind="retraining",
-                subject="stopped",
-                severity="severe",
-                explanation=row["reason"],
-                since=row["partition_on"],
-            )
 
 
 def _share_different(row: Mapping[str, object]) -> float:

@@ -77,10 +77,11 @@ _N_DAYS, _N_DAYS_DRIFTED = 3, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether monitoring raises an alarm, and why (or why not), one sentence each."""
+    """Whether monitoring raises an alarm, and why (or why not), one sentence each; and whether it is a severe one."""
 
     is_alarming: bool
     reasons: tuple[str, ...]
+    is_severe: bool = False
 
 
 def write_drift(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, days: DayRange) -> pa.Table:

@@ -28,6 +28,17 @@ class Alarm:
         """The name of all that is one event: the same for as long as it lasts."""
         return f"{self.kind}:{self.subject}:{self.since}"
 
+    def as_fact(self) -> dict[str, str]:
+        """Return what an alert says of it, as a materialization shows it."""
+        return {
+            "kind": self.kind,
+            "subject": self.subject,
+            "severity": self.severity,
+            "explanation": self.explanation,
+            "since": self.since.isoformat(),
+            "incident": self.incident,
+        }
+
 
 class Incidents:
     """Which alarms go on from the days before: those of the same model, quiet for three days at most.

@@ -54,18 +54,6 @@ def recent_rows(
     return warehouse.query(sql, bounds)
 
 
-def severe_faults(warehouse: Warehouse, days: DayRange) -> list[dict[str, object]]:
-    """Return the severe faults of the raw days that nobody has released; none where nobody has looked for any."""
-    if warehouse.columns(DATA_QUALITY) is None:
-        return []
-    sql = f"""
-        select partition_on, table_name, check_name, column_name, explanation from {DATA_QUALITY}
-        where {Sql(dialect=warehouse.dialect).of_days()} and severity = 'severe' and coalesce(released_by, '') = ''
-        order by partition_on, table_name, check_name, column_name
-    """  # noqa: S608 - constant
-    return warehouse.query(sql, {"first_day": days.first, "last_day": days.last}).to_pylist()
-
-
 def until(rows: pa.Table, day: date) -> pa.Table:
     """Return the rows of a day and the days before it."""
     return rows.filter(pc.field("partition_on") <= pa.scalar(day))

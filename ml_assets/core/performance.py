@@ -1,5 +1,6 @@
 """How good the predictions of a day proved to be, once its labels are known."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -14,7 +15,8 @@ from ml_assets.core.drift import Verdict, percent
 from ml_assets.core.encoding import Task
 from ml_assets.core.errors import DataMissing
 from ml_assets.core.evaluation import Floats, Metrics, constant_log_loss, evaluate, log_loss
-from ml_assets.core.regression_performance import regression_findings, regression_quality
+from ml_assets.core.quality_noise import HoldoutNoise, jackknife, quantile
+from ml_assets.core.regression_performance import QualityFinding, regression_findings, regression_quality
 from ml_assets.core.tasks import AnyMetrics
 
 __all__ = [
@@ -77,7 +79,9 @@ _N_BINS = 100
 # Judgement: one stormy day ranks badly by nature; a week that loses 0.05 of ROC AUC is a model that has aged.
 N_DAYS_JUDGED = 7
 _MINIMUM_DAYS = 3
+_WEEK = timedelta(days=N_DAYS_JUDGED)
 ROC_AUC_TOLERANCE = 0.05
+_NOTHING = QualityFinding(is_failed=False, words="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,54 +153,85 @@ def measure_performance(
     return pa.Table.from_pylist([row], schema=PERFORMANCE_SCHEMA)
 
 
-def performance_verdict(recent: pa.Table, holdout: AnyMetrics, *, unit: str | None = None) -> Verdict:
+def performance_verdict(
+    recent: pa.Table, holdout: AnyMetrics, *, noise: HoldoutNoise | None = None, unit: str | None = None
+) -> Verdict:
     """Judge the last seven calendar days of ``monitoring.performance`` rows of one use case; newest day included.
 
     Args:
         recent: the rows; those of other model versions than the newest day's are left out, so that a new champion
             starts with a clean slate.
         holdout: what the champion showed on the holdout it was promoted on.
+        noise: how much of that was chance; without it only the week's own days say how much days differ.
         unit: of the label of a regression.
 
     It alarms when at least three of these days have labels and over them, each weighted by its labelled decisions,
 
-    - the log loss is no better than that of predicting the holdout's positive share for everyone, or of a regression
-      the RMSE no better than that of predicting the holdout's mean, or
-    - the ROC AUC of all decisions pooled is more than 0.05 below the holdout's. (The mean of the days' own values would
-      not compare: much of what the holdout's measures is telling bad days from good ones.) Of a regression, the RMSE
-      of all decisions pooled is more than a quarter above the holdout's.
+    - the log loss is above that of predicting the holdout's positive share for everyone, or of a regression the RMSE
+      above that of predicting the holdout's mean, by more than the noise of days: severe where all seven days have
+      labels, or
+    - the ROC AUC of all decisions pooled is more than 0.05 below the holdout's, and by more than the noise. (The mean
+      of the days' own values would not compare: much of what the holdout's measures is telling bad days from good
+      ones.) Of a regression, the RMSE of all decisions pooled is more than a quarter above the holdout's, likewise.
+      Severe where it is twice that, and the seven days before alarm as well: no week of weather lasts two.
 
     Raises DataMissing where there are no rows.
     """
-    rows = newest_days(recent, N_DAYS_JUDGED)
-    labelled = rows.filter(pc.field("n_labelled") > 0)
+    noise = noise or HoldoutNoise()
+    labelled = newest_days(recent, N_DAYS_JUDGED).filter(pc.field("n_labelled") > 0)
     if labelled.num_rows < _MINIMUM_DAYS:
         few = f"only {labelled.num_rows} of the last {N_DAYS_JUDGED} days have labels, too few to judge quality"
         return Verdict(is_alarming=False, reasons=(few,))
-    period = f"over {labelled.num_rows} labelled days to {rows.column('partition_on')[-1].as_py()}"
+    skill, headline = _findings(labelled, holdout, noise, unit)
+    two_weeks = newest_days(recent, 2 * N_DAYS_JUDGED).filter(pc.field("n_labelled") > 0)
+    before = two_weeks.filter(pc.field("partition_on") <= labelled["partition_on"][-1].as_py() - _WEEK)
+    lasts = before.num_rows >= _MINIMUM_DAYS and (_findings(before, holdout, noise, unit)[1] or _NOTHING).is_failed
+    found = [skill, *([headline] if headline else [])]
+    failed = [one for one in found if one.is_failed]
+    is_useless = skill.is_failed and labelled.num_rows == N_DAYS_JUDGED
+    is_severe = is_useless or (lasts and headline is not None and headline.is_large)
+    reasons = tuple(one.words for one in failed or found)
+    return Verdict(is_alarming=bool(failed), reasons=reasons, is_severe=is_severe)
+
+
+def _findings(
+    labelled: pa.Table, holdout: AnyMetrics, noise: HoldoutNoise, unit: str | None
+) -> tuple[QualityFinding, QualityFinding | None]:
+    """Return what these days say against a constant, and against the holdout where that has the measure."""
+    period = f"over {labelled.num_rows} labelled days to {labelled['partition_on'][-1].as_py()}"
     if isinstance(holdout, Metrics):
-        found = _classification_findings(labelled, holdout, period)
-    else:
-        found = regression_findings(labelled, holdout, period, unit)
-    failed = tuple(reason for is_failed, reason in found if is_failed)
-    return Verdict(is_alarming=bool(failed), reasons=failed or tuple(reason for _, reason in found))
+        return _classification_findings(labelled, holdout, noise, period)
+    return regression_findings(labelled, holdout, noise, period, unit)
 
 
-def _classification_findings(labelled: pa.Table, holdout: Metrics, period: str) -> list[tuple[bool, str]]:
-    weights, share, loss = (
-        np.asarray(labelled.column(name).to_numpy(), np.float64)
-        for name in ("n_labelled", "positive_share", "log_loss")
+def _classification_findings(
+    labelled: pa.Table, holdout: Metrics, noise: HoldoutNoise, period: str
+) -> tuple[QualityFinding, QualityFinding | None]:
+    def lost(days: pa.Table) -> float:
+        weights, share, loss = (
+            np.asarray(days[name].to_numpy(), np.float64) for name in ("n_labelled", "positive_share", "log_loss")
+        )
+        return float(weights @ loss) / float(weights @ constant_log_loss(share, holdout.positive_share)) - 1
+
+    loss = lost(labelled)
+    skill = QualityFinding(
+        is_failed=loss >= 0 and loss >= quantile(labelled.num_rows) * jackknife(labelled, lost),
+        words=f"{period}, the log loss is {percent(abs(loss))} {'below' if loss < 0 else 'above'} the base rate's",
     )
-    base = constant_log_loss(share, holdout.positive_share)
-    skill = 1 - float(weights @ loss) / float(weights @ base)
-    found = f"{period}, the log loss is {percent(abs(skill))} {'below' if skill > 0 else 'above'} the base rate's"
-    reasons = [(skill <= 0, found)]
     auc = pool_histograms(labelled).roc_auc
-    if auc is not None and holdout.roc_auc is not None:
-        expected = f"{ROC_AUC_TOLERANCE:g} of the holdout's {holdout.roc_auc:.3f}"
-        is_low = auc < holdout.roc_auc - ROC_AUC_TOLERANCE
-        reasons.append((is_low, f"{period}, ROC AUC {auc:.3f} is {'not ' if is_low else ''}within {expected}"))
-    return reasons
+    if auc is None or holdout.roc_auc is None:
+        return skill, None
+    margin = noise.margin("roc_auc", labelled, lambda days: pool_histograms(days).roc_auc)
+    if not math.isfinite(margin):
+        # All positives lie on one day: nothing says how much the ranking of such a week varies.
+        return skill, None
+    allowed, gap = max(ROC_AUC_TOLERANCE, margin), holdout.roc_auc - auc
+    words = f"{'not ' if gap > allowed else ''}within {allowed:.2g} of the holdout's {holdout.roc_auc:.3f}"
+    return skill, QualityFinding(
+        is_failed=gap > allowed,
+        is_large=gap > max(2 * ROC_AUC_TOLERANCE, margin),
+        words=f"{period}, ROC AUC {auc:.3f} is {words}",
+    )
 
 
 def newest_days(performance: pa.Table, n_days: int) -> pa.Table:

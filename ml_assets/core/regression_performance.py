@@ -10,10 +10,20 @@ import pyarrow as pa
 from ml_assets.core.baselines import labels_of
 from ml_assets.core.drift import percent
 from ml_assets.core.evaluation import Floats
+from ml_assets.core.quality_noise import HoldoutNoise, jackknife, quantile
 from ml_assets.core.regression import PredictionBin, RegressionMetrics, evaluate_regression
 
 # Judgement: errors grow with the weather, and a week of them says little; a quarter more is a model that has aged.
 RMSE_TOLERANCE = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityFinding:
+    """What some days say of a model in one sentence, whether that is alarming, and whether it is much."""
+
+    is_failed: bool
+    words: str
+    is_large: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,23 +134,33 @@ def pool_error_bins(performance: pa.Table) -> tuple[PredictionBin, ...]:
 
 
 def regression_findings(
-    labelled: pa.Table, holdout: RegressionMetrics, period: str, unit: str | None
-) -> list[tuple[bool, str]]:
-    """Return what these days say of the model, each sentence with whether it is alarming.
+    labelled: pa.Table, holdout: RegressionMetrics, noise: HoldoutNoise, period: str, unit: str | None
+) -> tuple[QualityFinding, QualityFinding]:
+    """Return what these days say of the model: against the holdout's mean for everyone, and against the holdout.
 
-    Alarming is an RMSE no better than that of predicting the holdout's mean for everyone, or one more than a quarter
-    above the holdout's.
+    Alarming is an RMSE above that of the mean, or more than a quarter above the holdout's, by more than the noise.
     """
-    found, in_unit = pool_errors(labelled), f" {unit}" if unit else ""
-    constant = found.rmse_of(holdout.mean_label)
-    skill = 1 - found.rmse / constant if constant > 0 else 0.0
-    side = "below" if skill > 0 else "above"
-    is_high = found.rmse > holdout.rmse * (1 + RMSE_TOLERANCE)
-    return [
-        (skill <= 0, f"{period}, the RMSE is {percent(abs(skill))} {side} that of predicting the holdout's mean"),
-        (
-            is_high,
-            f"{period}, RMSE {found.rmse:.4g}{in_unit} is {'more than' if is_high else 'at most'} "
-            f"{percent(RMSE_TOLERANCE)} above the holdout's {holdout.rmse:.4g}",
+    in_unit = f" {unit}" if unit else ""
+
+    def lost(days: pa.Table) -> float:
+        found = pool_errors(days)
+        constant = found.rmse_of(holdout.mean_label)
+        return found.rmse / constant - 1 if constant > 0 else 0.0
+
+    loss, rmse = lost(labelled), pool_errors(labelled).rmse
+    margin = noise.margin("rmse", labelled, lambda days: pool_errors(days).rmse)
+    allowed, gap = max(RMSE_TOLERANCE * holdout.rmse, margin), rmse - holdout.rmse
+    share = allowed / holdout.rmse if holdout.rmse > 0 else RMSE_TOLERANCE
+    is_high, side = gap > allowed, "below" if loss < 0 else "above"
+    return (
+        QualityFinding(
+            is_failed=loss >= 0 and loss >= quantile(labelled.num_rows) * jackknife(labelled, lost),
+            words=f"{period}, the RMSE is {percent(abs(loss))} {side} that of predicting the holdout's mean",
         ),
-    ]
+        QualityFinding(
+            is_failed=is_high,
+            is_large=gap > max(2 * RMSE_TOLERANCE * holdout.rmse, margin),
+            words=f"{period}, RMSE {rmse:.4g}{in_unit} is {'more than' if is_high else 'at most'} "
+            f"{percent(share)} above the holdout's {holdout.rmse:.4g}",
+        ),
+    )

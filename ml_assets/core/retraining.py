@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from ml_assets.core.drift import Verdict, percent
 from ml_assets.core.fingerprints import json_hash
+from ml_assets.core.incidents import Alarm, Incidents
 from ml_assets.core.spec import RetrainingRule
 from ml_assets.core.staleness_curves import StalenessCurve
 
@@ -47,6 +48,8 @@ RETRAINING_SCHEMA = pa.schema(
 
 # Judgement: what is measured asks alone, what only points to a loss asks in company.
 VOTES_NEEDED = 2
+# How far back it is looked since when a use case is stopped: one row a day, and a stop that lasts must not seem new.
+DAYS_OF_A_STOP = 366
 # One more than a quality that holds takes away: that a fresh model would be better still is known.
 _MEASURED = VOTES_NEEDED + 1
 
@@ -271,31 +274,27 @@ def judge_declared_age(curve: StalenessCurve | None, rule: RetrainingRule) -> Ve
     return Verdict(is_alarming=False, reasons=(f"maximum_age_days is {declared}", supported))
 
 
-def retraining_alarms(decisions: pa.Table) -> Sequence[Mapping[str, object]]:
-    """Return the alarms that rows of ``monitoring.retraining_decisions`` raise: what a person must act on.
+def retraining_alarms(decisions: pa.Table) -> Mapping[date, Sequence[Alarm]]:
+    """Return by day the alarms that rows of ``monitoring.retraining_decisions`` raise: what a person must act on.
 
-    One for a use case that is stopped, one for a training of which every attempt failed; with the columns of
-    ``monitoring.alarms`` but for ``since`` and ``incident``.
+    One for a use case that is stopped, one for a training of which every attempt failed; each since the first of the
+    days without a longer pause, so far as the rows reach back.
     """
-    found: list[Mapping[str, object]] = []
-    for row in decisions.to_pylist():
+    found: dict[date, Sequence[Alarm]] = {}
+    incidents = Incidents(pa.schema({"partition_on": pa.date32()}).empty_table())
+    for row in sorted(decisions.to_pylist(), key=lambda row: row["partition_on"]):
         evidence = msgspec.json.decode(row["evidence"] or "null", type=Evidence | None)
         raised: dict[str, str] = {}
         if row["decision"] == "stopped":
             raised["stopped"] = row["reason"]
         if evidence and evidence.has_last_training_failed:
             raised["failed"] = f"every attempt to train as of {evidence.last_training_on} failed; see the runs"
-        found += [
-            {
-                "use_case": row["use_case"],
-                "partition_on": row["partition_on"],
-                "kind": "retraining",
-                "subject": subject,
-                "severity": "severe",
-                "explanation": explanation,
-            }
+        day = row["partition_on"]
+        alarms = [
+            Alarm(kind="retraining", subject=subject, severity="severe", explanation=explanation, since=day)
             for subject, explanation in raised.items()
         ]
+        found[day] = tuple(incidents.continued(alarms, day, row["model_version"] or ""))
     return found
 
 

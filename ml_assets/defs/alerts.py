@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal, cast
+from typing import Literal
 
 import dagster as dg
 import msgspec
 
 from ml_assets.calendar import now
 from ml_assets.core.alerts import Notice, tell
-from ml_assets.core.monitored import report_path, severe_faults
+from ml_assets.core.data_quality.verdicts import faults_between
+from ml_assets.core.monitored import report_path
 from ml_assets.core.names import identifier
 from ml_assets.core.ports import Alerter, ArtifactStore, DayRange, Warehouse
 from ml_assets.core.spec import UseCase
@@ -130,12 +131,14 @@ def _days_of(tags: Mapping[str, str]) -> DayRange | None:
 
 
 def _of_faults(warehouse: Warehouse, days: DayRange) -> Iterator[Notice]:
-    for fault in severe_faults(warehouse, days):
-        table, day = identifier(cast("str", fault["table_name"])), fault["partition_on"]
+    for fault in faults_between(warehouse, days):
+        if fault.released_by:
+            continue
+        table = identifier(fault.table)
         yield Notice(
             topic="data_quality",
-            incident=f"{table}:{fault['check_name']}:{fault['column_name'] or ''}:{day}",
+            incident=f"{table}:{fault.check_name}:{fault.column_name}:{fault.day}",
             severity="severe",
-            title=f"raw.{table} of {day} has a severe fault: {fault['check_name']}",
-            text=cast("str", fault["explanation"]),
+            title=f"raw.{table} of {fault.day} has a severe fault: {fault.check_name}",
+            text=fault.explanation,
         )

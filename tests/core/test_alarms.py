@@ -239,6 +239,7 @@ def test_an_estimate_alarms_where_its_whole_interval_is_too_low_on_two_days(
 def test_retraining_that_has_stopped_is_one_incident_from_the_next_day_on(warehouse: DuckDBWarehouse):
     put(warehouse, DRIFT, [row(day, 0) for day in (1, 2, 3)])
     decision = {"use_case": USE_CASE.name, "decision": "stopped", "reason": "3 candidates were refused"}
+    decision |= {"evidence": "", "model_version": "v1"}
     put(warehouse, RETRAINING, [{**decision, "partition_on": FIRST + timedelta(days=i)} for i in range(2)])
     found = write(warehouse, 1, 3)
     assert [(of_day["partition_on"].day, of_day["incident"]) for of_day in found] == [  # type: ignore[union-attr]

@@ -8,6 +8,7 @@ import pytest
 
 from ml_assets.core.errors import DataMissing
 from ml_assets.core.evaluation import Metrics, evaluate
+from ml_assets.core.intervals import Interval
 from ml_assets.core.performance import (
     PERFORMANCE_SCHEMA,
     ScoreHistogram,
@@ -15,6 +16,7 @@ from ml_assets.core.performance import (
     performance_verdict,
     pool_histograms,
 )
+from ml_assets.core.quality_noise import HoldoutNoise
 
 DAY = date(2013, 7, 1)
 HOLDOUT = Metrics(
@@ -153,3 +155,22 @@ def test_days_before_the_last_seven_and_of_another_version_do_not_count():
 def test_a_verdict_on_nothing_is_refused():
     with pytest.raises(DataMissing, match="no performance has been measured"):
         performance_verdict(PERFORMANCE_SCHEMA.empty_table(), HOLDOUT)
+
+
+def test_a_week_is_not_alarming_within_the_noise_of_the_holdout():
+    bad = history(*[[0.2501, 0.2502]] * 7)
+    known = HoldoutNoise(limits={"roc_auc": Interval(low=0.45, high=0.95)}, n_days=21)
+    assert performance_verdict(bad, replace(HOLDOUT, positive_share=0.5)).is_alarming
+    assert not performance_verdict(bad, replace(HOLDOUT, positive_share=0.5), noise=known).is_alarming
+
+
+def test_a_large_loss_of_quality_is_severe_once_a_second_week_shows_it():
+    holdout = replace(HOLDOUT, positive_share=0.5)
+    for n_days, is_severe in ((7, False), (9, False), (10, True), (14, True)):
+        verdict = performance_verdict(history(*[[0.2501, 0.2502]] * n_days), holdout)
+        assert (verdict.is_alarming, verdict.is_severe) == (True, is_severe)
+
+
+def test_a_whole_week_no_better_than_the_base_rate_is_severe_at_once():
+    assert performance_verdict(history(*[[0.96, 0.9]] * 7), HOLDOUT).is_severe
+    assert not performance_verdict(history(*[[0.96, 0.9]] * 6), HOLDOUT).is_severe

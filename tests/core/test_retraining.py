@@ -230,13 +230,19 @@ def test_what_is_stopped_and_what_has_failed_raise_alarms_and_nothing_else_does(
     rows = [one.as_row() for one in (decided(), stopped, failed, decided(alarm("quality")))]
     # A row of before there was evidence has none.
     rows.append({**decided().as_row(), "evidence": None})
+    rows = [{**row, "partition_on": DAY + timedelta(days=i)} for i, row in enumerate(rows)]
     found = retraining_alarms(pa.Table.from_pylist(rows, schema=RETRAINING_SCHEMA))
-    assert [(one["kind"], one["subject"], one["severity"]) for one in found] == [
-        ("retraining", "stopped", "severe"),
-        ("retraining", "failed", "severe"),
-    ]
-    assert "3 candidates in a row were refused" in str(found[0]["explanation"])
-    assert "as of 2013-07-01 failed" in str(found[1]["explanation"])
+    raised = [(alarm.subject, alarm.severity, alarm.since) for of_day in found.values() for alarm in of_day]
+    assert raised == [("stopped", "severe", DAY + timedelta(days=1)), ("failed", "severe", DAY + timedelta(days=2))]
+    assert "3 candidates in a row were refused" in found[DAY + timedelta(days=1)][0].explanation
+    assert "as of 2013-07-01 failed" in found[DAY + timedelta(days=2)][0].explanation
+
+
+def test_a_stop_is_one_incident_for_as_long_as_it_lasts():
+    rows = [{**decided(n_refusals=3).as_row(), "partition_on": DAY + timedelta(days=i)} for i in (0, 1, 2, 9)]
+    found = retraining_alarms(pa.Table.from_pylist(rows, schema=RETRAINING_SCHEMA))
+    assert [(day - DAY).days for day in found] == [0, 1, 2, 9]
+    assert [(alarm.since - DAY).days for of_day in found.values() for alarm in of_day] == [0, 0, 0, 9]
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,7 @@ def test_a_severe_fault_of_a_raw_day_is_told_once_however_many_runs_it_stops(
             "check_name": [name for _, name, *_ in rows],
             "column_name": ["temperature_f", "", "dep_time"],
             "severity": [severity for _, _, severity, _ in rows],
+            "fault": [f"{name}:{check}" for name, check, *_ in rows],
             "released_by": [by for *_, by in rows],
             "explanation": ["the temperatures are in Celsius", "", ""],
         }

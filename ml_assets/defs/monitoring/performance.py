@@ -11,6 +11,7 @@ from ml_assets.core.daily_quality import write_performance
 from ml_assets.core.monitored import ESTIMATED, PERFORMANCE, newest_model, recent_rows
 from ml_assets.core.performance import performance_verdict
 from ml_assets.core.ports import ArtifactStore, Warehouse
+from ml_assets.core.quality_noise import HoldoutNoise
 from ml_assets.core.reports import chart_markdown
 from ml_assets.core.reports.quality_charts import quality_over_days
 from ml_assets.core.spec import UseCase
@@ -50,7 +51,7 @@ def _performance(use_case: UseCase) -> dg.AssetsDefinition:
         newest = recent["model_version"][-1].as_py() if recent.num_rows else None
         model = written.models.get(newest) or newest_model(recent, use_case, store)
         holdout = model.metrics.holdout
-        verdict = performance_verdict(recent, holdout, unit=unit)
+        verdict = performance_verdict(recent, holdout, noise=HoldoutNoise.of(model, use_case), unit=unit)
         chart = quality_over_days(recent, estimates, holdout, unit=unit)
         return dg.MaterializeResult(
             metadata={

@@ -1,10 +1,13 @@
 """Stage monitoring: the decision of each day whether to train again."""
 
+from datetime import timedelta
+
 import dagster as dg
 
 from ml_assets.calendar import day_starts_at, days_of
-from ml_assets.core.monitored import RETRAINING
+from ml_assets.core.monitored import RETRAINING, recent_rows
 from ml_assets.core.ports import ArtifactStore, Warehouse
+from ml_assets.core.retraining import DAYS_OF_A_STOP, retraining_alarms
 from ml_assets.core.retraining_evidence import write_decisions
 from ml_assets.core.spec import UseCase
 from ml_assets.resources import monitoring_asset
@@ -29,9 +32,14 @@ def _retraining(use_case: UseCase) -> dg.AssetsDefinition:
         warehouse: dg.ResourceParam[Warehouse],
         store: dg.ResourceParam[ArtifactStore],
     ) -> dg.MaterializeResult:
-        decisions = write_decisions(warehouse, store, use_case, days_of(context), starts_at=day_starts_at).to_pylist()
+        days = days_of(context)
+        decisions = write_decisions(warehouse, store, use_case, days, starts_at=day_starts_at).to_pylist()
+        since = days.first - timedelta(days=DAYS_OF_A_STOP)
+        alarms = retraining_alarms(recent_rows(warehouse, RETRAINING, use_case, days.last, since=since))
         for row in decisions:
-            facts = {name: row[name] for name in ("decision", "reason", "votes", "fingerprint")}
+            facts: dict[str, object] = {name: row[name] for name in ("decision", "reason", "votes", "fingerprint")}
+            # The sensor of the alerts tells them now: monitoring.alarms has them a day later.
+            facts["alarms"] = dg.MetadataValue.json([a.as_fact() for a in alarms.get(row["partition_on"], ())])
             context.add_asset_metadata(
                 {**facts, "as_of": row["as_of"].isoformat()}, partition_key=row["partition_on"].isoformat()
             )
