@@ -14,10 +14,10 @@ import pytest
 
 from ml_assets.calendar import day_starts_at
 from ml_assets.core import registry
-from ml_assets.core.monitored import PERFORMANCE, RETRAINING
+from ml_assets.core.monitored import ALARMS, ESTIMATED, PERFORMANCE, RETRAINING
 from ml_assets.core.ports import DayRange
 from ml_assets.core.resumes import resume
-from ml_assets.core.retraining_evidence import ALARMS, ESTIMATES, write_decisions
+from ml_assets.core.retraining_evidence import write_decisions
 from ml_assets.core.spec import RetrainingRule
 from ml_assets.core.staleness_curves import save_curve
 from tests.core.test_retraining import curve
@@ -196,7 +196,7 @@ def test_the_alarms_that_stand_and_the_estimate_of_the_day_are_taken_over(life):
             "error": [0.05, None],
         }
     )
-    warehouse.replace_days({ESTIMATES: estimates}, days, use_case="arrival_delay")
+    warehouse.replace_days({ESTIMATED: estimates}, days, use_case="arrival_delay")
     found = {day: evidence(life, day) for day in (SATURDAY, SUNDAY, MONDAY)}
     assert [[one["severity"] for one in found[day]["alarms"]] for day in found] == [["severe"], ["warning"], []]
     assert (found[SUNDAY]["estimated"]["estimated"], found[SUNDAY]["estimated"]["recent_error"]) == (0.6, 0.05)
