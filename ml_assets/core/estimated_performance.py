@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 
 from ml_assets.core.estimates import Expected, realised_quality
-from ml_assets.core.evaluation import Floats
 from ml_assets.core.expectations import MINIMUM_ROWS_OF_A_DAY, DayNoise, Expectations
 from ml_assets.core.scored_rows import DayRows
 from ml_assets.core.tasks import CLASSIFICATION, REGRESSION
@@ -128,8 +128,9 @@ def estimated_performance(
     The interval is of 95 % and holds two things: what chance does to a day of so many rows if the model is as right as
     its package says, and how far whole days stray beyond that (weather, queues), learnt from the held-out days of the
     package and from the days checked so far. ``mean_absolute_error`` and ``mean_error`` are of those days, which are
-    ``n_days_checked``; ``n_days_held`` of them lay in the interval that the package alone would have given. An estimate
-    is not reliable where more than 3 of the last 14 did not, or where its mean error over them is no chance.
+    ``n_days_checked``; ``n_days_held`` of them lay in the interval of 95 % that the usual noise gives, that of the
+    held-out days and of those checked before the last 14. An estimate is not reliable where more than 3 of the last 14
+    did not, or where its mean error over them is no chance.
     """
     rows: list[dict[str, object]] = []
     realised = checks.realised(today)
@@ -138,8 +139,9 @@ def estimated_performance(
         noise = expectations.day_noise.get(metric)
         interval = _interval(metric, expected, _pooled(found, noise))
         errors = np.array([check.error for check in found])
-        held = np.array([_is_held(check, noise) for check in found], bool)
-        reason = _wrong_lately(found[-N_DAYS_JUDGED:], held[-N_DAYS_JUDGED:], noise)
+        usual = _usual(found[:-N_DAYS_JUDGED], noise)
+        held = np.array([_is_held(check, usual) for check in found], bool)
+        reason = _wrong_lately(found[-N_DAYS_JUDGED:], held[-N_DAYS_JUDGED:], usual)
         came_true = realised.get(metric)
         rows.append(
             {
@@ -183,25 +185,46 @@ def _interval(metric: str, expected: Expected, noise: DayNoise) -> Interval:
 
 
 def _spread(expected: Expected, noise: DayNoise) -> float:
-    return float(np.sqrt(expected.standard_error**2 + max(noise.variance, 0.0)))
+    """Return how far one day strays: by chance, as a whole, and around a centre learnt on so many days."""
+    of_days = max(noise.variance, 0.0) * (1 + 1 / max(noise.n_days, 1))
+    return float(np.sqrt(expected.standard_error**2 + of_days))
 
 
-def _is_held(check: Check, noise: DayNoise | None) -> bool:
-    """Tell whether a day lay in the interval that the package alone gives, which no day since has widened."""
+def _usual(earlier: Sequence[Check], noise: DayNoise | None) -> DayNoise:
+    """Return how far days usually stray: by the held-out days and by those before the ones that are judged.
+
+    Around the mean of the earlier days: that they all lay to one side makes them no noisier, and must not excuse it.
+    """
     known = noise or DayNoise(variance=0.0, n_days=0)
-    return abs(check.error) <= _quantile(known.n_days, CONFIDENCE) * _spread(check.expected, known)
+    n_earlier = len(earlier)
+    if n_earlier < 2:
+        return known
+    errors = np.array([check.error for check in earlier])
+    chance = float(np.mean([check.expected.standard_error**2 for check in earlier]))
+    total = known.variance * known.n_days + n_earlier * (float(np.var(errors, ddof=1)) - chance)
+    return DayNoise(variance=total / (known.n_days + n_earlier), n_days=known.n_days + n_earlier)
 
 
-def _wrong_lately(recent: Sequence[Check], held: np.ndarray, noise: DayNoise | None) -> str | None:
-    """Return in what way the estimates of the last days were wrong, or None; nothing is said of fewer than 3 days."""
+def _is_held(check: Check, usual: DayNoise) -> bool:
+    """Tell whether a day lay in the interval that the usual noise gives."""
+    return abs(check.error) <= _quantile(usual.n_days, CONFIDENCE) * _spread(check.expected, usual)
+
+
+def _wrong_lately(recent: Sequence[Check], held: np.ndarray, noise: DayNoise) -> str | None:
+    """Return in what way the estimates of the last days were wrong, or None.
+
+    Nothing is said of fewer than 3 days, nor where the usual noise is unknown.
+    """
     n_days, n_missed = len(recent), int((~held).sum())
-    if noise is None or n_days < 3:
+    if not noise.n_days or n_days < 3:
         return None
     if n_missed > _MOST_MISSED:
         return f"{n_missed} of the last {n_days} days lay outside of their intervals"
     mean = float(np.mean([check.error for check in recent]))
-    spreads: Floats = np.array([_spread(check.expected, noise) for check in recent])
-    if abs(mean) > _quantile(noise.n_days, 0.99) * float(np.sqrt((spreads**2).sum())) / n_days:
+    chance = sum(check.expected.standard_error**2 for check in recent) / n_days**2
+    # The days stray around a centre that was itself learnt on the held-out days.
+    of_days = max(noise.variance, 0.0) * (1 / n_days + 1 / noise.n_days)
+    if abs(mean) > _quantile(noise.n_days, 0.99) * float(np.sqrt(chance + of_days)):
         side = "above" if mean > 0 else "below"
         return f"over the last {n_days} days what came true lay {abs(mean):.3g} {side} the estimates, more than chance"
     return None
@@ -222,6 +245,7 @@ def _explanation(
     return f"{said}. {BLIND_SPOT}"
 
 
+@lru_cache(maxsize=1024)
 def _quantile(n_days: int, confidence: float) -> float:
     """Return the two-sided quantile for a variance that was learnt on so many days; of the normal without any."""
     from scipy.special import ndtri, stdtrit

@@ -190,7 +190,9 @@ def test_what_a_prediction_or_a_monitoring_row_names_stays(with_two):
     ]
 
 
-@pytest.mark.parametrize("table", ["predictions.storm_delay", "monitoring.drift", "monitoring.performance"])
+@pytest.mark.parametrize(
+    "table", ["predictions.storm_delay", "predictions.storm_delay_shadow", "monitoring.drift", "monitoring.performance"]
+)
 def test_the_versions_of_predictions_and_of_each_monitoring_table_are_found(table: str, tmp_path):
     from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
 
