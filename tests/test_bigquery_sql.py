@@ -77,7 +77,7 @@ ASKED_BY = {
     "defs/monitoring/newest_days.py:_check": r"select 'raw/flights' as name, max\(partition_on\) as newest",
     "core/monitored.py:recent_rows": r"select \* from monitoring\.performance where use_case = @use_case",
     "core/monitored.py:scored_examples": r"select e\.\*, p\.prediction, p\.model_version",
-    "core/scored_rows.py:read_scored_rows": r"select e\.`decision_id`, .* p\.prediction, p\.model_version from examples",
+    "core/scored_rows.py:read_scored_rows": r"select e\.`decision_id`, .* p\.model_version from examples",
     "core/scoring_days.py:rows_of_days": r"select \* from predictions\.arrival_delay where",
     "core/promoting.py:freeze_known": r"SELECT decision_id, .*\blabel_known_at < @as_of_at",
     "lifecycle.py:first_day_in_charge": r"min\(decided_at\) as decided_at from examples\.arrival_delay",

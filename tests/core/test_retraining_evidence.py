@@ -14,6 +14,8 @@ import pytest
 
 from ml_assets.calendar import day_starts_at
 from ml_assets.core import registry
+from ml_assets.core.alarms import ALARMS_SCHEMA
+from ml_assets.core.estimated_performance import ESTIMATED_SCHEMA
 from ml_assets.core.monitored import ALARMS, ESTIMATED, PERFORMANCE, RETRAINING
 from ml_assets.core.ports import DayRange
 from ml_assets.core.resumes import resume
@@ -179,23 +181,24 @@ def test_the_alarms_that_stand_and_the_estimate_of_the_day_are_taken_over(life):
         "subject": "x",
         "explanation": "x moved",
         "severity": "severe",
+        "incident": "drift:x:2013-01-12",
+        "model_version": "v1",
     }
-    rows = [{**alarm, "partition_on": SATURDAY}, {**alarm, "partition_on": SUNDAY, "severity": "warning"}]
+    since = {"since": SATURDAY}
+    rows = [
+        {**alarm, **since, "partition_on": SATURDAY},
+        {**alarm, **since, "partition_on": SUNDAY, "severity": "warning"},
+    ]
     days = DayRange(first=SATURDAY, last=MONDAY)
     warehouse = life.lifecycle.warehouse
-    typed = pa.schema([*(pa.field(n, pa.string()) for n in alarm), pa.field("partition_on", pa.date32())])
-    warehouse.replace_days({ALARMS: pa.Table.from_pylist(rows, schema=typed)}, days, use_case="arrival_delay")
+    warehouse.replace_days({ALARMS: pa.Table.from_pylist(rows, schema=ALARMS_SCHEMA)}, days, use_case="arrival_delay")
     version = evidence(life, SUNDAY)["model_version"]
-    estimates = pa.table(
-        {
-            "use_case": ["arrival_delay"] * 2,
-            "partition_on": pa.array([SATURDAY, SUNDAY], pa.date32()),
-            "model_version": [version] * 2,
-            "metric": ["roc_auc"] * 2,
-            "estimated": [0.7, 0.6],
-            "error": [0.05, None],
-        }
-    )
+    estimate = {"use_case": "arrival_delay", "model_version": version, "metric": "roc_auc"}
+    estimated = [
+        {**estimate, "partition_on": SATURDAY, "estimated": 0.7, "error": 0.05},
+        {**estimate, "partition_on": SUNDAY, "estimated": 0.6},
+    ]
+    estimates = pa.Table.from_pylist(estimated, schema=ESTIMATED_SCHEMA)
     warehouse.replace_days({ESTIMATED: estimates}, days, use_case="arrival_delay")
     found = {day: evidence(life, day) for day in (SATURDAY, SUNDAY, MONDAY)}
     assert [[one["severity"] for one in found[day]["alarms"]] for day in found] == [["severe"], ["warning"], []]
