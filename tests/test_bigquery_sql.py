@@ -120,7 +120,6 @@ def sent(cloud: Cloud) -> list[Sent]:
         life = cloud.life
         summarise(life.lifecycle, life.use_case, LANDED, SERVED, outcome="promoted")
         assert life.lifecycle.first_day_in_charge(life.use_case, LANDED) == date(2013, 1, 12)
-        assert life.lifecycle._facts(life.use_case, SERVED.last)["n_predictions"]
         assert predicted_versions(life.lifecycle.warehouse, [life.use_case.name])[life.use_case.name]
         views = life.use_case.views(feature_views_of(Environment.current()))
         examples = life.query("select * from examples.arrival_delay where partition_on = @day", day=SERVED.first)

@@ -183,9 +183,11 @@ def undisturbed(nursery: Nursery, as_built: "Home", tmp_path_factory: pytest.Tem
 
 def timeless(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     """Return the tables without what tells which run wrote a prediction, and when."""
-    predictions = tables["predictions.arrival_delay"].drop_columns(["run_id", "predicted_at"])
-    by_all = [(name, "ascending") for name in predictions.column_names]
-    return {**tables, "predictions.arrival_delay": predictions.sort_by(by_all)}
+    found = dict(tables)
+    for name in ("predictions.arrival_delay", "predictions.arrival_delay_served"):
+        rows = tables[name].drop_columns(["run_id", "predicted_at"])
+        found[name] = rows.sort_by([(column, "ascending") for column in rows.column_names])
+    return found
 
 
 def undated(files: Mapping[str, bytes]) -> dict[str, object]:
