@@ -56,7 +56,9 @@ def storms(use_case: UseCase) -> UseCase:
         hyperparameters={"estimator": "lightgbm", "n_estimators": 15, "min_child_samples": 5, "learning_rate": 0.3},
         split=SplitRule(train_days=10, validation_days=2, test_days=3, minimum_train_days=5),
         promotion=rule,
-        retraining=RetrainingRule(cool_down_days=3, minimum_new_examples=60, budget_trainings=9, most_refusals=9),
+        retraining=RetrainingRule(
+            cool_down_days=3, minimum_new_examples=60, budget_trainings=9, most_refusals=9, growth_share=9.0
+        ),
     )
 
 
