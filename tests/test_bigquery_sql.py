@@ -70,20 +70,23 @@ ASKED_BY = {
     "core/trace.py:_unknown": r"STARTS_WITH\(decision_id, @prefix\)",
     "core/view_costs.py:_weigh": r"SELECT COUNT\(\*\) AS n_rows FROM `features`",
     "core/view_costs.py:ages": r"_v0\.`known_at` AS `known_at`",
+    "defs/staleness.py:_measure": r"SELECT decision_id, .*\blabel_known_at < @as_of_at",  # as core/promoting.py
     "defs/examples.py:_counts": r"with decisions as \( select partition_on, count\(\*\) as n_decisions",
     "defs/examples.py:_join": r"CREATE TABLE `examples`\.`loaded_arrival_delay_",
     "defs/features/airport_network.py:feat_airport_network": r"select origin, dest, known_at from features\.feat_arr",
     "defs/features/dbt_models.py:_rows_by_day": r"select 'features\.feat_arrivals' as table_name",
     "defs/monitoring/newest_days.py:_check": r"select 'raw/flights' as name, max\(partition_on\) as newest",
     "core/monitored.py:recent_rows": r"select \* from monitoring\.performance where use_case = @use_case",
-    "core/monitored.py:scored_examples": r"select e\.\*, p\.prediction, p\.model_version",
     "core/scored_rows.py:read_scored_rows": r"select e\.`decision_id`, .* p\.model_version from examples",
     "core/scoring_days.py:rows_of_days": r"select \* from predictions\.arrival_delay where",
+    "core/retraining_evidence.py:of": r"select partition_on, label_known_at, count\(\*\) as n_rows",
     "core/promoting.py:freeze_known": r"SELECT decision_id, .*\blabel_known_at < @as_of_at",
     "lifecycle.py:first_day_in_charge": r"min\(decided_at\) as decided_at from examples\.arrival_delay",
 }
 # A replay keeps its tables in DuckDB files whatever the environment, and asks BigQuery nothing.
-ASKED_IN_FILES_ALONE = {"core/replays/record.py:rows_of", "core/replays/rivals.py:compared_rows"}
+ASKED_IN_FILES_ALONE = {"core/replays/record.py:rows_of"} | {
+    f"core/replays/rivals.py:{name}" for name in ("_scored", "compared_rows")
+}
 # The statements of the warehouse itself and of dbt.
 SENT_BY_THEMSELVES = {
     "the rows of a day": r"BEGIN TRANSACTION; DELETE FROM `raw`\.`flights` WHERE .* COMMIT TRANSACTION;",

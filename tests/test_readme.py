@@ -49,6 +49,8 @@ AS_WRITTEN = {
     "ml-assets experiments",
     'ml-assets experiments --kind training --where "roc_auc>0.7" --sort roc_auc',
     "ml-assets board",
+    "ml-assets faults",
+    "ml-assets trace US-1431-20130705T09",
     "ml-assets unreferenced",
     "ml-assets doctor",
     'export ML_ASSETS_SOURCES="flights=s3://acme-landing/flights '
@@ -77,6 +79,8 @@ PRINTS = {
     "ml-assets experiments": ["promotion", "training", "arrival_delay", "air_time"],
     'ml-assets experiments --kind training --where "roc_auc>0.7" --sort roc_auc': ["arrival_delay"],
     "ml-assets board": ["board"],
+    "ml-assets faults": ["No day is held."],
+    "ml-assets trace US-1431-20130705T09": ["2013-07-01-", "identical to the last bit"],
     'ml-assets rollback --from 2013-07-08 --reason "too many false alarms at Newark"': ["is in charge from 2013-07-08"],
     "dagster asset list -m ml_assets.definitions --select 'key:\"arrival_delay_day_before/*\"'": [
         f"arrival_delay_day_before/{stage}" for stage in ("examples", "candidate", "champion", "report")

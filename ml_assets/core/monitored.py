@@ -21,18 +21,6 @@ SKEW, ALARMS, DATA_QUALITY = "monitoring.skew", "monitoring.alarms", "monitoring
 HISTORY = timedelta(days=27)
 
 
-def scored_examples(warehouse: Warehouse, use_case: UseCase, days: DayRange) -> pa.Table:
-    """Return the examples of these days beside their predictions."""
-    marked = Sql(dialect=warehouse.dialect)
-    sql = f"""
-        select e.*, p.prediction, p.model_version
-        from {use_case.examples_table} e join {use_case.predictions_table} p using (decision_id)
-        where {marked.of_days(of="e")} and {marked.of_days(of="p")}
-        order by e.partition_on, e.decision_id
-    """  # noqa: S608 - validated names
-    return warehouse.query(sql, {"first_day": days.first, "last_day": days.last})
-
-
 def by_day(rows: pa.Table, days: DayRange) -> Iterator[tuple[date, pa.Table]]:
     """Yield each of the days that has rows, with them."""
     for day in days.dates:

@@ -86,7 +86,9 @@ class Machine:
         self.start(["dagster", "api", "grpc", *LOCATION, "--socket", str(socket), "--heartbeat-timeout", "100000"])
         self.wait(socket.exists, "the code server")
         workspace = self.home / "workspace.yaml"
-        server = {"grpc_server": {"socket": str(socket), "host": "localhost", "location_name": "unattended"}}
+        server = {
+            "grpc_server": {"socket": str(socket), "host": "localhost", "location_name": "tests.unattended.location"}
+        }
         workspace.write_text(yaml.safe_dump({"load_from": [server]}))
         return workspace
 

@@ -5,7 +5,7 @@ day lands again with another fault, that one is not released.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -57,11 +57,6 @@ def releases_of(store: ArtifactStore, table: str, day: date) -> Mapping[str, Rel
     """Return the releases of one day of a raw table by the fault they were given for."""
     found = [_read(store, path) for path in store.list(_folder(table, day))]
     return {release.fault: release for release in found}
-
-
-def all_releases(store: ArtifactStore) -> Sequence[Release]:
-    """Return every release there is, by table and day."""
-    return [_read(store, path) for path in store.list(FOLDER)]
 
 
 def _folder(table: str, day: date) -> str:

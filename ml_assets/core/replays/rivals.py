@@ -16,7 +16,6 @@ from ml_assets.core import registry
 from ml_assets.core.baselines import labels_of
 from ml_assets.core.days import DayRange, day_starts_at
 from ml_assets.core.evaluation import Floats
-from ml_assets.core.monitored import scored_examples
 from ml_assets.core.package import load_package
 from ml_assets.core.paired_bootstrap import DayResamples
 from ml_assets.core.point_in_time.dialects import Sql
@@ -72,7 +71,7 @@ def score_rivals(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, 
     (null before). ``baseline`` is the simple baseline of the task, fitted on the rows that the champion of the day was
     fitted on: what the same days without the model would have had.
     """
-    scored = scored_examples(warehouse, use_case, days)
+    scored = _scored(warehouse, use_case, days)
     parts: list[pa.Table] = []
     for version, rows in _by_version(scored):
         columns = {
@@ -191,3 +190,15 @@ def _baseline(store: ArtifactStore, use_case: UseCase, version: str, rows: pa.Ta
     name = meaning_of(use_case.task).simple_baseline
     baselines = load_package(store, use_case.name, version).expectations.baselines
     return next(baseline for baseline in baselines if baseline.name == name).predict(rows)
+
+
+def _scored(warehouse: Warehouse, use_case: UseCase, days: DayRange) -> pa.Table:
+    """Return the examples of these days beside their predictions."""
+    marked = Sql(dialect=warehouse.dialect)
+    sql = f"""
+        select e.*, p.prediction, p.model_version
+        from {use_case.examples_table} e join {use_case.predictions_table} p using (decision_id)
+        where {marked.of_days(of="e")} and {marked.of_days(of="p")}
+        order by e.partition_on, e.decision_id
+    """  # noqa: S608 - validated names
+    return warehouse.query(sql, {"first_day": days.first, "last_day": days.last})
