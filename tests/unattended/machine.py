@@ -123,9 +123,7 @@ class Machine:
         while True:
             self.wait(lambda: not self.is_busy, "the end of the runs")
             n_runs = self.instance.get_runs_count()
-            # Sensors look twice a minute.
-            self.set_clock(datetime.fromtimestamp(self.now).astimezone() + timedelta(seconds=31))
-            since = self.now
+            since = self._a_minute_later()
             self.wait(lambda since=since: self.is_busy or self._have_looked(since), "a look of every sensor")
             if not self.is_busy and self.instance.get_runs_count() == n_runs:
                 return
@@ -134,8 +132,13 @@ class Machine:
 
     def wait_for_sensors(self) -> None:
         """Wait until every sensor and schedule is known to the daemon: one that is not there yet misses the hour."""
-        since = self.now
+        since = self._a_minute_later()
         self.wait(lambda: self._have_looked(since), "a first look of every sensor")
+
+    def _a_minute_later(self) -> float:
+        """Move the clock on so that every sensor looks again, and return the moment it then shows."""
+        self.set_clock(datetime.fromtimestamp(self.now).astimezone() + timedelta(seconds=61))
+        return self.now
 
     def _have_looked(self, since: float) -> bool:
         states = [s for s in self.instance.all_instigator_state() if s.instigator_type == InstigatorType.SENSOR]
