@@ -47,7 +47,7 @@ SERVED = DayRange(first=date(2013, 1, 12), last=date(2013, 1, 14))
 ASKED_BY = {
     "cli/artifacts.py:read_examples": r"SELECT decision_id, .*\blabel_known_at < @as_of_at",  # as core/promoting.py
     "cli/summary.py:_landed": r"select \(select count\(\*\) from raw\.flights ",
-    "cli/summary.py:_monitored": r"select \* from monitoring\.drift where use_case = @use_case and partition_on",
+    "cli/summary.py:_monitored": r"select \* from monitoring\.alarms where use_case = @use_case and partition_on",
     "core/column_statistics.py:_ask": r"GROUP BY GROUPING SETS \(\(_day\), \(_day, _c0\)",
     "core/drift.py:_stretches_of_models": r"select partition_on, min\(model_version\) as version",
     "core/data_quality/landings.py:read_landings": r"select \* from raw\.weather_landings where partition_on",

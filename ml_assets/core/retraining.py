@@ -24,9 +24,10 @@ from typing import Literal
 import msgspec
 import pyarrow as pa
 
-from ml_assets.core.drift import Verdict, percent
+from ml_assets.core.drift_tests import percent
 from ml_assets.core.fingerprints import json_hash
 from ml_assets.core.incidents import Alarm, Incidents
+from ml_assets.core.performance import Verdict
 from ml_assets.core.spec import RetrainingRule
 from ml_assets.core.staleness_curves import StalenessCurve
 
@@ -54,7 +55,7 @@ DAYS_OF_A_STOP = 366
 _MEASURED = VOTES_NEEDED + 1
 
 _QUALITY, _ESTIMATE = ("quality", "calibration"), ("estimated_quality",)
-_DRIFT = ("drift", "prediction_drift", "missing")
+_DRIFT = ("drift", "prediction_drift")
 
 # Judgement: each evening asks again, on a week that overlaps the last one: at two standard errors a model that nothing
 # ails would be doubted several times a year (``benchmarks/false_retrainings.py`` measures it).
