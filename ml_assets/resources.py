@@ -29,7 +29,7 @@ from ml_assets.backends.wandb_tracker import WandbTracker
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN
 from ml_assets.core.alerts import Receivers
 from ml_assets.core.contracts import PARTITION, Contract
-from ml_assets.core.errors import BadInput
+from ml_assets.core.errors import BadInput, DayHeld
 from ml_assets.core.feature_views import FeatureView, load_feature_views
 from ml_assets.core.ports import Alerter, ArtifactStore, FileStore, Source, Tracker, Warehouse
 from ml_assets.core.routed_source import RoutedSource
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from requests import Session
 
     from ml_assets.backends.sources.s3_files import S3Client
+
+# What a failure says in its metadata where nothing but spoilt data stood in the way.
+HELD_DAYS = "held_days"
 
 
 def source_of(environment: Environment) -> Source:
@@ -251,6 +254,11 @@ def resources_of(environment: Environment) -> dict[str, object]:
         "tracker": tracker_of(environment),
         "alerter": alerter_of(environment),
     }
+
+
+def not_made(held: DayHeld) -> dg.Failure:
+    """Return the failure of a step that made nothing of a held day: whoever started the run can tell it from others."""
+    return dg.Failure(str(held), metadata={HELD_DAYS: str(held)})
 
 
 def monitoring_asset(use_case: UseCase, *, table: str | None) -> dict[str, object]:
