@@ -125,7 +125,9 @@ def sent(cloud: Cloud) -> list[Sent]:
         assert life.lifecycle.first_day_in_charge(life.use_case, LANDED) == date(2013, 1, 12)
         assert predicted_versions(life.lifecycle.warehouse, [life.use_case.name])[life.use_case.name]
         views = life.use_case.views(feature_views_of(Environment.current()))
-        examples = life.query("select * from examples.arrival_delay where partition_on = @day order by decision_id", day=SERVED.first)
+        examples = life.query(
+            "select * from examples.arrival_delay where partition_on = @day order by decision_id", day=SERVED.first
+        )
         view_costs(
             life.lifecycle.warehouse, views, use_case=life.use_case, days=SERVED, examples=examples, seconds_per_day={}
         )
