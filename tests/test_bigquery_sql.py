@@ -45,7 +45,6 @@ SERVED = DayRange(first=date(2013, 1, 12), last=date(2013, 1, 14))
 
 # Where the code asks the warehouse something, and what a statement looks like that only this place sends.
 ASKED_BY = {
-    "cli/artifacts.py:read_examples": r"SELECT decision_id, .*\blabel_known_at < @as_of_at",  # as core/promoting.py
     "cli/summary.py:_landed": r"select \(select count\(\*\) from raw\.flights ",
     "cli/summary.py:_monitored": r"select \* from monitoring\.drift where use_case = @use_case and partition_on",
     "core/column_statistics.py:_ask": r"GROUP BY GROUPING SETS \(\(_day\), \(_day, _c0\)",
