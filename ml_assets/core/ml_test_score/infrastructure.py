@@ -1,18 +1,21 @@
 """The seven tests of the infrastructure that trains, releases and serves."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ml_assets.core import registry
-from ml_assets.core.days import day_starts_at
-from ml_assets.core.encoding import Coded, encode
+from ml_assets.core.days import DayRange, day_starts_at
+from ml_assets.core.encoding import Coded, Input, encode
 from ml_assets.core.errors import AlreadyExists
 from ml_assets.core.evaluation import Floats, evaluate
 from ml_assets.core.ml_test_score.findings import Finding, RubricTest, automated, listed
@@ -82,42 +85,34 @@ def spec_learns(subject: Subject) -> Finding:
     return automated(
         learnt >= least and apart <= LARGEST_PARITY_DIFFERENCE,
         f"trained as declared on {len(parts[0].labels):,} rows whose label was replaced by a rule on "
-        f"{package.signature.numeric[column].name}, the model reaches {words} {learnt:.3f} on other days (at "
-        f"least {least:g}); "
-        f"its ONNX graph differs by {apart:.1g}",
+        f"{package.signature.numeric[column].name}, the model reaches {words} {learnt:.3f} on other days (at least "
+        f"{least:g}); its ONNX graph differs by {apart:.1g}",
     )
 
 
 def pipeline_is_whole(subject: Subject) -> Finding:
     """Count through every stage of the days served: decisions, examples, predictions, and what watches them."""
-    use_case = subject.use_case
     decisions, examples = (
-        subject.n_rows_by_day(table) for table in (use_case.decisions.table, use_case.examples_table)
+        subject.n_rows_by_day(table) for table in (subject.use_case.decisions.table, subject.use_case.examples_table)
     )
-    predicted: dict[object, int] = {}
-    for row in subject.predicted:
-        predicted[row["partition_on"]] = predicted.get(row["partition_on"], 0) + cast("int", row["n_rows"])
+    predicted = Counter[date]()
+    for one in subject.predicted:
+        predicted[one.day] += one.n_rows
     watched = {name: set(subject.monitored(name)["partition_on"].to_pylist()) for name in (DRIFT, PERFORMANCE)}
-    first, last = min(cast("list[object]", list(predicted))), subject.newest_day
     broken: list[str] = []
-    for day, n_decisions in decisions.items():
-        if not cast("object", first) <= day <= last:  # type: ignore[operator]
-            continue
-        if not n_decisions == examples.get(day, 0) == predicted.get(day, 0):
-            broken.append(
-                f"{day} has {n_decisions:,} decisions, {examples.get(day, 0):,} examples and "
-                f"{predicted.get(day, 0):,} predictions"
-            )
+    for day in DayRange(first=min(predicted), last=max(predicted)).dates:
+        counts = decisions.get(day, 0), examples.get(day, 0), predicted[day]
+        if len(set(counts)) > 1:
+            broken.append(f"{day} has {counts[0]:,} decisions, {counts[1]:,} examples and {counts[2]:,} predictions")
         broken += [
-            f"{day} has no row in {name}" for name, days in watched.items() if day in predicted and day not in days
+            f"{day} has no row in {name}" for name, days in watched.items() if predicted[day] and day not in days
         ]
     if broken:
         return automated(False, listed(broken))
     return automated(
         True,
-        f"on {len(predicted)} days to {last} every one of {sum(predicted.values()):,} decisions has its example "
-        f"and its "
-        "prediction, and every day its drift and its quality",
+        f"on {len(predicted)} days to {subject.newest_day} every one of {predicted.total():,} decisions has its "
+        "example and its prediction, and every day its drift and its quality",
     )
 
 
@@ -126,11 +121,9 @@ def quality_is_validated(subject: Subject) -> Finding:
     promoted = {entry.version: entry for entry in subject.ledger if entry.action == "promote"}
     expected = GATES[subject.use_case.task]
     broken: list[str] = []
-    first: dict[str, object] = {}
-    for row in subject.predicted:
-        version = str(row["model_version"])
-        earliest = first.setdefault(version, row["first_predicted_at"])
-        first[version] = min(cast("str", earliest), cast("str", row["first_predicted_at"]))
+    first: dict[str, datetime] = {}
+    for one in subject.predicted:
+        first[one.version] = min(one.first_predicted_at, first.get(one.version, one.first_predicted_at))
     for version, predicted_at in first.items():
         entry = promoted.get(version)
         if entry is None:
@@ -141,7 +134,7 @@ def quality_is_validated(subject: Subject) -> Finding:
         broken += [
             f"{version} was promoted though it failed {name}" for name, is_passed in gates.items() if not is_passed
         ]
-        if cast("str", entry.recorded_at) > cast("str", predicted_at):
+        if entry.recorded_at > predicted_at:
             broken.append(f"{version} predicted before it was promoted")
     refused = [entry for entry in subject.ledger if entry.action == "refuse"]
     if broken:
@@ -149,8 +142,7 @@ def quality_is_validated(subject: Subject) -> Finding:
     return automated(
         True,
         f"{', '.join(first)} predicted after passing all {len(expected)} gates of "
-        f"{subject.use_case.task.replace('_', ' ')}; "
-        f"{len(refused)} candidates were refused so far",
+        f"{subject.use_case.task.replace('_', ' ')}; {len(refused)} candidates were refused so far",
     )
 
 
@@ -166,9 +158,8 @@ def model_is_debuggable(subject: Subject) -> Finding:
     verb = "is the same to the bit" if found.replay.is_identical else f"is {found.replay.replayed!r} when made again"
     return automated(
         is_held,
-        f"{decision} was traced through {n_features} features of {len(found.views)} views to rows of {n_raw} "
-        f"raw tables; its "
-        f"prediction {found.replay.prediction!r} {verb}"
+        f"{decision} was traced through {n_features} features of {len(found.views)} views to rows of {n_raw} raw "
+        f"tables; its prediction {found.replay.prediction!r} {verb}"
         + ("; the decision is in the training set of its own model" if found.training_set.has_decision else ""),
     )
 
@@ -179,7 +170,7 @@ def canary_is_sound(subject: Subject) -> Finding:
     gates = {gate.name: gate for gate in subject.promotion.gates}
     broken = [f"{package.version} was promoted without the gate {name}" for name in _SERVING_GATES if name not in gates]
     broken += [gates[name].detail for name in _SERVING_GATES if name in gates and not gates[name].is_passed]
-    served = subject.predictions.filter(pa.compute.field("model_version") == package.version)  # type: ignore[attr-defined]
+    served = subject.predictions.filter(pc.field("model_version") == package.version)
     again = _beside(examples, score(package, examples), served)
     portable = _beside(examples, score_portable(package.portable, examples, package.signature), served)
     stored = np.asarray(served["prediction"].to_numpy(), np.float64)
@@ -197,9 +188,8 @@ def canary_is_sound(subject: Subject) -> Finding:
         return automated(False, listed(broken))
     return automated(
         True,
-        f"before it took over, {package.version} was run by ONNX Runtime on its holdout "
-        f"({', '.join(_SERVING_GATES)} passed); "
-        f"loaded anew, its coded and its portable graph give the {len(stored):,} answers served on "
+        f"before it took over, {package.version} was run by ONNX Runtime on its holdout ({', '.join(_SERVING_GATES)} "
+        f"passed); loaded anew, its coded and its portable graph give the {len(stored):,} answers served on "
         f"{subject.newest_day}",
     )
 
@@ -221,9 +211,8 @@ def rollback_works(subject: Subject) -> Finding:
     seconds = perf_counter() - started
     return automated(
         seconds <= _ROLLBACK_SECONDS,
-        f"rehearsed on a copy of the ledger: {entry.version} is in charge again, its package is whole, and it "
-        f"scores the "
-        f"{len(answers):,} decisions of {subject.newest_day}, all within {_ROLLBACK_SECONDS:.0f} s",
+        f"rehearsed on a copy of the ledger: {entry.version} is in charge again, its package is whole, and it scores "
+        f"the {len(answers):,} decisions of {subject.newest_day}, all within {_ROLLBACK_SECONDS:.0f} s",
     )
 
 
@@ -278,8 +267,7 @@ TESTS: tuple[RubricTest[Subject], ...] = (
         number=6,
         name="Models are canaried before serving",
         how="Before it took over the model was run by the runtime that serves it (size, times, parity), and "
-        "loaded anew its two "
-        "graphs give every answer that was served on the newest day.",
+        "loaded anew its two graphs give every answer that was served on the newest day.",
         fault="the portable graph in the package is that of another model",
         hands="No share of live traffic goes to a candidate first: whole days are scored at once, and again "
         "after a rollback.",
@@ -339,14 +327,13 @@ def _is_classification(subject: Subject) -> bool:
     return subject.use_case.task == "binary_classification"
 
 
-def _most_telling(rows: pa.Table, numeric: Sequence[object]) -> int:
+def _most_telling(rows: pa.Table, numeric: Sequence[Input]) -> int:
     """Return the place of the number with the most different values among these rows, few of them null."""
-    names = [cast("str", getattr(column, "name")) for column in numeric]  # noqa: B009
 
     def n_values(name: str) -> int:
         return 0 if rows[name].null_count > rows.num_rows // 20 else len(rows[name].unique())
 
-    return max(range(len(names)), key=lambda place: n_values(names[place]))
+    return max(range(len(numeric)), key=lambda place: n_values(numeric[place].name))
 
 
 def _planted(inputs: Coded, column: int, *, is_classification: bool) -> Labelled:

@@ -5,10 +5,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +30,8 @@ from ml_assets.core.training_sets import TrainingSet, load_training_set
 
 # How far back a check looks: what has not happened for four weeks does not happen again and again.
 WINDOW = timedelta(days=27)
+# Judgement: of fewer days nothing is said; one odd day is weather.
+FEWEST_LABELLED_DAYS = 3
 _LARGEST_NUMBER = 1e300
 
 
@@ -52,6 +54,18 @@ class Bench:
     libraries: Callable[[str], str | None]
     lineage: Lineage
     work_folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """The predictions of one version for one local day; ``n_sound`` of them are numbers in the range of an answer."""
+
+    day: date
+    version: str
+    n_rows: int
+    n_sound: int
+    n_distinct: int
+    first_predicted_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,29 +125,27 @@ class Subject:
         return load_training_set(self.store, self.use_case.name, self.champion.manifest.recipe.training_set)
 
     @cached_property
-    def predicted(self) -> Sequence[Mapping[str, object]]:
-        """What was predicted in the four weeks: a row per day and version, oldest first."""
+    def predicted(self) -> Sequence[Predicted]:
+        """What was predicted in the four weeks, oldest first."""
         table, sql = self.use_case.predictions_table, Sql(dialect=self.warehouse.dialect)
-        least, most = (
-            (0.0, 1.0) if self.use_case.task == "binary_classification" else (-_LARGEST_NUMBER, _LARGEST_NUMBER)
-        )
-        rows: list[dict[str, object]] = []
+        largest = 1.0 if self.use_case.task == "binary_classification" else _LARGEST_NUMBER
+        rows: list[dict[str, Any]] = []
         if self.warehouse.columns(table) is not None:
             rows = self.warehouse.query(
-                f"SELECT partition_on, model_version, COUNT(*) AS n_rows, MIN(predicted_at) AS first_predicted_at, "
+                "SELECT partition_on, model_version, COUNT(*) AS n_rows, MIN(predicted_at) AS first_predicted_at, "
                 f"COUNT(CASE WHEN prediction BETWEEN {sql.parameter('least')} AND {sql.parameter('most')} THEN 1 END) "
                 f"AS n_sound, COUNT(DISTINCT prediction) AS n_distinct FROM {sql.table(table)} WHERE {sql.of_days()} "
                 "GROUP BY partition_on, model_version ORDER BY partition_on, model_version",
-                {**self._bounds, "least": least, "most": most},
+                {**self._bounds, "least": 0.0 if largest == 1.0 else -largest, "most": largest},
             ).to_pylist()
         if not rows:
             raise DataMissing(f"{self.use_case.name} has predicted nothing in {self.days}")
-        return rows
+        return [Predicted(day=row.pop("partition_on"), version=row.pop("model_version"), **row) for row in rows]
 
     @cached_property
     def newest_day(self) -> date:
         """The newest day that was predicted."""
-        return cast("date", self.predicted[-1]["partition_on"])
+        return self.predicted[-1].day
 
     @cached_property
     def examples(self) -> pa.Table:
@@ -150,8 +162,8 @@ class Subject:
         """The predictions of the newest day that was predicted."""
         sql = Sql(dialect=self.warehouse.dialect)
         query = (
-            f"SELECT decision_id, prediction, model_version FROM {sql.table(self.use_case.predictions_table)} "
-            f"WHERE {sql.of_days()} ORDER BY decision_id"
+            f"SELECT decision_id, prediction, model_version FROM {sql.table(self.use_case.predictions_table)} WHERE "
+            f"{sql.of_days()} ORDER BY decision_id"
         )
         return self.warehouse.query(query, {"first_day": self.newest_day, "last_day": self.newest_day})
 
@@ -161,8 +173,8 @@ class Subject:
             return {}
         sql = Sql(dialect=self.warehouse.dialect)
         query = (
-            f"SELECT partition_on, COUNT(*) AS n_rows FROM {sql.table(table)} WHERE {sql.of_days()} "
-            "GROUP BY partition_on ORDER BY partition_on"
+            f"SELECT partition_on, COUNT(*) AS n_rows FROM {sql.table(table)} WHERE {sql.of_days()} GROUP BY "
+            "partition_on ORDER BY partition_on"
         )
         found = self.warehouse.query(query, self._bounds)
         return dict(zip(found["partition_on"].to_pylist(), found["n_rows"].to_pylist(), strict=True))
