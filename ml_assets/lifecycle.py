@@ -15,6 +15,9 @@ from ml_assets.calendar import refuse_unknown_partitions, today
 from ml_assets.core import registry
 from ml_assets.core.ablation_records import Ablation, load_ablation
 from ml_assets.core.errors import BadInput, MlAssetsError
+from ml_assets.core.ml_test_score.findings import SECTIONS
+from ml_assets.core.ml_test_score.score import TABLE
+from ml_assets.core.monitored import recent_rows
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.registry import LedgerEntry
@@ -32,6 +35,7 @@ TRAINING_STAGES = ("training_set", "candidate", "champion")
 TUNING_STAGES = ("training_set", "tuning")
 ABLATION_STAGES = ("training_set", "ablation")
 STALENESS_STAGES = ("staleness",)
+SCORE_STAGES = ("ml_test_score",)
 
 TrainingOutcome = Literal["promoted", "refused", "waits"]
 OnEvent = Callable[[dg.EventLogEntry], None]
@@ -133,6 +137,14 @@ class Lifecycle:
     def rescore(self, use_case: UseCase, days: DayRange) -> None:
         """Predict and monitor days again, by whom the ledger names now; once more, and nothing changes."""
         self._run_held([dg.AssetKey(use_case.key(stage)) for stage in RESCORED], days)
+
+    def score(self, use_case: UseCase, day: date) -> Sequence[Mapping[str, object]]:
+        """Carry out the ML Test Score at the end of a day; return the row of each test, in the order of the paper."""
+        keys = [dg.AssetKey(use_case.key(stage)) for stage in SCORE_STAGES]
+        op = dg.AssetKey(use_case.key("ml_test_score")).to_python_identifier()
+        self._run(keys, DayRange(first=day, last=day), ops={op: {"config": {"is_asked": True}}})
+        rows = recent_rows(self.warehouse, TABLE, use_case, day, since=day).to_pylist()
+        return sorted(rows, key=lambda row: (SECTIONS.index(row["section"]), row["number"]))
 
     def first_day_in_charge(self, use_case: UseCase, days: DayRange) -> date | None:
         """Return the first of these days whose decisions were all taken with somebody in charge, or None."""

@@ -1,5 +1,6 @@
 """The one place where local and cloud are swapped: which backend fulfils which port in this environment."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from importlib.util import find_spec
@@ -242,6 +243,18 @@ def feature_views_of(environment: Environment) -> dict[str, FeatureView]:
     """Return every declared feature view: of the dbt models, and of the features that Python computes."""
     models = environment.dbt_project_folder / "models" / "features"
     return load_feature_views(models, Path(__file__).parent / "defs" / "features")
+
+
+def seconds_per_day(instance: dg.DagsterInstance, views: Sequence[FeatureView]) -> Mapping[str, float]:
+    """Return what a day of each view's table took when it was last made, where its run has recorded it."""
+    found: dict[str, float] = {}
+    for table in dict.fromkeys(view.table for view in views):
+        newest = instance.get_latest_materialization_event(dg.AssetKey(table.split(".")))
+        facts = newest.asset_materialization.metadata if newest and newest.asset_materialization else {}
+        value = facts["seconds_per_day"].value if "seconds_per_day" in facts else None
+        if isinstance(value, float):
+            found[table] = value
+    return found
 
 
 def resources_of(environment: Environment) -> dict[str, object]:

@@ -44,7 +44,7 @@ MAY_IMPORT = {**ABOVE_THE_LINE, **BELOW_THE_LINE}
 FOLDERS = {
     *(".", "cli", "doctor", "replaying", "use_cases", "backends", "backends/sources", "serving"),
     *("defs", "defs/features", "defs/monitoring"),
-    *("core", "core/data_quality", "core/point_in_time", "core/replays", "core/trainers"),
+    *("core", "core/data_quality", "core/ml_test_score", "core/point_in_time", "core/replays", "core/trainers"),
     *("core/reports", "core/reports/templates"),
 }
 # What core is written with. A cloud SDK, a database driver or Dagster is not in it.
