@@ -14,7 +14,7 @@ from dagster._core.storage.tags import RUN_KEY_TAG
 
 from ml_assets.backends.sources.files import FilesSource
 from ml_assets.backends.sources.nycflights13 import NycFlights13Source
-from ml_assets.core.data_quality.findings import CHECKS
+from ml_assets.core.data_quality.evidence import CHECKS
 from ml_assets.core.day_files import LANDED_FILES
 from ml_assets.core.days import DayRange
 from ml_assets.core.landing_due import MOST_ATTEMPTS

@@ -7,7 +7,7 @@ import pytest
 
 from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
 from ml_assets.core.data_quality import releases
-from ml_assets.core.data_quality.findings import CHECKS
+from ml_assets.core.data_quality.evidence import CHECKS
 from ml_assets.core.data_quality.landings import landings_table, not_landed, read_landings
 from ml_assets.core.data_quality.verdicts import Fault, judge_days, verdicts_of
 from ml_assets.core.days import DayRange
