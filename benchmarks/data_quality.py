@@ -19,7 +19,8 @@ from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.backends.sources.nycflights13 import NycFlights13Source
 from ml_assets.core.contracts import Contract
-from ml_assets.core.data_quality.findings import HISTORY, Evidence, findings
+from ml_assets.core.data_quality.evidence import HISTORY, Evidence
+from ml_assets.core.data_quality.findings import findings
 from ml_assets.core.data_quality.profiles import DayProfile, profile_days, quantities
 from ml_assets.core.data_quality.units import CONVERSIONS, Values, other_unit
 from ml_assets.core.data_quality.verdicts import judge_days

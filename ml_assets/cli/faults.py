@@ -11,7 +11,7 @@ from ml_assets.backends.environments import Environment
 from ml_assets.calendar import FIRST_DAY
 from ml_assets.cli.terminal import console, failures_in_words, store_of_environment, warehouse_of_environment
 from ml_assets.core.data_quality import releases
-from ml_assets.core.data_quality.findings import CHECKS
+from ml_assets.core.data_quality.evidence import CHECKS
 from ml_assets.core.data_quality.verdicts import Fault, faults_between, judge_days
 from ml_assets.core.errors import BadInput
 from ml_assets.core.ports import DayRange

@@ -1,15 +1,12 @@
 """Stage models: what each feature view adds and what it costs, when a person asks for it."""
 
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import DAILY, as_of_day
+from ml_assets.calendar import as_of_day
 from ml_assets.core import training_sets
 from ml_assets.core.ablation import ablate
 from ml_assets.core.ablation_records import Ablation, save_ablation
@@ -20,11 +17,14 @@ from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.reports import ablation_report, chart_markdown, insight_charts
 from ml_assets.core.spec import UseCase
 from ml_assets.core.view_costs import view_costs
+from ml_assets.on_request import asset_on_request, folder_for_work, job_on_request
 from ml_assets.resources import feature_views_of, link_to, seconds_per_day
 from ml_assets.use_cases import load_use_cases
 
 # Judgement: enough to rank the views; 14 models of arrival_delay, three times each, take about two minutes.
-_N_TRAIN_ROWS, _N_SEEDS = 30_000, 3
+_N_SEEDS = 3
+_FORM = {"n_train_rows": 30_000, "n_seeds": _N_SEEDS}
+_JOB = "Freeze a training set, train without each feature view: what each adds, what it costs."
 
 
 class AblationConfig(dg.Config):
@@ -43,37 +43,22 @@ def defs() -> dg.Definitions:
     """An ablation asset and the job that launches it, per use case."""
     views = feature_views_of(Environment.current())
     use_cases = load_use_cases()
-    return dg.Definitions(assets=[_ablation(u, views) for u in use_cases], jobs=[_ablation_job(u) for u in use_cases])
-
-
-def _ablation_job(use_case: UseCase) -> UnresolvedAssetJobDefinition:
-    key = dg.AssetKey(use_case.key("ablation"))
-    form = {"n_train_rows": _N_TRAIN_ROWS, "n_seeds": _N_SEEDS}
-    return dg.define_asset_job(
-        f"{use_case.name}_ablation",
-        selection=dg.AssetSelection.assets(dg.AssetKey(use_case.key("training_set")), key),
-        config={"ops": {key.to_python_identifier(): {"config": form}}},
-        description="Freeze a training set, train without each feature view: what each adds, what it costs.",
-    )
+    jobs = [job_on_request(u, "ablation", _FORM, after=["training_set"], description=_JOB) for u in use_cases]
+    return dg.Definitions(assets=[_ablation(u, views) for u in use_cases], jobs=jobs)
 
 
 def _ablation(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDefinition:
     views, inputs = use_case.views(declared), use_case.inputs(declared)
 
     @dg.asset(
-        key=use_case.key("ablation"),
+        **asset_on_request(use_case, "ablation"),
         description=(
             "What each feature view adds on the validation days of this as-of date, with its noise, and what it costs. "
             "Launch the ablation job; without n_train_rows it does nothing. It holds the warehouse while it trains."
         ),
-        group_name="models",
         deps=[use_case.key("training_set")],
-        partitions_def=DAILY,
-        output_required=False,
         pool="warehouse",
-        owners=list(use_case.owners),
         kinds={"onnx"},
-        tags={"cadence": "on_request", "use_case": use_case.name},
     )
     def _compare(
         context: dg.AssetExecutionContext,
@@ -96,9 +81,7 @@ def _ablation(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsD
             examples=training_set.validation,
             seconds_per_day=seconds_per_day(context.instance, views),
         )
-        work = Environment.current().work_folder
-        work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=work) as folder:
+        with folder_for_work() as folder:
             ablation = ablate(
                 training_set,
                 use_case=use_case,
@@ -106,7 +89,7 @@ def _ablation(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsD
                 n_train_rows=config.n_train_rows,
                 n_seeds=config.n_seeds,
                 on_step=lambda what, number, n: context.log.info(f"{what} ({number} of {n})"),
-                work_folder=Path(folder),
+                work_folder=folder,
             )
         path = save_ablation(store, ablation)
         page = f"reports/{use_case.name}/ablation-{as_of}.html"

@@ -8,7 +8,7 @@ import dagster as dg
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import now, today
 from ml_assets.core.contracts import Contract
-from ml_assets.core.data_quality.findings import CHECKS
+from ml_assets.core.data_quality.evidence import CHECKS
 from ml_assets.core.data_quality.holds import refusal
 from ml_assets.core.data_quality.verdicts import judge_days, verdicts_of
 from ml_assets.core.monitored import DATA_QUALITY

@@ -1,15 +1,12 @@
 """Stage models: what the age of a model costs, when a person asks for it, and whether its use case heeds it."""
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import DAILY, as_of_day, day_starts_at
+from ml_assets.calendar import as_of_day, day_starts_at
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.labelled_examples import examples_parameters, examples_sql
 from ml_assets.core.ports import ArtifactStore, Warehouse
@@ -19,11 +16,13 @@ from ml_assets.core.retraining import judge_declared_age
 from ml_assets.core.spec import UseCase
 from ml_assets.core.staleness import measure_staleness
 from ml_assets.core.staleness_curves import StalenessCurve, newest_curve, save_curve
+from ml_assets.on_request import asset_on_request, folder_for_work, job_on_request
 from ml_assets.resources import feature_views_of, link_to
 from ml_assets.use_cases import code_version_of, load_use_cases
 
 # Judgement: what the first models of a year have; 30 models of a network on so many rows take about two minutes.
-_N_TRAIN_ROWS = 30_000
+_FORM = {"n_train_rows": 30_000}
+_JOB = "Backtest models of 1 to 16 weeks of age on the days before this date: what does age cost?"
 
 
 class StalenessConfig(dg.Config):
@@ -44,17 +43,7 @@ def defs() -> dg.Definitions:
     return dg.Definitions(
         assets=[_staleness(use_case, views) for use_case in use_cases],
         asset_checks=[_declared_age(use_case) for use_case in use_cases],
-        jobs=[_staleness_job(use_case) for use_case in use_cases],
-    )
-
-
-def _staleness_job(use_case: UseCase) -> UnresolvedAssetJobDefinition:
-    key = dg.AssetKey(use_case.key("staleness"))
-    return dg.define_asset_job(
-        f"{use_case.name}_staleness",
-        selection=dg.AssetSelection.assets(key),
-        config={"ops": {key.to_python_identifier(): {"config": {"n_train_rows": _N_TRAIN_ROWS}}}},
-        description="Backtest models of 1 to 16 weeks of age on the days before this date: what does age cost?",
+        jobs=[job_on_request(use_case, "staleness", _FORM, description=_JOB) for use_case in use_cases],
     )
 
 
@@ -62,12 +51,11 @@ def _staleness(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
     inputs = use_case.inputs(declared)
 
     @dg.asset(
-        key=use_case.key("staleness"),
+        **asset_on_request(use_case, "staleness"),
         description=(
             "How much quality models of 1, 2, 4, 8 and 16 weeks lose, backtested on the days before this as-of date. "
             "Launch the staleness job; without n_train_rows it does nothing. It holds the warehouse while it trains."
         ),
-        group_name="models",
         deps=[
             dg.AssetDep(
                 use_case.key("examples"),
@@ -78,12 +66,8 @@ def _staleness(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
                 ),
             )
         ],
-        partitions_def=DAILY,
-        output_required=False,
         pool="warehouse",
-        owners=list(use_case.owners),
         kinds={"onnx"},
-        tags={"cadence": "on_request", "use_case": use_case.name},
     )
     def _measure(
         context: dg.AssetExecutionContext,
@@ -99,9 +83,7 @@ def _staleness(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
             examples_sql(use_case, inputs, warehouse.dialect),
             examples_parameters(use_case, as_of, day_starts_at(as_of)),
         )
-        work = Environment.current().work_folder
-        work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=work) as folder:
+        with folder_for_work() as folder:
             curve = measure_staleness(
                 examples,
                 use_case=use_case,
@@ -112,7 +94,7 @@ def _staleness(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.Assets
                 code_version=code_version_of(use_case),
                 store=store,
                 on_step=lambda what, number, n: context.log.info(f"{what} ({number} of {n})"),
-                work_folder=Path(folder),
+                work_folder=folder,
             )
         path = save_curve(store, curve)
         page = f"reports/{use_case.name}/staleness-{as_of}.html"

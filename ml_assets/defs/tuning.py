@@ -1,17 +1,14 @@
 """Stage models: the search for better hyperparameters, launched when a person asks for it."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from enum import Enum
-from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
 from ml_assets.backends.environments import Environment
-from ml_assets.calendar import DAILY, as_of_day, now
+from ml_assets.calendar import as_of_day, now
 from ml_assets.core import training_sets
 from ml_assets.core.coded_sets import RecordsFolder
 from ml_assets.core.experiments import ExperimentLog
@@ -24,8 +21,12 @@ from ml_assets.core.tasks import meaning_of
 from ml_assets.core.tracked_search import tracked_search
 from ml_assets.core.tuned_parameters import save_tuned_parameters
 from ml_assets.core.tuning import Budget, TuningOutcome, tune
+from ml_assets.on_request import asset_on_request, folder_for_work, job_on_request
 from ml_assets.resources import feature_views_of
 from ml_assets.use_cases import code_version_of, load_use_cases
+
+_FORM = {"n_trials": 20, "minutes": 30.0, "sampler": "tpe"}
+_JOB = "Freeze a training set as of one day and search better hyperparameters on it, within a budget."
 
 
 class Sampler(Enum):
@@ -55,35 +56,21 @@ def defs() -> dg.Definitions:
     """A tuning asset and the job that launches it, per use case."""
     views = feature_views_of(Environment.current())
     use_cases = load_use_cases()
-    return dg.Definitions(assets=[_tuning(u, views) for u in use_cases], jobs=[_tuning_job(u) for u in use_cases])
-
-
-def _tuning_job(use_case: UseCase) -> UnresolvedAssetJobDefinition:
-    key = dg.AssetKey(use_case.key("tuning"))
-    return dg.define_asset_job(
-        f"{use_case.name}_tuning",
-        selection=dg.AssetSelection.assets(dg.AssetKey(use_case.key("training_set")), key),
-        config={"ops": {key.to_python_identifier(): {"config": {"n_trials": 20, "minutes": 30.0, "sampler": "tpe"}}}},
-        description="Freeze a training set as of one day and search better hyperparameters on it, within a budget.",
-    )
+    jobs = [job_on_request(u, "tuning", _FORM, after=["training_set"], description=_JOB) for u in use_cases]
+    return dg.Definitions(assets=[_tuning(u, views) for u in use_cases], jobs=jobs)
 
 
 def _tuning(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDefinition:
     inputs = use_case.inputs(declared)
 
     @dg.asset(
-        key=use_case.key("tuning"),
+        **asset_on_request(use_case, "tuning"),
         description=(
             "The best hyperparameters of a study on train and validation of this as-of date. Launch the tuning job, "
             "again to go on, or several times at once to share the work; without n_trials it does nothing."
         ),
-        group_name="models",
         deps=[use_case.key("training_set")],
-        partitions_def=DAILY,
-        output_required=False,
-        owners=list(use_case.owners),
         kinds={"optuna"},
-        tags={"cadence": "on_request", "use_case": use_case.name},
     )
     def _search(
         context: dg.AssetExecutionContext,
@@ -107,10 +94,8 @@ def _tuning(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDef
                 context.log.info(f"trial {trial.number} {trial.state}: {loss} ({n_taken} of {config.n_trials} taken)")
                 search.on_trial(trial)
 
-            environment = Environment.current()
-            work = environment.work_folder
-            work.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=work) as folder:
+            kept = Environment.current().records_folder
+            with folder_for_work() as folder:
                 outcome = tune(
                     training_set,
                     use_case=use_case,
@@ -122,8 +107,8 @@ def _tuning(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsDef
                     ),
                     seconds_now=time.monotonic,
                     on_trial=on_trial,
-                    work_folder=Path(folder),
-                    records=RecordsFolder(kept=environment.records_folder, work=Path(folder)),
+                    work_folder=folder,
+                    records=RecordsFolder(kept=kept, work=folder),
                 )
             search.found(outcome)
         path = save_tuned_parameters(store, outcome.tuned)

@@ -14,6 +14,7 @@ from dagster._core.storage.tags import RUN_KEY_TAG
 
 from ml_assets.backends.sources.files import FilesSource
 from ml_assets.backends.sources.nycflights13 import NycFlights13Source
+from ml_assets.core.data_quality.evidence import CHECKS
 from ml_assets.core.day_files import LANDED_FILES
 from ml_assets.core.days import DayRange
 from ml_assets.core.landing_due import MOST_ATTEMPTS
@@ -185,6 +186,24 @@ def test_a_new_day_lands_once_it_has_stopped_changing(place: Place, daemon: Daem
     assert daemon.temperatures(MONDAY) == [70, 71]
     daemon.until_quiet()
     assert len(daemon.runs()) == 1
+
+
+@only_s3
+def test_a_landing_judges_the_day_of_its_table_and_fails_where_it_is_faulty(place: Place, daemon: Daemon):
+    """That what follows refuses the day in a run of its own, which lands nothing, is in tests/test_data_quality.py."""
+    from ml_assets.defs.data_quality import defs
+
+    daemon.definitions = dg.Definitions.merge(daemon.definitions, defs())
+    assert not daemon.definitions.resolve_job_def("landed").graph.has_node_named("data_quality")
+    place.put("2013-07-01/00.csv", hours(MONDAY, 70))  # and nothing of the other 23 hours
+    daemon.until_quiet()
+    sql = "select check_name, severity from monitoring.data_quality where table_name = 'weather'"
+    with duckdb.connect(str(daemon.home / "warehouse.duckdb")) as connection:
+        verdicts = dict(connection.execute(sql).fetchall())
+    assert set(verdicts) == set(CHECKS)
+    assert verdicts["freshness"] == "severe"
+    assert {subject for subject, _ in daemon.runs(dg.DagsterRunStatus.FAILURE)} == {"weather/2013-07-01"}
+    assert daemon.temperatures(MONDAY) == [70], "what came is there to be looked at"
 
 
 @pytest.mark.slow

@@ -117,6 +117,8 @@ def _tally(row: Mapping[str, object]) -> Tally:
 def _values_by_day(counted: pa.Table, column: str) -> Iterator[tuple[date, Values]]:
     """Yield each day with the values of a column, ascending."""
     rows = counted.select([PARTITION, column, "n_rows"]).filter(pc.is_valid(counted[column]))
+    if not rows.num_rows:
+        return
     days = rows[PARTITION].to_numpy()
     values, counts = (rows[name].to_numpy() for name in (column, "n_rows"))
     order = np.lexsort((values, days))

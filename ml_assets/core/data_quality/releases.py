@@ -11,7 +11,7 @@ from datetime import date, datetime
 
 import msgspec
 
-from ml_assets.core.data_quality.findings import Finding
+from ml_assets.core.data_quality.evidence import Finding
 from ml_assets.core.errors import AlreadyExists, BadInput
 from ml_assets.core.names import identifier
 from ml_assets.core.ports import ArtifactStore

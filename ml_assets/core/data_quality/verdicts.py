@@ -12,7 +12,8 @@ from typing import cast
 import pyarrow as pa
 
 from ml_assets.core.contracts import PARTITION, Contract
-from ml_assets.core.data_quality.findings import HISTORY, Evidence, Finding, SetAside, findings
+from ml_assets.core.data_quality.evidence import HISTORY, Evidence, Finding, SetAside
+from ml_assets.core.data_quality.findings import findings
 from ml_assets.core.data_quality.landings import NEVER_LANDED, read_landings
 from ml_assets.core.data_quality.profiles import profile_days
 from ml_assets.core.data_quality.releases import fingerprint, releases_of

@@ -6,7 +6,8 @@ from datetime import date
 import numpy as np
 import pytest
 
-from ml_assets.core.data_quality.findings import HISTORY, Evidence, findings
+from ml_assets.core.data_quality.evidence import HISTORY, Evidence
+from ml_assets.core.data_quality.findings import findings
 from ml_assets.core.data_quality.profiles import DayProfile, quantities
 from ml_assets.core.data_quality.units import CONVERSIONS, Conversion, Values, other_unit
 from tests.core.data_quality.conftest import DAILY, PACKAGED, YEAR

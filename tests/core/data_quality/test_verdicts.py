@@ -5,14 +5,17 @@ from datetime import UTC, date, datetime
 import pyarrow as pa
 import pytest
 
+from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
 from ml_assets.core.data_quality import releases
-from ml_assets.core.data_quality.findings import CHECKS
+from ml_assets.core.data_quality.evidence import CHECKS
 from ml_assets.core.data_quality.landings import landings_table, not_landed, read_landings
 from ml_assets.core.data_quality.verdicts import Fault, judge_days, verdicts_of
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import BadInput, ContractBroken
 from ml_assets.core.landing import landing
+from ml_assets.core.ports import Source
 from tests import faults
+from tests.core.conftest import MemoryStore
 from tests.core.data_quality.conftest import DAILY, PACKAGED, Landed
 
 TUESDAY, WEDNESDAY, THURSDAY = date(2013, 7, 2), date(2013, 7, 3), date(2013, 7, 4)
@@ -274,3 +277,15 @@ def test_judging_again_writes_nothing(days: Landed, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(type(days.warehouse), "replace_days", refuse)
     assert days.judge(TUESDAY) == []
+
+
+def test_a_first_day_of_which_a_quantity_has_no_value_at_all_is_judged():
+    days = Landed(warehouse=DuckDBWarehouse(None), store=MemoryStore())
+
+    def no_temperature(source: Source) -> Source:
+        return faults.empty_readings(source, [TUESDAY], column="temp", share=1.0)
+
+    days.land(TUESDAY, no_temperature, tables=["weather"])
+    assert [(f.table, f.check_name, f.column_name) for f in days.judge(TUESDAY) if f.table == "weather"] == [
+        ("weather", "nulls", "temp")
+    ]
