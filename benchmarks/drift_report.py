@@ -102,11 +102,12 @@ def write_inputs(folder: Path, n_copies: int) -> None:
         connection.execute(
             f"COPY (SELECT flights.* FROM flights, range({n_copies}) ORDER BY partition_on) TO '{training}'"
         )
-        # In the order of time, as the rows of a day land.
+        # Each copy in the order of time, as rows land.
+        n_rows = N_FLIGHTS * n_copies
+        drawn = f"SELECT hash(n) % {N_FLIGHTS} AS place, n // {N_FLIGHTS} AS copy FROM range({n_rows}) AS r(n)"
         connection.execute(
             f"COPY (SELECT DATE '{DAY}' AS partition_on, flights.* EXCLUDE (partition_on) "
-            f"FROM (SELECT hash(n) % {N_FLIGHTS} AS drawn FROM range({N_FLIGHTS * n_copies}) AS numbers(n)) "
-            f"JOIN flights ON drawn = flights.rowid ORDER BY drawn) TO '{day}'"
+            f"FROM ({drawn}) JOIN flights ON place = flights.rowid ORDER BY copy, place) TO '{day}'"
         )
     with _new_warehouse(folder) as connection:
         columns = ", ".join(feature.name for feature in FEATURES)

@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import sys
+from importlib import import_module
 from pathlib import Path
 
 os.environ["DO_NOT_TRACK"] = "1"
@@ -24,7 +25,7 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
     return pd.read_parquet(folder / f"{name}.parquet").drop(columns="partition_on")
 
 
-def evidently(folder: Path) -> str:
+def with_evidently(folder: Path) -> str:
     """Its preset of data drift, with the tests it chooses itself for so many rows."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
@@ -38,7 +39,7 @@ def evidently(folder: Path) -> str:
     return f"{len(snapshot.dict()['metrics'])} metrics"
 
 
-def nannyml(folder: Path) -> str:
+def with_nannyml(folder: Path) -> str:
     """Univariate drift: Jensen-Shannon of all, Kolmogorov-Smirnov of numbers, chi-square of categories."""
     import nannyml as nml
 
@@ -55,16 +56,18 @@ def nannyml(folder: Path) -> str:
     return f"{calculator.calculate(_read(folder, 'day')).to_df().shape[1]} figures"
 
 
+PEERS = {"evidently": with_evidently, "nannyml": with_nannyml}
+
+
 def main() -> None:
     """Measure and print."""
     peer, folder = sys.argv[1], Path(sys.argv[2])
+    # Imports are no part of the work.
+    of_peer = import_module(peer)
     if peer == "evidently":
-        import evidently as of_peer
-        import evidently.presets
-    else:
-        import nannyml as of_peer
+        import_module("evidently.presets")
     before = resource.getrusage(resource.RUSAGE_SELF)
-    told = {"evidently": evidently, "nannyml": nannyml}[peer](folder)
+    told = PEERS[peer](folder)
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     version = getattr(of_peer, "__version__", "")

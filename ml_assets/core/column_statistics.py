@@ -29,7 +29,7 @@ from ml_assets.core.ports import Parameter, Warehouse
 from ml_assets.core.reference import Bins, to_numbers
 
 Counts = npt.NDArray[np.int64]
-_OfDay = tuple[int, float | None, float | None, float | None, float | None]
+_OfDay = tuple[int | None, float | None, float | None, float | None, float | None]
 
 # Judgement: DuckDB plans a statement of 100 columns in about 0.1 CPU s, and a day's result has one row.
 _COLUMNS_AT_ONCE = 100
@@ -116,25 +116,22 @@ def numbers_query(
     )
 
 
-def categories_query(sql: Sql, table: str, columns: Sequence[Bins]) -> str:
+def categories_query(sql: Sql, table: str, columns: Sequence[Bins], *, is_one_day: bool = False) -> str:
     """Return the statement that counts each value of each category, and all rows, for each day.
 
     One row for each day, column ``k`` and value. The rows without a value count missing ones; the largest of a day
-    counts the day itself.
+    counts the day itself. Of one day, DuckDB groups by the value alone, which costs 0.6 times as much.
     """
     values = [sql.text(_named(sql, bins.feature)) for bins in columns]
     if sql.is_duckdb:
-        of_day = f"SELECT partition_on AS _day, NULL AS k, NULL AS value, COUNT(*) AS n FROM {sql.table(table)} "  # noqa: S608
-        return " UNION ALL ".join(
-            [
-                f"{of_day} WHERE {sql.of_days()} GROUP BY _day",
-                *(
-                    f"SELECT _day, {i} AS k, value, COUNT(*) AS n FROM ({_rows(sql, table, f'{value} AS value')}) "  # noqa: S608
-                    "GROUP BY _day, value"
-                    for i, value in enumerate(values)
-                ),
-            ]
-        )
+        day, keys = ("ANY_VALUE(_day) AS _day", "value") if is_one_day else ("_day", "_day, value")
+        rows = [_rows(sql, table, f"{value} AS value") for value in values]
+        counts = [
+            f"SELECT {day}, {i} AS k, value, COUNT(*) AS n FROM ({of_column}) GROUP BY {keys}"  # noqa: S608
+            for i, of_column in enumerate(rows)
+        ]
+        n_rows = f"SELECT _day, NULL, NULL, COUNT(*) FROM ({_rows(sql, table, 'NULL')}) GROUP BY _day"  # noqa: S608
+        return " UNION ALL ".join([*counts, n_rows])
     names = [f"_c{i}" for i in range(len(columns))]
     which = " ".join(f"WHEN {c} IS NOT NULL THEN {i}" for i, c in enumerate(names))
     value = names[0] if len(names) == 1 else f"COALESCE({', '.join(names)})"
@@ -185,10 +182,11 @@ def _taken(i: int, x: str, bins: Bins, *, is_guarded: bool) -> str:
 def _in_columns(i: int, bins: Bins, *, is_guarded: bool) -> str:
     """Return the cells of one column in DuckDB: a list of counts, and what its moments are made of."""
     edges = ", ".join(repr(edge) for edge in (*bins.edges, math.inf))
-    finite = f"_f{i}" if is_guarded else f"_c{i}"
+    # Unguarded, every number that is there is finite, and the histogram has counted it.
+    finite, n_finite = (f"_f{i}", f"COUNT(_f{i})") if is_guarded else (f"_c{i}", "NULL")
     return (
         f"map_values(histogram(_c{i}, CAST('[{edges}]' AS DOUBLE[]))) AS counts{i}, "
-        f"COUNT({finite}) AS finite{i}, MIN({finite}) AS low{i}, MAX({finite}) AS high{i}, "
+        f"{n_finite} AS finite{i}, MIN({finite}) AS low{i}, MAX({finite}) AS high{i}, "
         f"SUM(_d{i}) AS total{i}, SUM(_d{i} * _d{i}) AS squares{i}"
     )
 
@@ -248,7 +246,7 @@ class _Asked:
 
     def categories(self, columns: Sequence[Bins]) -> None:
         """Ask for categories."""
-        rows = self._ask(categories_query(self._sql, self.table, columns))
+        rows = self._ask(categories_query(self._sql, self.table, columns, is_one_day=self.days.first == self.days.last))
         n_rows = dict[date, int]()
         values = dict[date, list[dict[str, int]]]()
         columns_of_rows = (rows[name].to_pylist() for name in ("_day", "k", "value", "n"))
@@ -285,6 +283,8 @@ class _Asked:
                 present = np.zeros(len(bins.shares), np.int64)
                 present[:-1] = counts or 0
                 present[-1] = n - present.sum()
+                if n_finite is None:
+                    n_finite = int(present[:-1].sum())
                 moments = moments_of_sums(n_finite, low, high, total, squares, origin=_origin(bins))
                 self._keep(day, bins, ColumnStatistics(counts=present, moments=moments))
         return odd
