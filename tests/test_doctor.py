@@ -31,6 +31,8 @@ from tests.servers.gcs import GcsServer
 from tests.servers.landing import gcs_client
 from tests.servers.postgres import PASSWORD, PostgresServer
 from tests.servers.s3 import KEYS, s3_client
+from tests.servers.slack import SlackServer
+from tests.servers.smtp import SmtpServer
 from tests.servers.webhdfs import WebHdfsServer, webhdfs_server
 
 pytestmark = pytest.mark.filterwarnings("ignore:Connecting to Bigtable emulator:RuntimeWarning")
@@ -44,6 +46,7 @@ NOWHERE = "http://127.0.0.1:9"
 OF_STAGING = [
     *("settings", "packages", "time zones", "local folder", "artifacts", "compute logs", "BigQuery", "datasets"),
     *("writing", "dbt", "dagster.yaml", "Dagster storage", "daemon", "studies", "W&B"),
+    *("alerts by Slack", "alerts by mail"),
 ]
 
 
@@ -53,6 +56,8 @@ class Staging:
 
     bigquery: BigQueryServer
     gcs: GcsServer
+    slack: SlackServer
+    mail: SmtpServer
     postgres_url: str
     dagster_home: Path
 
@@ -104,6 +109,12 @@ def wandb_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def receivers() -> Iterator[tuple[SlackServer, SmtpServer]]:
+    with SlackServer() as slack, SmtpServer(refused=("nobody@example.com",)) as mail:
+        yield slack, mail
+
+
+@pytest.fixture(scope="module")
 def bigquery() -> Iterator[BigQueryServer]:
     with BigQueryServer(PROJECT) as server:
         yield server
@@ -117,9 +128,10 @@ def staging(
     gcs: GcsServer,
     postgres: PostgresServer,
     wandb_url: str,
+    receivers: tuple[SlackServer, SmtpServer],
 ) -> Staging:
     """Everything is there, on the servers of this machine; the daemon was heard of a moment ago."""
-    database = f"dagster_{tmp_path.name}"
+    database, (slack, mail) = f"dagster_{tmp_path.name}", receivers
     home = tmp_path / "dagster"
     variables = {
         "ML_ASSETS_ENV": "staging",
@@ -134,6 +146,9 @@ def staging(
         "DAGSTER_HOME": str(home),
         "WANDB_API_KEY": WANDB_KEY,
         "WANDB_BASE_URL": wandb_url,
+        "ML_ASSETS_SLACK_WEBHOOK": slack.webhook,
+        "ML_ASSETS_SMTP_URL": f"smtp://{mail.address}",
+        "ML_ASSETS_ALERT_EMAIL": "oncall@example.com",
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -144,7 +159,8 @@ def staging(
             gcs.create_bucket(bucket)
     home.mkdir()
     shutil.copy(ROOT / "deploy" / "cloud" / "dagster.yaml", home / "dagster.yaml")
-    found = Staging(bigquery=bigquery, gcs=gcs, postgres_url=variables["ML_ASSETS_POSTGRES_URL"], dagster_home=home)
+    postgres_url = variables["ML_ASSETS_POSTGRES_URL"]
+    found = Staging(bigquery=bigquery, gcs=gcs, slack=slack, mail=mail, postgres_url=postgres_url, dagster_home=home)
     found.beat(time.time())
     with Client(project=PROJECT) as client:
         for name in SCHEMAS:
@@ -176,7 +192,7 @@ def told(*options: str, width: int = 100) -> tuple[int, str]:
 def results(*, code: int) -> dict[str, dict[str, str]]:
     """Return what the command says of each check, for machines; no secret may be in it."""
     found, output = told("--json")
-    for secret in (PASSWORD, WANDB_KEY, KEYS["AWS_SECRET_ACCESS_KEY"] + "-secret"):
+    for secret in (PASSWORD, WANDB_KEY, "canary-webhook", KEYS["AWS_SECRET_ACCESS_KEY"] + "-secret"):
         assert secret not in output
     assert found == code, output
     return {result["name"]: result for result in json.loads(output)}
@@ -193,6 +209,7 @@ def test_in_good_health_nothing_fails_and_nothing_is_left_behind(staging: Stagin
     with Client(project=PROJECT) as client:
         assert [table for name in SCHEMAS for table in client.list_tables(name)] == []
     assert _of_dbt() == beside_dbt
+    assert (staging.slack.posted, staging.mail.mails) == ([], []), "nobody is alerted by being asked"
 
 
 def _of_dbt() -> list[str]:
@@ -240,6 +257,16 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
         "GOOGLE_APPLICATION_CREDENTIALS",
     ),
     "a key that W&B does not know": (lambda _, m: m.setenv("WANDB_API_KEY", "b" * 40), "W&B", "set WANDB_API_KEY"),
+    "a dead webhook": (
+        lambda _, m: m.setenv("ML_ASSETS_SLACK_WEBHOOK", f"{NOWHERE}/services/canary-webhook"),
+        "alerts by Slack",
+        "ML_ASSETS_SLACK_WEBHOOK",
+    ),
+    "a recipient that the mail server does not know": (
+        lambda _, m: m.setenv("ML_ASSETS_ALERT_EMAIL", "nobody@example.com"),
+        "alerts by mail",
+        "ML_ASSETS_ALERT_EMAIL",
+    ),
     "a dead W&B": (lambda _, m: m.setenv("WANDB_BASE_URL", NOWHERE), "W&B", "ML_ASSETS_TRACKER=offline"),
     "tables of another Dagster": (
         lambda s, _: s.execute("update alembic_version set version_num = '7e2f3204cf8e'"),
@@ -458,8 +485,9 @@ def test_artifacts_in_s3_are_looked_at_there(staging: Staging, s3: str, monkeypa
 
 @pytest.fixture
 def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("ML_ASSETS_ENV", "WANDB_API_KEY", "ML_ASSETS_POSTGRES_URL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("ENV", "POSTGRES_URL", "SLACK_WEBHOOK", "SMTP_URL", "ALERT_EMAIL"):
+        monkeypatch.delenv(f"ML_ASSETS_{name}", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("ML_ASSETS_HOME", str(tmp_path / "data"))
     return tmp_path / "data"
 
@@ -468,7 +496,8 @@ def test_on_a_fresh_clone_it_takes_seconds_and_makes_nothing(local: Path):
     begun = time.process_time()
     found = results(code=0)
     assert time.process_time() - begun < 10
-    assert found["DuckDB"]["status"] == found["W&B"]["status"] == "skipped"
+    for name in ("DuckDB", "W&B", "alerts by Slack", "alerts by mail"):
+        assert found[name]["status"] == "skipped"
     assert found["artifacts"]["status"] == "ok"
     assert not local.exists()
 
@@ -485,7 +514,7 @@ def test_a_person_reads_it_in_a_terminal_and_copies_paths_and_commands_whole(
     rest = [line for line in output.splitlines() if line != advice]
     assert max(map(len, rest)) <= width
     assert "\N{HORIZONTAL ELLIPSIS}" not in output
-    assert (code, rest[-1]) == (1, "1 of 13 checks failed.")
+    assert (code, rest[-1]) == (1, "1 of 15 checks failed.")
 
 
 def test_a_warehouse_that_another_process_holds_is_no_failure_and_names_the_process(local: Path):

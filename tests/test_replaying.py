@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import date, timedelta
+from html import escape
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,7 @@ from ml_assets.core.errors import BadInput
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.replays.story import record_of
 from ml_assets.core.spec import Decisions, Label, PromotionRule, SplitRule, UseCase
-from ml_assets.replaying import MANIFEST, Life, Manifest, Replay, ReplayFailed
+from ml_assets.replaying import MANIFEST, PAGE, RECORD, Life, Manifest, Replay, ReplayFailed
 from ml_assets.replaying.lives import live_all
 from tests.conftest import environment_of
 from tests.core.conftest import FIRST_DAY, make_examples
@@ -124,9 +125,17 @@ def test_a_day_of_spoilt_data_is_held_and_said_and_all_others_are_there_to_be_li
         replay.land(lambda event: None)
     assert "raw.weather of 2013-12-31" in replay.manifest.held
     assert "ml-assets release --table weather --day 2013-12-31" in replay.manifest.held
+    assert {(fault.table, fault.day) for fault in replay.manifest.faults} == {("weather", date(2013, 12, 31))}
     for life in replay.lives:
         landed = life.warehouse.query(f"select distinct partition_on from {life.use_case.examples_table}")
         assert landed["partition_on"].to_pylist() == [date(2013, 12, 30)]
+    replay.conclude()
+    faults = replay.manifest.faults
+    kept = [msgspec.json.decode(line) for line in (replay.folder / RECORD).read_bytes().splitlines()]
+    told = [(line["day"], line["table"], line["explanation"]) for line in kept if line["kind"] == "held"]
+    assert told == [(f"{fault.day}", fault.table, fault.explanation) for fault in faults]
+    page = (replay.folder / PAGE).read_text()
+    assert all(f'<td>raw.weather</td><td class="explanation">{escape(f.explanation)}</td>' in page for f in faults)
 
 
 def test_the_use_case_of_the_most_features_is_lived_first(environment: Environment):

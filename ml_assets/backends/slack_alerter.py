@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # Judgement: whoever tells has a minute, and others to tell.
 _SECONDS, _ATTEMPTS, _LONGEST_WAIT = 5.0, 3, 10.0
+# What a proxy answers for a server that is not there.
+_AWAY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 # Slack cuts what is longer than 40,000 characters; a person reads less.
 _LONGEST_TEXT = 3000
 
@@ -39,7 +41,7 @@ class SlackAlerter:
         message = {"text": f"*{_plain(title)}*\n{_plain(text)}"[:_LONGEST_TEXT]}
         failure = ""
         for attempt in range(1, _ATTEMPTS + 1):
-            answer = self._post(message)
+            answer = self._ask("POST", message)
             if isinstance(answer, str):
                 failure, wait = f"{self._host} does not answer: {answer}", float(attempt)
             elif answer.status_code == HTTPStatus.OK:
@@ -59,12 +61,24 @@ class SlackAlerter:
             self._sleep(wait)
         raise AlertFailed(f"{failure}; it is tried again")
 
-    def _post(self, message: dict[str, str]) -> "Response | str":
+    def reach(self) -> str:
+        """Ask for the webhook's address, which posts nothing, and say who answered; raise AlertFailed where nobody did.
+
+        What a server says to it differs, so that only a message shows whether the webhook is still there.
+        """
+        answer = self._ask("GET", None)
+        if isinstance(answer, str):
+            raise AlertFailed(f"{self._host} does not answer: {answer}")
+        if answer.status_code in _AWAY:
+            raise AlertFailed(f"{self._host} answers {answer.status_code}")
+        return f"{self._host} answers"
+
+    def _ask(self, method: str, message: dict[str, str] | None) -> "Response | str":
         """Return the answer, or the kind of error: its text would hold the address."""
         import requests
 
         try:
-            return requests.post(self._webhook, json=message, timeout=self._seconds, allow_redirects=False)
+            return requests.request(method, self._webhook, json=message, timeout=self._seconds, allow_redirects=False)
         except requests.RequestException as error:
             return type(error).__name__
 

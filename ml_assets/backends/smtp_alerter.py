@@ -2,6 +2,7 @@
 
 import smtplib
 import ssl
+from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from urllib.parse import unquote, urlsplit
 
@@ -9,6 +10,10 @@ from ml_assets.core.errors import AlertFailed
 
 _SECONDS = 10.0
 _PORTS = {"smtp": 587, "smtps": 465}
+_OK, _WILL_FORWARD = 250, 251
+
+# Recipients that a server takes nothing for, with what it says.
+Refused = Mapping[str, tuple[int, bytes]]
 
 
 class SmtpAlerter:
@@ -25,6 +30,7 @@ class SmtpAlerter:
         self._port = parts.port or _PORTS[parts.scheme]
         self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
         self._to, self._seconds = to, seconds
+        self._sender = self._user if "@" in self._user else self._to[0]
 
     def __repr__(self) -> str:
         """Name the server and who is written to."""
@@ -34,22 +40,43 @@ class SmtpAlerter:
         """Hand the message to the server; raise AlertFailed where it takes it for nobody, or not for all."""
         message = EmailMessage()
         message["Subject"] = " ".join(title.split())
-        message["From"] = self._user if "@" in self._user else self._to[0]
+        message["From"] = self._sender
         message["To"] = ", ".join(self._to)
         message.set_content(text)
-        failure = self._failure(message)
+        self._talk(lambda server: server.send_message(message))
+
+    def reach(self) -> str:
+        """Log in and name sender and recipients, send nothing, and say who answered; raise AlertFailed as ``send``."""
+
+        def name_them(server: smtplib.SMTP) -> Refused:
+            server.ehlo_or_helo_if_needed()
+            said = server.mail(self._sender)
+            if said[0] != _OK:
+                raise smtplib.SMTPSenderRefused(*said, self._sender)
+            refused = {to: said for to in self._to if (said := server.rcpt(to))[0] not in (_OK, _WILL_FORWARD)}
+            server.rset()
+            if len(refused) == len(self._to):
+                raise smtplib.SMTPRecipientsRefused(refused)
+            return refused
+
+        self._talk(name_them)
+        return f"{self._host}:{self._port} takes mail for {', '.join(self._to)}"
+
+    def _talk(self, speak: Callable[[smtplib.SMTP], Refused]) -> None:
+        """Speak to the server; raise AlertFailed where it refuses all or, as what ``speak`` returns says, some."""
+        failure = self._failure(speak)
         if failure:
             raise AlertFailed(f"{self._host}:{self._port} {failure}")
 
-    def _failure(self, message: EmailMessage) -> str:
-        """Return why the message was not taken; the errors themselves can hold what was said to the server."""
+    def _failure(self, speak: Callable[[smtplib.SMTP], Refused]) -> str:
+        """Return what went wrong; the errors themselves can hold what was said to the server."""
         try:
             with self._connect() as server:
                 if self._password and not isinstance(server.sock, ssl.SSLSocket):
                     return "offers no TLS, and a password is not sent without; use smtps:// or another server"
                 if self._password:
                     server.login(self._user, self._password)
-                refused = server.send_message(message)
+                refused = speak(server)
         except ssl.SSLCertVerificationError as error:
             return f"has a certificate that is not valid: {error.verify_message}"
         except smtplib.SMTPAuthenticationError as error:

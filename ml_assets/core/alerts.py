@@ -1,4 +1,4 @@
-"""Telling people: every receiver once of each incident, and once more when it grows worse, whatever is killed when.
+"""Telling people: every receiver once of each incident, when it grows worse and when it ends, whatever is killed when.
 
 What was told is kept in the artifact store, under ``incidents/<use case>/<hash of the incident>/``. Whoever wants to
 tell a receiver first takes a numbered attempt by conditional create, so that of two processes one tells. After it has
@@ -32,11 +32,14 @@ _AGAIN = "This may be the second time you are told: the process that told it fir
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """One incident to tell: ``topic`` is the use case, or what else it is about, and the folder of what was told."""
+    """One incident to tell: ``topic`` is the use case, or what else it is about, and the folder of what was told.
+
+    The severity of one that has ended is ``over``.
+    """
 
     topic: str
     incident: str
-    severity: Literal["warning", "severe"]
+    severity: Literal["warning", "severe", "over"]
     title: str
     text: str
     link: str = ""
@@ -94,8 +97,9 @@ def tell(store: ArtifactStore, alerter: Alerter, notices: Sequence[Notice], *, n
     """Tell each receiver what it has not been told: one message per incident, or one for all where there are many.
 
     An incident is told as a warning, as severe, or first as one and then as the other; one that was told as severe is
-    not told again as a warning. Raises AlertFailed after every receiver has been tried. What failed is tried again by a
-    later call: after a minute, then two, then four, an hour at most, sixteen times in all.
+    not told again as a warning. That it is over is told to whom its beginning was. Raises AlertFailed after every
+    receiver has been tried. What failed is tried again by a later call: after a minute, then two, then four, an hour at
+    most, sixteen times in all.
     """
     by_name = alerter.by_name if isinstance(alerter, Receivers) else {"alerter": alerter}
     failures: list[str] = []
@@ -128,7 +132,9 @@ def _claim(store: ArtifactStore, name: str, notice: Notice, now: datetime) -> _C
     folder = artifact_path(f"incidents/{identifier(notice.topic)}/{digest}")
     there = {path.rpartition("/")[2] for path in store.list(folder)}
     stem = f"{folder}/{name}.{notice.severity}"
-    if {f"{name}.{notice.severity}.done.json", f"{name}.severe.done.json"} & there:
+    told = {severity for severity in ("warning", "severe", "over") if f"{name}.{severity}.done.json" in there}
+    is_known = {"warning": bool(told), "severe": "severe" in told, "over": "over" in told or not told}
+    if is_known[notice.severity]:
         return "known"
     number = sum(file.startswith(f"{name}.{notice.severity}.") for file in there)
     is_again = False
@@ -164,15 +170,17 @@ def _messages(claims: Sequence[_Claim]) -> Sequence[Sequence[_Claim]]:
     """Return what is told in one message: each incident by itself, or all of them where they are many."""
     if len(claims) <= MOST_MESSAGES:
         return [[claim] for claim in claims]
-    return [sorted(claims, key=lambda claim: claim.notice.severity != "severe")]
+    return [sorted(claims, key=lambda claim: ("severe", "warning", "over").index(claim.notice.severity))]
 
 
 def _words(message: Sequence[_Claim]) -> tuple[str, str]:
     """Return title and text of a message; the report is linked once where it is one."""
     notices = [claim.notice for claim in message]
     first = notices[0]
-    n_severe = sum(notice.severity == "severe" for notice in notices)
-    title = first.title if len(notices) == 1 else f"{len(notices)} new alarms, {n_severe} of them severe"
+    n_severe, n_over = (sum(notice.severity == severity for notice in notices) for severity in ("severe", "over"))
+    news = [f"{len(notices) - n_over} new alarms, {n_severe} of them severe"] if len(notices) > n_over else []
+    news += [f"{n_over} alarms are over"] if n_over else []
+    title = first.title if len(notices) == 1 else "; ".join(news)
     lines = [notice.text if len(notices) == 1 else f"{notice.title}: {notice.text}" for notice in notices]
     lines += [_AGAIN] if any(claim.is_again for claim in message) else []
     return title, "\n".join([*lines, *dict.fromkeys(notice.link for notice in notices if notice.link)])

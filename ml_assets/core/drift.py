@@ -32,6 +32,7 @@ __all__ = [
     "Reference",
     "build_reference",
     "drift_of",
+    "drift_of_days",
     "measure_drift",
     "percent",
     "write_drift",
@@ -82,21 +83,31 @@ def write_drift(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, d
 
     Raises BadInput where a day has predictions of two models.
     """
-    parts = [DRIFT_SCHEMA.empty_table()]
-    for version, stretch in _stretches_of_models(warehouse, use_case, days):
-        reference = load_package(store, use_case.name, version).reference
-        of_features = column_statistics(warehouse, use_case.examples_table, reference.features, stretch)
-        of_prediction = column_statistics(warehouse, use_case.predictions_table, [reference.prediction], stretch)
-        for day in sorted(of_prediction):
-            if day in of_features:
-                found = {**of_prediction[day], **of_features[day]}
-                parts.append(drift_of(reference, found, use_case=use_case.name, model_version=version, day=day))
-    rows = pa.concat_tables(parts)
-    stored = rows
-    if _RETIRED in (warehouse.columns(DRIFT) or ()):
-        stored = rows.append_column(_RETIRED, pa.nulls(rows.num_rows, pa.float64()))
-    warehouse.replace_days({DRIFT: stored}, days, use_case=use_case.name)
+    with warehouse.session():
+        parts = [DRIFT_SCHEMA.empty_table()]
+        for version, stretch in _stretches_of_models(warehouse, use_case, days):
+            reference = load_package(store, use_case.name, version).reference
+            parts.append(drift_of_days(warehouse, use_case, reference, stretch, model_version=version))
+        rows = pa.concat_tables(parts)
+        stored = rows
+        if _RETIRED in (warehouse.columns(DRIFT) or ()):
+            stored = rows.append_column(_RETIRED, pa.nulls(rows.num_rows, pa.float64()))
+        warehouse.replace_days({DRIFT: stored}, days, use_case=use_case.name)
     return rows
+
+
+def drift_of_days(
+    warehouse: Warehouse, use_case: UseCase, reference: Reference, days: DayRange, *, model_version: str
+) -> pa.Table:
+    """Return the drift of the days that have examples and predictions, all of one model; its training is given."""
+    of_features = column_statistics(warehouse, use_case.examples_table, reference.features, days)
+    of_prediction = column_statistics(warehouse, use_case.predictions_table, [reference.prediction], days)
+    found = {day: {**of_prediction[day], **of_features[day]} for day in sorted(of_prediction) if day in of_features}
+    parts = [
+        drift_of(reference, statistics, use_case=use_case.name, model_version=model_version, day=day)
+        for day, statistics in found.items()
+    ]
+    return pa.concat_tables([DRIFT_SCHEMA.empty_table(), *parts])
 
 
 def measure_drift(

@@ -115,7 +115,8 @@ def predicted_versions(warehouse: Warehouse, use_cases: Iterable[str]) -> Predic
     """Return the versions that predictions and monitoring of these use cases name; a table not there names none."""
     found: dict[str, set[str]] = {identifier(use_case): set() for use_case in use_cases}
     for use_case, versions in found.items():
-        for table in (f"predictions.{use_case}", f"predictions.{use_case}_shadow"):
+        # A day that is scored again by another model loses its predictions; what the first one read stays on record.
+        for table in (f"predictions.{use_case}{of}" for of in ("", "_served", "_shadow")):
             versions.update(str(version) for _, version in _versions_in(warehouse, table, use_case))
     for table in _MONITORING_TABLES:
         for use_case, version in _versions_in(warehouse, table, None):

@@ -1,7 +1,7 @@
-"""Alerts: people are told of each incident once, from what monitoring says of the newest day."""
+"""Alerts: people are told once that an incident has begun and that it is over, by what is said of the newest day."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal
 
@@ -41,17 +41,18 @@ class AlarmFact(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """How far one asset's materializations have been told: the newest of them, and the newest day of any."""
+    """How far one asset's materializations have been told: the newest of them, and the newest day with its alarms."""
 
     storage_id: int
     day: str
+    standing: tuple[AlarmFact, ...] = ()
 
 
 @dg.sensor(
     name="alarms_told",
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=60,
-    description="Tells each receiver once of every incident that stands on the newest day, again if it grows worse.",
+    description="Tells each receiver once of every incident of the newest day, again if it grows worse or is over.",
 )
 def alarms_told(
     context: dg.SensorEvaluationContext, alerter: dg.ResourceParam[Alerter], store: dg.ResourceParam[ArtifactStore]
@@ -65,8 +66,14 @@ def alarms_told(
     for use_case in load_use_cases():
         for stage in _STAGES:
             key = "/".join(use_case.key(stage))
-            alarms, places[key] = _standing(context.instance, use_case.key(stage), places.get(key))
-            notices += [_notice(store, use_case, places[key].day, alarm) for alarm in alarms]
+            before = places.get(key)
+            place = places[key] = _newest(context.instance, use_case.key(stage), before)
+            if before is None or place.storage_id > before.storage_id:
+                notices += [_notice(store, use_case, place.day, alarm) for alarm in place.standing]
+            if before is not None and place.day > before.day:
+                stands = {alarm.incident for alarm in place.standing}
+                over = [alarm for alarm in before.standing if alarm.incident not in stands]
+                notices += [_notice(store, use_case, place.day, alarm, is_over=True) for alarm in over]
     told = tell(store, alerter, notices, now=now())
     if told.is_pending:
         return dg.SensorResult(skip_reason="another attempt is under way; looked at again at the next tick")
@@ -74,35 +81,38 @@ def alarms_told(
     return dg.SensorResult(skip_reason=words, cursor=msgspec.json.encode(places).decode())
 
 
-def _standing(
-    instance: dg.DagsterInstance, key: Sequence[str], place: _Place | None
-) -> tuple[Sequence[AlarmFact], _Place]:
-    """Return the alarms that stand on the newest day, if something was said of it since the last tick."""
+def _newest(instance: dg.DagsterInstance, key: Sequence[str], place: _Place | None) -> _Place:
+    """Return what is said of the newest day by now, looking at what has been said since ``place`` alone."""
     found = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=dg.AssetKey(key), after_storage_id=place.storage_id if place else None),
         limit=_MOST_EVENTS if place else 1,
         ascending=place is not None,
     )
-    day, alarms = place.day if place else "", list[AlarmFact]()
-    last = place.storage_id if place else 0
+    newest = place or _Place(storage_id=0, day="")
     for record in found.records:
-        last = max(last, record.storage_id)
+        newest = replace(newest, storage_id=max(newest.storage_id, record.storage_id))
         said = record.asset_materialization
-        if said is not None and record.partition_key and record.partition_key >= day and "alarms" in said.metadata:
-            day = record.partition_key
-            alarms = msgspec.convert(said.metadata["alarms"].value, list[AlarmFact])
-    return alarms, _Place(storage_id=last, day=day)
+        if (
+            said is not None
+            and record.partition_key
+            and record.partition_key >= newest.day
+            and "alarms" in said.metadata
+        ):
+            alarms = msgspec.convert(said.metadata["alarms"].value, tuple[AlarmFact, ...])
+            newest = replace(newest, day=record.partition_key, standing=alarms)
+    return newest
 
 
-def _notice(store: ArtifactStore, use_case: UseCase, day: str, alarm: AlarmFact) -> Notice:
+def _notice(store: ArtifactStore, use_case: UseCase, day: str, alarm: AlarmFact, *, is_over: bool = False) -> Notice:
     kind = alarm.kind.replace("_", " ")
     lasts = f" since {alarm.since}" if alarm.since.isoformat() != day else ""
+    title = f"{alarm.severity} {kind} alarm on {day}{lasts}"
     return Notice(
         topic=use_case.name,
         incident=alarm.incident,
-        severity=alarm.severity,
-        title=f"{use_case.name}: {alarm.severity} {kind} alarm on {day}{lasts}",
-        text=alarm.explanation,
+        severity="over" if is_over else alarm.severity,
+        title=f"{use_case.name}: " + (f"the {kind} alarm of {alarm.since} is over on {day}" if is_over else title),
+        text=f"It was: {alarm.explanation}" if is_over else alarm.explanation,
         link=store.address(report_path(use_case, date.fromisoformat(day))),
     )
 

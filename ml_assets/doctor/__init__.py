@@ -110,6 +110,10 @@ def _of_services(environment: Environment) -> Iterator[Check]:
     yield Check(name="studies", look=partial(services.studies, environment), do=do)
     do = "check WANDB_API_KEY and the network"
     yield Check(name="W&B", look=partial(services.wandb, environment, wandb_key()), do=do)
+    do = "check ML_ASSETS_SLACK_WEBHOOK and the network; until then alerts are in the log alone"
+    yield Check(name="alerts by Slack", look=partial(services.slack, environment), do=do)
+    do = "check ML_ASSETS_SMTP_URL and ML_ASSETS_ALERT_EMAIL; until then alerts are in the log alone"
+    yield Check(name="alerts by mail", look=partial(services.mail, environment), do=do)
 
 
 def _store(environment: Environment, url: str) -> ArtifactStore:

@@ -1,4 +1,4 @@
-"""PostgreSQL with what Dagster and Optuna keep there, the daemon, and W&B."""
+"""PostgreSQL with what Dagster and Optuna keep there, the daemon, W&B, and who is alerted."""
 
 import base64
 import json
@@ -9,6 +9,8 @@ from urllib import error, request
 from urllib.parse import urlsplit
 
 from ml_assets.backends.environments import Environment
+from ml_assets.backends.slack_alerter import SlackAlerter
+from ml_assets.backends.smtp_alerter import SmtpAlerter
 from ml_assets.doctor.checkup import Skipped, Trouble
 
 _SECONDS_TO_CONNECT = 5
@@ -146,6 +148,22 @@ def wandb(environment: Environment, key: str | None) -> str:
             do=f"set WANDB_API_KEY to the one that {url.replace('api.', '')}/authorize shows",
         )
     return f"{url}: {viewer.get('username') or viewer.get('entity')}, project {environment.tracker_project}"
+
+
+def slack(environment: Environment) -> str:
+    """Ask who answers at the webhook, without posting."""
+    webhook = environment.alerting.slack_webhook
+    if not webhook:
+        raise Skipped("no ML_ASSETS_SLACK_WEBHOOK: nobody is told there")
+    return SlackAlerter(webhook).reach()
+
+
+def mail(environment: Environment) -> str:
+    """Ask the mail server whether it would take an alert for each who is to get one, without sending any."""
+    alerting = environment.alerting
+    if not alerting.smtp_url:
+        raise Skipped("no ML_ASSETS_SMTP_URL: nobody is written to")
+    return SmtpAlerter(alerting.smtp_url, to=alerting.emails).reach()
 
 
 def _revision(url: str, *, creates: str) -> tuple[str, str | None]:

@@ -9,6 +9,7 @@ import msgspec
 from ml_assets.backends.environments import Environment, state_kept_in
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.calendar import refuse_unknown_partitions
+from ml_assets.core.data_quality.verdicts import Fault, faults_between
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import BadInput
 from ml_assets.core.fingerprints import environment_hash, json_hash
@@ -32,8 +33,8 @@ _SHOWING = ("cli", "doctor", "serving", "core/reports", "replaying")
 class Manifest:
     """What replay.json says of a replay.
 
-    ``held`` says which days have spoilt raw data and how to release them: nobody predicts them. ``wall_seconds`` has
-    one number for each call that worked on it.
+    ``held`` says which days have spoilt raw data and how to release them, ``faults`` are what was found in it: what
+    depends on it is not made. ``wall_seconds`` has one number for each call that worked on it.
     """
 
     days: DayRange
@@ -41,6 +42,7 @@ class Manifest:
     use_cases: tuple[str, ...]
     is_landed: bool = False
     held: str = ""
+    faults: tuple[Fault, ...] = ()
     is_finished: bool = False
     wall_seconds: tuple[float, ...] = ()
 
@@ -116,8 +118,11 @@ class Replay:
                 held = str(failure)
         for life in self.lives:
             table = life.use_case.examples_table
+            if lifecycle.warehouse.columns(table) is None:
+                continue  # all days are held, and no example has ever been made
             life.warehouse.replace_days({table: rows_of_days(lifecycle.warehouse, table, self.days)}, self.days)
-        self._keep(is_landed=True, held=held)
+        faults = tuple(fault for fault in faults_between(lifecycle.warehouse, self.days) if not fault.released_by)
+        self._keep(is_landed=True, held=held, faults=faults)
 
     def live(self, on_day: OnDay, *, n_processes: int) -> None:
         """Live what is left of each use case, so many at a time; raise ReplayFailed where one cannot go on."""
@@ -126,8 +131,9 @@ class Replay:
     def conclude(self) -> list[Story]:
         """Write record and page, and return what they tell."""
         stories = sorted((life.tell() for life in self.lives), key=lambda story: story.use_case.name)
-        self._files.put(RECORD, record_of(stories))
-        self._files.put(PAGE, replay_report(stories, days=self.days).encode())
+        self._files.put(RECORD, record_of(stories, held=self.manifest.faults))
+        page = replay_report(stories, days=self.days, held=self.manifest.faults)
+        self._files.put(PAGE, page.encode())
         self._keep(is_finished=True)
         return stories
 
@@ -138,7 +144,7 @@ class Replay:
     def _found(self) -> Manifest | None:
         return msgspec.json.decode(self._files.get(MANIFEST), type=Manifest) if self._files.exists(MANIFEST) else None
 
-    def _keep(self, **changes: bool | str | tuple[float, ...]) -> None:
+    def _keep(self, **changes: bool | str | tuple[float, ...] | tuple[Fault, ...]) -> None:
         self.manifest = replace(self.manifest, **changes)  # pyright: ignore[reportArgumentType] - fields by name
         self._files.put(MANIFEST, msgspec.json.format(msgspec.json.encode(self.manifest)))
 

@@ -68,3 +68,12 @@ def test_a_server_that_hangs_is_given_up_and_no_text_shows_the_webhook():
         told = "".join(traceback.format_exception(failure.value)) + repr(alerter) + str(vars(failure.value))
         assert "canary-webhook" not in told
         assert failure.value.__context__ is None
+
+
+def test_whether_somebody_answers_can_be_asked_without_posting():
+    with SlackServer() as slack:
+        alerter = SlackAlerter(slack.webhook)
+        assert alerter.reach() == "127.0.0.1 answers"
+    assert (slack.n_asked, slack.posted) == (1, [])
+    with pytest.raises(AlertFailed, match=r"^127\.0\.0\.1 does not answer: ConnectionError$"):
+        alerter.reach()

@@ -95,3 +95,18 @@ def test_no_text_of_a_failure_shows_the_password(trusted: Path):
     for failure in (*failures, gone.value):
         assert "canary-smtp" not in "".join(traceback.format_exception(failure)) + repr(alerter)
         assert failure.__context__ is None
+
+
+def test_whether_the_server_would_take_an_alert_can_be_asked_without_sending_one(trusted: Path):
+    with SmtpServer(certificate=trusted, password="p@ss", refused=TO[1:]) as server:
+        url = f"smtp://alerts%40example.com:p%40ss@{server.address}"
+        assert SmtpAlerter(url, to=TO[:1]).reach() == f"{server.address} takes mail for oncall@example.com"
+        with pytest.raises(AlertFailed, match=f"refuses {TO[1]}; see ML_ASSETS_ALERT_EMAIL"):
+            SmtpAlerter(url, to=TO).reach()
+        with pytest.raises(AlertFailed, match=f"refuses every one of {TO[1]}"):
+            SmtpAlerter(url, to=TO[1:]).reach()
+        with pytest.raises(AlertFailed, match=r"refuses the user me \(535\)"):
+            SmtpAlerter(f"smtp://me:wrong@{server.address}", to=TO).reach()
+        with pytest.raises(AlertFailed, match=r"answers 530"):
+            SmtpAlerter(f"smtp://{server.address}", to=TO).reach()
+    assert server.mails == []

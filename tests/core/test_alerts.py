@@ -1,6 +1,7 @@
 """Each receiver is told once of each incident, whoever is killed when: at every point between claim and record."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Literal, cast
 
 import pytest
 
@@ -59,7 +60,7 @@ def notice(incident: str = "drift:wind:2013-07-01", severity: str = "warning") -
     return Notice(
         topic="arrival_delay",
         incident=incident,
-        severity="severe" if severity == "severe" else "warning",
+        severity=cast('Literal["warning", "severe", "over"]', severity),
         title=f"{severity} {incident}",
         text="31 % of the day's mass moved above the training range",
         link=LINK,
@@ -84,6 +85,29 @@ def test_one_that_grows_worse_is_told_again_and_one_that_grows_better_is_not(sto
     assert [title.split()[0] for title, _ in receiver.told] == ["warning", "severe"]
 
 
+def test_the_end_is_told_once_to_whoever_was_told_of_the_beginning(store: KillingStore):
+    was_told, was_down = Receiver(), Receiver(AlertFailed("hooks.example answers 503"))
+    both = Receivers({"email": was_told, "slack": was_down})
+    with pytest.raises(AlertFailed):
+        tell(store, both, [notice()], now=NOW)
+    for days in range(1, 3):
+        tell(store, both, [notice(severity="over")], now=NOW + timedelta(days=days))
+    assert [title.split()[0] for title, _ in was_told.told] == ["warning", "over"]
+    assert was_down.told == []
+
+
+def test_many_ends_are_told_after_what_is_new(store: KillingStore):
+    receiver = Receiver()
+    incidents = [f"drift:feature_{i}:2013-07-01" for i in range(4)]
+    tell(store, receiver, [notice(incident) for incident in incidents], now=NOW)
+    receiver.told.clear()
+    news = [notice(incident, "over") for incident in incidents] + [notice("a"), notice("b", "severe")]
+    tell(store, receiver, news, now=NOW)
+    [(title, text)] = receiver.told
+    assert title == "2 new alarms, 1 of them severe; 4 alarms are over"
+    assert [line.split()[0] for line in text.splitlines()[:6]] == ["severe", "warning", *["over"] * 4]
+
+
 def test_another_incident_is_another_alert(store: KillingStore):
     receiver = Receiver()
     tell(store, receiver, [notice(), notice("drift:wind:2013-08-01")], now=NOW)
@@ -99,23 +123,27 @@ def test_another_incident_is_another_alert(store: KillingStore):
         ("after done", 1, 1, timedelta()),
     ],
 )
+@pytest.mark.parametrize("severity", ["warning", "over"])
 def test_a_kill_at_any_point_loses_no_alert(
-    store: KillingStore, point: str, told_before: int, told_in_all: int, waits: timedelta
+    store: KillingStore, point: str, told_before: int, told_in_all: int, waits: timedelta, severity: str
 ):
-    receiver = Receiver()
+    receiver, news = Receiver(), [notice(severity=severity)]
+    if severity == "over":
+        tell(store, receiver, [notice()], now=NOW)
+        receiver.told.clear()
     store.point = point
     with pytest.raises(Killed):
-        tell(store, receiver, [notice()], now=NOW)
+        tell(store, receiver, news, now=NOW)
     assert len(receiver.told) == told_before
     store.point = ""
     if waits:
-        early = tell(store, receiver, [notice()], now=NOW + waits - timedelta(seconds=1))
+        early = tell(store, receiver, news, now=NOW + waits - timedelta(seconds=1))
         assert (early.n_told, early.is_pending) == (0, True)
-    tell(store, receiver, [notice()], now=NOW + waits)
+    tell(store, receiver, news, now=NOW + waits)
     assert len(receiver.told) == told_in_all
     # Whoever takes over cannot know whether it was told, and says so.
     assert ("may be the second time" in receiver.told[-1][1]) == bool(waits)
-    assert tell(store, receiver, [notice()], now=NOW + timedelta(days=1)).n_told == 0
+    assert tell(store, receiver, news, now=NOW + timedelta(days=1)).n_told == 0
     assert len(receiver.told) == told_in_all
 
 

@@ -191,7 +191,11 @@ def test_what_a_prediction_or_a_monitoring_row_names_stays(with_two):
 
 
 @pytest.mark.parametrize(
-    "table", ["predictions.storm_delay", "predictions.storm_delay_shadow", "monitoring.drift", "monitoring.performance"]
+    "table",
+    [
+        *("predictions.storm_delay", "predictions.storm_delay_served", "predictions.storm_delay_shadow"),
+        *("monitoring.drift", "monitoring.performance"),
+    ],
 )
 def test_the_versions_of_predictions_and_of_each_monitoring_table_are_found(table: str, tmp_path):
     from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse

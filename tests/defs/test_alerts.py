@@ -121,6 +121,30 @@ def test_an_incident_that_grows_severe_is_told_again(
     assert [title.split()[1] for title, _ in log.sent] == ["warning", "severe"]
 
 
+def test_the_end_of_an_incident_is_told_once_with_the_first_later_day_that_it_does_not_stand_on(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, store: ObjectArtifactStore
+):
+    log, cursor = Log(), None
+    for day, *standing in [
+        ("2013-07-02", "wind", "gust"),
+        ("2013-07-03", "wind"),
+        ("2013-07-02",),  # made again: the day before has no say in what stands now
+        ("2013-07-04",),
+        ("2013-07-05",),
+    ]:
+        monitored(instance, day, *map(alarm, standing))
+        for _ in range(2):
+            cursor = tick(definitions, instance, store, log, cursor).cursor
+    begun, ended = log.sent[:2], log.sent[2:]
+    assert all("warning drift alarm on 2013-07-02" in title for title, _ in begun)
+    assert [title for title, _ in ended] == [
+        "arrival_delay: the drift alarm of 2013-07-01 is over on 2013-07-03",
+        "arrival_delay: the drift alarm of 2013-07-01 is over on 2013-07-04",
+    ]
+    assert [text.splitlines()[0].split(":")[:2] for _, text in ended] == [["It was", " gust"], ["It was", " wind"]]
+    assert ended[1][1].endswith(store.address("reports/arrival_delay/2013-07-04.html"))
+
+
 def test_days_that_are_filled_in_tell_nobody_of_what_is_over(
     definitions: dg.Definitions, instance: dg.DagsterInstance, store: ObjectArtifactStore
 ):
@@ -135,7 +159,7 @@ def test_days_that_are_filled_in_tell_nobody_of_what_is_over(
     for day, subject in (("2013-07-06", "gust"), ("2013-07-07", "snow")):
         monitored(instance, day, alarm(subject))
     tick(definitions, instance, store, log, cursor)
-    assert ["snow" in text for _, text in log.sent] == [True]
+    assert ["snow" in text for _, text in log.sent] == [True], "of gust, which nobody was told of, no end is told"
 
 
 def test_a_receiver_that_is_down_is_a_failed_tick_and_is_told_by_a_later_one(

@@ -10,12 +10,13 @@ class SlackServer:
     """Answers one POST after the other with the next of ``answers``, then with 200; a context manager.
 
     An answer is a status, a status with headers, or ``hang``: nothing, until the server ends. ``posted`` are the
-    messages of all requests, ``taken`` those that were answered with 200.
+    messages of all requests, ``taken`` those that were answered with 200; ``n_asked`` counts GETs.
     """
 
     def __init__(self, *answers: int | tuple[int, dict[str, str]] | str) -> None:
         self.posted: list[dict[str, str]] = []
         self.taken: list[dict[str, str]] = []
+        self.n_asked = 0
         self._answers, self._lock, self._ended = list(answers), threading.Lock(), threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
@@ -53,6 +54,14 @@ class SlackServer:
 
 def _handler(server: SlackServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            # Slack shows a person who comes with a browser to its documentation.
+            server.n_asked += 1
+            self.send_response(302)
+            self.send_header("Location", "http://127.0.0.1:9/documentation")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
         def do_POST(self) -> None:
             message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             answer = server.take(self.path, message)

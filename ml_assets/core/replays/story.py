@@ -9,6 +9,7 @@ import msgspec
 import pyarrow as pa
 
 from ml_assets.core import registry
+from ml_assets.core.data_quality.verdicts import Fault
 from ml_assets.core.days import DayRange, day_starts_at
 from ml_assets.core.monitored import ALARMS, PERFORMANCE, RETRAINING
 from ml_assets.core.ports import ArtifactStore, Warehouse
@@ -73,12 +74,22 @@ def tell(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, days: Da
     )
 
 
-def record_of(stories: Sequence[Story]) -> bytes:
+def record_of(stories: Sequence[Story], *, held: Sequence[Fault] = ()) -> bytes:
     """Return the record of a replay: one JSON object a line, by use case, day and kind; the same days, the same bytes.
 
-    Kinds are ``day`` (quality included), ``decision``, ``ledger``, ``alarm``, ``resume``, ``week`` and ``worth``.
+    Kinds are ``day`` (quality included), ``decision``, ``ledger``, ``alarm``, ``resume``, ``week`` and ``worth``. First
+    come, of no use case, the lines of kind ``held``: the faults of raw data that kept what depends on it from being
+    made.
     """
-    lines: list[bytes] = []
+    lines = [
+        msgspec.json.encode(
+            {
+                **{"use_case": "", "day": fault.day, "kind": "held", "table": fault.table},
+                **{"check": fault.check_name, "column": fault.column_name, "explanation": fault.explanation},
+            }
+        )
+        for fault in held
+    ]
     for story in sorted(stories, key=lambda story: story.use_case.name):
         events = sorted(_events(story), key=itemgetter("day", "kind"))
         lines += [msgspec.json.encode({"use_case": story.use_case.name, **event}) for event in events]

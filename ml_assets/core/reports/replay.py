@@ -10,6 +10,7 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.core.data_quality.verdicts import Fault
 from ml_assets.core.days import DayRange
 from ml_assets.core.replays.record import LivedDay
 from ml_assets.core.replays.rivals import BASELINE, LATER, ONCE, RIVAL_WORDS
@@ -37,13 +38,17 @@ class Happening:
     words: str
 
 
-def replay_report(stories: Sequence[Story], *, days: DayRange) -> str:
-    """Write the page of a replay as one self-contained HTML page; the same stories give the same bytes."""
+def replay_report(stories: Sequence[Story], *, days: DayRange, held: Sequence[Fault] = ()) -> str:
+    """Write the page of a replay as one self-contained HTML page; the same stories give the same bytes.
+
+    ``held`` are the faults of raw data that kept what depends on it from being made.
+    """
     names = dict.fromkeys(name for story in stories for name in story.cpu_seconds)
     return render(
         "replay.html",
         days=days,
         links={},
+        held=held,
         cost_names=list(names),
         parts=[_part(story, days) for story in stories],
         minutes=sum(sum(story.cpu_seconds.values()) for story in stories) / 60,
