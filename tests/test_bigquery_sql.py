@@ -58,7 +58,7 @@ ASKED_BY = {
     "core/ml_test_score/data.py:_n_without": r"AND `known_at` IS NULL",
     "core/ml_test_score/data.py:_personal_values": r"SELECT DISTINCT .* FROM `raw`\.`flights`",
     "core/ml_test_score/data.py:features_come_quickly": r"`origin_departures_tried_n_departures_5h`",
-    "core/ml_test_score/subject.py:examples": r"FROM `examples`\.`arrival_delay` WHERE partition_on BETWEEN .* ORDER",
+    "core/ml_test_score/subject.py:examples": r"SELECT \* FROM `examples`\.`arrival_delay` .* ORDER BY decision_id$",
     "core/ml_test_score/subject.py:n_rows_by_day": r"SELECT partition_on, COUNT\(\*\) AS n_rows FROM `examples`",
     "core/ml_test_score/subject.py:predicted": r"COUNT\(DISTINCT prediction\) AS n_distinct FROM `predictions`",
     "core/ml_test_score/subject.py:predictions": r"SELECT decision_id, prediction, model_version FROM `predictions`",

@@ -2,23 +2,22 @@
 
 import doctest
 import importlib
-import inspect
-import pkgutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 
 import dagster as dg
+import yaml
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
 from ml_assets.backends.environments import Environment
 from ml_assets.backends.object_store import ObjectArtifactStore
-from ml_assets.calendar import DAILY, FIRST_DAY, LOCAL_ZONE, as_of_day, today
+from ml_assets.calendar import DAILY, FIRST_DAY, LOCAL_ZONE, ONE_RUN, days_of, today
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.ml_test_score.score import TABLE, MlTestScore, lost, points_before, write_score
 from ml_assets.core.ml_test_score.subject import Bench, Subject
@@ -27,7 +26,6 @@ from ml_assets.core.provenance import Lineage
 from ml_assets.core.reports import ml_test_score_report, score_markdown
 from ml_assets.core.reproduction import Reproduction, examples_in, reproduce
 from ml_assets.core.spec import UseCase
-from ml_assets.defs import features
 from ml_assets.resources import dbt_of, feature_views_of, link_to, seconds_per_day, source_of, warning
 from ml_assets.use_cases import code_version_of, load_use_cases
 
@@ -99,6 +97,8 @@ def _score(use_case: UseCase, declared: Mapping[str, FeatureView]) -> dg.AssetsD
         group_name="readiness",
         deps=[use_case.key(stage) for stage in ("champion", "performance", "skew", "alarms", "retraining")],
         partitions_def=DAILY,
+        # Downstream of daily assets it is selected with them for a stretch of days, and then does nothing in one run.
+        backfill_policy=ONE_RUN,
         output_required=False,
         pool="warehouse",
         owners=list(use_case.owners),
@@ -119,7 +119,7 @@ def _score(use_case: UseCase, declared: Mapping[str, FeatureView]) -> dg.AssetsD
         if not config.is_asked:
             context.log.info(f"not asked for: launch {use_case.name}_ml_test_score, or set is_asked")
             return
-        day = as_of_day(context)
+        day = days_of(context).last
         before = points_before(warehouse, use_case, day)
         with _bench(context, use_case, warehouse, store) as bench:
             subject = Subject(
@@ -176,42 +176,48 @@ def _bench(
 
 
 def _lineage(environment: Environment) -> Lineage:
-    """Return what the tables of features are made of: those of dbt by its project, those of Python by their assets."""
+    """Return what the tables of features are made of: those of dbt by its project, those of Python by their yml."""
     dbt, contracts = dbt_of(environment), source_of(environment).contracts.values()
-    of_python = {
-        ".".join(key.path): sorted(".".join(parent.path) for parent in assets.asset_deps[key])
-        for module in _python_features()
-        for assets in vars(module).values()
-        if isinstance(assets, dg.AssetsDefinition)
-        for key in assets.keys
-    }
     return Lineage(
-        parents={**dbt.parents, **of_python},
+        parents={**dbt.parents, **{feature.table: feature.made_from for feature in python_features()}},
         columns=dbt.kept_column_lineage,
         keys={f"raw.{contract.table}": contract.key for contract in contracts if contract.is_partitioned},
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PythonFeature:
+    """A feature table that Python makes: the tables it is made from, and the module of core that computes it."""
+
+    table: str
+    made_from: Sequence[str]
+    computed_in: str
+
+
+def python_features() -> Sequence[PythonFeature]:
+    """Return what the yml beside each Python feature says of it; raise KeyError where it does not say it."""
+    paths = sorted((Path(__file__).parent / "features").glob("*.yml"))
+    models = [model for path in paths for model in yaml.safe_load(path.read_text())["models"]]
+    return [
+        PythonFeature(
+            table=f"features.{model['name']}",
+            **{name: model["config"]["meta"][name] for name in ("made_from", "computed_in")},
+        )
+        for model in models
+    ]
+
+
 def examples_of_python_features() -> Mapping[str, Mapping[str, str]]:
-    """Run the examples in the docstrings of the functions of core that each Python feature calls: table -> results."""
+    """Run the examples in the docstrings of what computes each Python feature: table -> function -> ``pass`` or not."""
     found: dict[str, dict[str, str]] = {}
-    for module in _python_features():
-        for function in vars(module).values():
-            if inspect.isfunction(function) and function.__module__.startswith("ml_assets.core."):
-                globs = vars(importlib.import_module(function.__module__))
-                for example in doctest.DocTestFinder(recurse=False).find(function, globs=globs):
-                    told: list[str] = []
-                    n_failed = doctest.DocTestRunner(verbose=False).run(example, out=told.append).failed
-                    if example.examples:
-                        said = " ".join("".join(told).split())
-                        found.setdefault(module.TABLE, {})[function.__name__] = said if n_failed else "pass"
+    for feature in python_features():
+        for example in doctest.DocTestFinder().find(importlib.import_module(feature.computed_in)):
+            told: list[str] = []
+            n_failed = doctest.DocTestRunner(verbose=False).run(example, out=told.append).failed
+            if example.examples:
+                said = " ".join("".join(told).split())
+                found.setdefault(feature.table, {})[example.name] = said if n_failed else "pass"
     return found
-
-
-def _python_features() -> Sequence[ModuleType]:
-    """Return the modules that make a feature table: each names it as TABLE."""
-    names = [f"{features.__name__}.{one.name}" for one in pkgutil.iter_modules(features.__path__)]
-    return [module for module in map(importlib.import_module, names) if hasattr(module, "TABLE")]
 
 
 def installed_version(distribution: str) -> str | None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from ml_assets import cli
 from ml_assets.core.ml_test_score.reviews import reviews_of
 from ml_assets.core.ports import DayRange
-from ml_assets.defs.ml_test_score import examples_of_python_features, installed_version
+from ml_assets.defs.ml_test_score import examples_of_python_features, installed_version, python_features
 from ml_assets.use_cases import code_version_of
 
 DAY = date(2013, 1, 14)
@@ -58,8 +58,9 @@ def test_a_review_takes_a_name_a_finding_and_a_test_that_people_review(life, mon
     assert (review.reviewed_by, review.finding, review.code_version) == ("Ada", "read", code_version_of(life.use_case))
 
 
-def test_a_run_that_does_not_ask_for_it_carries_out_nothing(life):
-    life.lifecycle._run([dg.AssetKey(["arrival_delay", "ml_test_score"])], DayRange(first=DAY, last=DAY))
+@pytest.mark.parametrize("first", [DAY, date(2013, 1, 12)])
+def test_a_run_that_does_not_ask_for_it_carries_out_nothing(life, first: date):
+    life.lifecycle._run([dg.AssetKey(["arrival_delay", "ml_test_score"])], DayRange(first=first, last=DAY))
     assert not [event for event in life.events if event.is_step_materialization]
 
 
@@ -82,7 +83,16 @@ def test_the_form_of_the_job_is_filled_in_and_every_monday_asks_for_the_day_befo
 def test_the_code_of_a_python_feature_is_tested_by_the_examples_of_what_it_calls():
     found = examples_of_python_features()
     assert set(found) == {"features.feat_airport_network"}
-    assert found["features.feat_airport_network"]["centralities"] == "pass"
+    assert found["features.feat_airport_network"] == {"ml_assets.core.networks.centralities": "pass"}
+
+
+def test_the_yml_of_a_python_feature_names_the_tables_that_its_asset_reads(life):
+    graph = life.lifecycle._definitions.resolve_asset_graph()
+    features = python_features()
+    assert [feature.table for feature in features] == ["features.feat_airport_network"]
+    for feature in features:
+        parents = graph.get(dg.AssetKey(feature.table.split("."))).parent_keys
+        assert sorted(".".join(key.path) for key in parents) == feature.made_from
 
 
 def test_a_library_that_is_gone_has_no_version():

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from time import perf_counter
 from typing import cast
 
 import numpy as np
@@ -149,9 +148,15 @@ def quality_is_validated(subject: Subject) -> Finding:
 def model_is_debuggable(subject: Subject) -> Finding:
     """Trace one prediction of the newest day to its raw rows, step by step, and make it again to the bit."""
     decision = cast("str", subject.predictions["decision_id"][0].as_py())
-    found = trace(
-        subject.warehouse, subject.store, subject.use_case, decision, views=subject.views, lineage=subject.bench.lineage
-    )
+    with subject.warehouse.session():
+        found = trace(
+            subject.warehouse,
+            subject.store,
+            subject.use_case,
+            decision,
+            views=subject.views,
+            lineage=subject.bench.lineage,
+        )
     n_raw = len({origin.table for view in found.views for source in view.sources for origin in source.origins})
     n_features = sum(len(view.features) for view in found.views)
     is_held = found.replay.is_identical and not found.training_set.has_decision and n_raw > 0
@@ -196,7 +201,7 @@ def canary_is_sound(subject: Subject) -> Finding:
 
 def rollback_works(subject: Subject) -> Finding:
     """Rehearse a rollback on a copy of the ledger, and let the version before score the newest day."""
-    started = perf_counter()
+    started = subject.bench.clock()
     rehearsed = _Rehearsal(subject.store)
     entry = registry.rollback(
         rehearsed,
@@ -208,7 +213,7 @@ def rollback_works(subject: Subject) -> Finding:
     )
     before = load_package(subject.store, subject.use_case.name, entry.version, expected_hash=entry.package_hash)
     answers = score(before, subject.examples)
-    seconds = perf_counter() - started
+    seconds = subject.bench.clock() - started
     return automated(
         seconds <= _ROLLBACK_SECONDS,
         f"rehearsed on a copy of the ledger: {entry.version} is in charge again, its package is whole, and it scores "

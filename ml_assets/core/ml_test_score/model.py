@@ -143,22 +143,22 @@ def slices_are_good(subject: Subject) -> Finding:
     overall = _overall_rmse(slices)
     rule = subject.use_case.promotion
     for one in slices:
-        if one.log_loss is not None:
-            allowed = (
-                float(constant_log_loss(np.array([one.mean_label]), one.mean_label)[0]) + rule.slice_may_lose_log_loss
-            )
-            if one.log_loss > allowed:
-                broken.append(
-                    f"{one.name}: log loss {one.log_loss:.4f}, with its share of positives alone {allowed:.4f}"
-                )
-        elif one.rmse is not None and one.rmse > _RMSE_OF_A_SLICE * overall:
-            broken.append(f"{one.name}: RMSE {one.rmse:.4g}, of all {overall:.4g}")
+        if one.rmse is not None:
+            if one.rmse > _RMSE_OF_A_SLICE * overall:
+                broken.append(f"{one.name}: RMSE {one.rmse:.4g}, of all {overall:.4g}")
+            continue
+        loss, error = one.loss_beside_its_mean()
+        if loss - _STANDARD_ERRORS * error > rule.slice_may_lose_log_loss:
+            broken.append(f"{one.name}: log loss {loss:.4f} above that of its share of positives, noise {error:.4f}")
     if not slices:
         broken.append(f"no slice has {_FEWEST_ROWS_OF_A_SLICE} labelled decisions yet")
     if broken:
         return automated(False, listed(broken))
     gates = [gate.detail for gate in subject.promotion.gates if gate.name.startswith("no_slice_loses_")]
-    return automated(True, f"{gates[0]}; since then none of {len(slices)} slices is worse than knowing its mean alone")
+    return automated(
+        True,
+        f"{gates[0]}; since then none of {len(slices)} slices is worse than knowing its mean alone, beyond the noise",
+    )
 
 
 def nobody_is_left_behind(subject: Subject) -> Finding:
@@ -247,7 +247,8 @@ TESTS: tuple[RubricTest[Subject], ...] = (
         section="model",
         number=6,
         name="Model quality is sufficient on important data slices",
-        how="The champion passed the gates on slices, and none of those served is worse than knowing its mean alone.",
+        how="The champion passed the gates on slices, and none of those served is worse than knowing its mean "
+        "alone, beyond the noise of days.",
         fault="predictions of one carrier are turned around",
         hands="Which slices are important is declared by a person: `slices` of the use case.",
         check=slices_are_good,
@@ -304,10 +305,6 @@ class _Slice:
         return _mean(self.label, self.n)
 
     @property
-    def log_loss(self) -> float | None:
-        return None if np.isnan(self.loss).all() else _mean(self.loss, self.n)
-
-    @property
     def rmse(self) -> float | None:
         return None if np.isnan(self.square).all() else float(np.sqrt(_mean(self.square, self.n)))
 
@@ -320,10 +317,17 @@ class _Slice:
 
     def gap_beside_all(self) -> tuple[float, float]:
         """Return how much more it is told than all are, beside what came true, and the standard error over days."""
-        gaps = self.prediction - self.label - self.rest_gap
+        return self._over_days(self.prediction - self.label - self.rest_gap)
+
+    def loss_beside_its_mean(self) -> tuple[float, float]:
+        """Return how far its log loss lies above that of its share of positives, and the standard error over days."""
+        return self._over_days(self.loss - constant_log_loss(self.label, self.mean_label))
+
+    def _over_days(self, values: Floats) -> tuple[float, float]:
+        """Return the mean of a value of each day, weighted by its decisions, and its standard error (ratio of sums)."""
         weights = self.n / self.n.sum()
-        mean = float(weights @ gaps)
-        return mean, float(np.sqrt(np.sum((weights * (gaps - mean)) ** 2) * len(gaps) / (len(gaps) - 1)))
+        mean = float(weights @ values)
+        return mean, float(np.sqrt(np.sum((weights * (values - mean)) ** 2) * len(values) / (len(values) - 1)))
 
 
 def _mean(values: Floats, weights: Floats) -> float:

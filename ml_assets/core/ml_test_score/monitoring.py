@@ -1,9 +1,8 @@
 """The seven tests of monitoring."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from statistics import median
-from time import perf_counter
 
 import msgspec
 import numpy as np
@@ -26,7 +25,7 @@ from ml_assets.core.staleness_curves import newest_curve
 _N_DAYS_OF_DATA = 7
 # Judgements. What came late may differ; a twentieth of the rows is no late row.
 _MOST_DIFFERENT = 0.05
-# A machine that does something else besides is slow, not three times slow in the median.
+# A call that takes three times as long as before the promotion, and not by a few milliseconds, is not the machine.
 _SLOWER = 3.0
 _LEAST_MS = 20.0
 _N_CALLS = 21
@@ -165,7 +164,7 @@ def computing_is_as_fast(subject: Subject) -> Finding:
     broken: list[str] = []
     told: list[str] = []
     for name, calls, words in (("one_row_latency", one, "1 row"), ("thousand_rows_latency", rows, "1,000 rows")):
-        now, gate = _median_ms(package.model, calls), gates.get(name)
+        now, gate = _fastest_ms(package.model, calls, subject.bench.clock), gates.get(name)
         if gate is None or gate.found is None:
             broken.append(f"{package.version} was promoted without the gate {name}")
             continue
@@ -253,9 +252,9 @@ TESTS: tuple[RubricTest[Subject], ...] = (
         section="monitoring",
         number=6,
         name="Computing performance has not regressed",
-        how=f"Calls with 1 and 1,000 rows take at most {_SLOWER:g} times what they took before the promotion, "
-        "the newest training per row at most that of those before.",
-        fault="a training takes ten times as long as the one before",
+        how=f"The fastest of some calls with 1 and 1,000 rows takes at most {_SLOWER:g} times what they took "
+        "before the promotion, the newest training per row at most that of those before.",
+        fault="a training takes a hundred times as long as the one before; every call takes a tenth of a second",
         hands="Memory is bounded by `compute` of the use case; that it is enough is seen by the run that dies.",
         check=computing_is_as_fast,
     ),
@@ -290,14 +289,15 @@ def _unsound(weights: bytes) -> Iterator[str]:
     yield from sorted(name for name, array in load(weights).items() if not np.all(np.isfinite(array)))
 
 
-def _median_ms(model: bytes, rows: Coded) -> float:
+def _fastest_ms(model: bytes, rows: Coded, clock: Callable[[], float]) -> float:
+    """Return the time of the fastest of some calls: what else the machine does besides makes no call faster."""
     score_coded(model, rows)  # opens the session
     seconds: list[float] = []
     for _ in range(_N_CALLS):
-        started = perf_counter()
+        started = clock()
         score_coded(model, rows)
-        seconds.append(perf_counter() - started)
-    return 1000 * median(seconds)
+        seconds.append(clock() - started)
+    return 1000 * min(seconds)
 
 
 def _paces(subject: Subject) -> Iterator[float]:

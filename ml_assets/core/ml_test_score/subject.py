@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
@@ -46,6 +47,7 @@ class Bench:
         libraries: the installed version of each library that a package names; None for one that is gone.
         lineage: what tables are made of, to their columns.
         work_folder: for scratch files.
+        clock: by which calls are timed, in seconds.
     """
 
     reproduce: Callable[[str], Reproduction]
@@ -54,6 +56,7 @@ class Bench:
     libraries: Callable[[str], str | None]
     lineage: Lineage
     work_folder: Path
+    clock: Callable[[], float] = perf_counter
 
 
 @dataclass(frozen=True, kw_only=True)

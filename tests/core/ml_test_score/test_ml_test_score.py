@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,12 +30,13 @@ from ml_assets.core.daily_quality import write_performance
 from ml_assets.core.data_quality.verdicts import judge_days
 from ml_assets.core.days import DayRange
 from ml_assets.core.experiments import EndedAttempt
-from ml_assets.core.feature_views import Feature, LatestView
+from ml_assets.core.feature_views import Feature, FeatureView, LatestView
 from ml_assets.core.ml_test_score.findings import Finding, RubricTest
 from ml_assets.core.ml_test_score.reviews import Review, record_review
 from ml_assets.core.ml_test_score.score import RUBRIC, MlTestScore, Result, carry_out, lost, points_before, write_score
 from ml_assets.core.ml_test_score.subject import Bench, Subject
 from ml_assets.core.package import Manifest, PackageFile, load_package
+from ml_assets.core.provenance import Lineage
 from ml_assets.core.registry import LedgerEntry, PendingEntry
 from ml_assets.core.reports import ml_test_score_report, score_markdown
 from ml_assets.core.reproduction import Reproduction, examples_in, reproduce
@@ -65,14 +67,24 @@ NOT_SHOWN = {"data_2"}
 BY_HAND = {"data_5", "model_1", "model_3"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """The state in which all is well, what is read of the project, and what came of carrying out what takes long."""
+
+    home: Home
+    views: Sequence[FeatureView]
+    lineage: Lineage
+    reproduction: Callable[[], Reproduction]
+    examples: Callable[[], Mapping[str, Mapping[str, str]]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class World:
     """A life in which all is well, its store and tables, and what its checks carry out anew."""
 
     life: Life
     folder: Path
-    reproduction: Callable[[], Reproduction]
-    examples: Callable[[], Mapping[str, Mapping[str, str]]]
+    kept: Kept
 
     @property
     def store(self) -> ObjectArtifactStore:
@@ -84,23 +96,25 @@ class World:
     def use_case(self) -> UseCase:
         return self.life.use_case
 
-    def subject(self) -> Subject:
-        environment = Environment.current()
+    def subject(self, **bench: object) -> Subject:
+        """Return what is judged, with what is named of its bench changed."""
+        carried_out = Bench(
+            reproduce=lambda _version: self.kept.reproduction(),
+            test_features=self.kept.examples,
+            seconds_per_day={},
+            libraries=asset.installed_version,
+            lineage=self.kept.lineage,
+            work_folder=self.folder,
+            clock=ticking(0.001),
+        )
         return Subject(
             warehouse=self.life.lifecycle.warehouse,
             store=self.store,
             use_case=self.use_case,
             day=DAY,
-            views=self.use_case.views(feature_views_of(environment)),
-            contracts=source_of(environment).contracts,
-            bench=Bench(
-                reproduce=lambda _version: self.reproduction(),
-                test_features=self.examples,
-                seconds_per_day={},
-                libraries=asset.installed_version,
-                lineage=asset._lineage(environment),
-                work_folder=self.folder,
-            ),
+            views=self.kept.views,
+            contracts=source_of(Environment.current()).contracts,
+            bench=replace(carried_out, **bench),
         )
 
     def spoil(self, *statements: str) -> None:
@@ -229,30 +243,36 @@ def curve(*, as_of: date) -> StalenessCurve:
     )
 
 
+def ticking(seconds: float) -> Callable[[], float]:
+    """Return a clock by which everything takes so long, however busy the machine is."""
+    ticks = count()
+    return lambda: seconds * next(ticks)
+
+
 @pytest.fixture(scope="module")
-def grown(
-    _shared_life: tuple[Life, Home], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Home, Callable[[], Reproduction], Callable[[], Mapping[str, Mapping[str, str]]]]:
-    """The state in which all is well, and what came of carrying out what takes long, once."""
+def kept(_shared_life: tuple[Life, Home], tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """The state in which all is well; to be copied, not written."""
     life, as_built = _shared_life
     as_built.copy_to(life.home.path)
+    folder = tmp_path_factory.mktemp("bench")
     with environment_of(life.home.path):
         grown_up(life)
-    home = life.home.copy_to(tmp_path_factory.mktemp("grown") / "home")
-    folder = tmp_path_factory.mktemp("bench")
-    return home, cache(lambda: reproduced(life, folder)), cache(examples_of_features)
+        environment = Environment.current()
+        return Kept(
+            home=life.home.copy_to(tmp_path_factory.mktemp("grown") / "home"),
+            views=life.use_case.views(feature_views_of(environment)),
+            lineage=asset._lineage(environment),
+            reproduction=cache(lambda: reproduced(life, folder)),
+            examples=cache(examples_of_features),
+        )
 
 
 @pytest.fixture
-def world(
-    _shared_life: tuple[Life, Home],
-    grown: tuple[Home, Callable[[], Reproduction], Callable[[], Mapping[str, Mapping[str, str]]]],
-    tmp_path: Path,
-) -> Iterator[World]:
-    life, (home, reproduction, examples) = _shared_life[0], grown
-    home.copy_to(life.home.path)
+def world(_shared_life: tuple[Life, Home], kept: Kept, tmp_path: Path) -> Iterator[World]:
+    life = _shared_life[0]
+    kept.home.copy_to(life.home.path)
     with environment_of(life.home.path):
-        yield World(life, tmp_path, reproduction, examples)
+        yield World(life=life, folder=tmp_path, kept=kept)
 
 
 def test_a_life_in_which_all_is_well_has_all_points_and_is_exceptional(world: World):
@@ -324,9 +344,7 @@ def a_view_tells_the_delay_at_the_time_of_the_schedule(world: World) -> Subject:
 
 @fault_of("data_4")
 def nobody_knows_what_the_features_are_made_of(world: World) -> Subject:
-    subject = world.subject()
-    lineage = replace(subject.bench.lineage, columns={})
-    return replace(subject, bench=replace(subject.bench, lineage=lineage))
+    return world.subject(lineage=replace(world.kept.lineage, columns={}))
 
 
 @fault_of("data_5")
@@ -346,9 +364,8 @@ def events_become_known_a_month_late(world: World) -> None:
 
 @fault_of("data_7")
 def a_feature_table_has_no_example(world: World) -> Subject:
-    subject = world.subject()
-    examples = {table: of for table, of in world.examples().items() if table != "features.feat_airport_network"}
-    return replace(subject, bench=replace(subject.bench, test_features=lambda: examples))
+    examples = {table: of for table, of in world.kept.examples().items() if table != "features.feat_airport_network"}
+    return world.subject(test_features=lambda: examples)
 
 
 @fault_of("data_7")
@@ -360,10 +377,7 @@ def the_sql_of_a_feature_is_wrong(world: World) -> Subject:
     model = project / "models" / "features" / "feat_departures.sql"
     model.write_text(model.read_text().replace(">= 15", "> 15"))
     dbt = DbtInProcess(project, target="local", variables={"warehouse_path": str(environment.warehouse_path)})
-    subject = world.subject()
-    return replace(
-        subject, bench=replace(subject.bench, test_features=lambda: {**world.examples(), **dbt.run_examples()})
-    )
+    return world.subject(test_features=lambda: {**world.kept.examples(), **dbt.run_examples()})
 
 
 @fault_of("model_1")
@@ -432,10 +446,7 @@ def a_label_of_the_training_is_changed(world: World) -> Subject:
         "update examples.arrival_delay set label = not label where partition_on = '2013-01-05' and decision_id "
         "like 'UA-15%'"
     )
-    subject = world.subject()
-    return replace(
-        subject, bench=replace(subject.bench, reproduce=lambda _version: reproduced(world.life, world.folder))
-    )
+    return world.subject(reproduce=lambda _version: reproduced(world.life, world.folder))
 
 
 class LooksAtNothing(SklearnTrainer):
@@ -450,7 +461,7 @@ class LooksAtNothing(SklearnTrainer):
         return super().fit(replace(train, inputs=inputs), validation, **how)
 
 
-@fault_of("infrastructure_2")
+@fault_of("infrastructure_2", "model_3")
 def the_trainer_looks_at_nothing(world: World) -> Subject:
     subject = world.subject()
     changed = replace(subject.use_case, trainer=LooksAtNothing, hyperparameters={"estimator": "logistic_regression"})
@@ -506,9 +517,8 @@ def nobody_looks_at_a_schema(world: World) -> None:
 
 @fault_of("monitoring_1")
 def a_library_is_upgraded(world: World) -> Subject:
-    subject = world.subject()
     libraries = lambda name: "99.0" if name == "onnxruntime" else asset.installed_version(name)  # noqa: E731
-    return replace(subject, bench=replace(subject.bench, libraries=libraries))
+    return world.subject(libraries=libraries)
 
 
 @fault_of("monitoring_2")
@@ -545,6 +555,11 @@ def a_training_takes_a_hundred_times_as_long(world: World) -> None:
     path = [path for path in world.store.list("experiments/arrival_delay") if path.endswith(".ended.json")][-1]
     ended = msgspec.json.decode(world.store.get(path), type=EndedAttempt)
     world.store.put(path, msgspec.json.encode(replace(ended, seconds=100 * ended.seconds)))
+
+
+@fault_of("monitoring_6")
+def every_call_takes_a_tenth_of_a_second(world: World) -> Subject:
+    return world.subject(clock=ticking(0.1))
 
 
 @fault_of("monitoring_7", "model_2", "model_6", "model_7", "infrastructure_6")
