@@ -83,9 +83,11 @@ class Watch:
             {
                 "partition_on": FIRST + timedelta(days=day),
                 "feature": name,
+                "kind": "numeric",
                 "model_version": "v1",
                 "n_rows": int(found.sum()),
                 "bin_counts": json.dumps(found.tolist()),
+                "moved_share": judged[name].moved_share,
                 "is_drifted": judged[name].is_drifted,
                 "severity": judged[name].severity,
                 "explanation": "",

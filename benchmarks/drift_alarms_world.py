@@ -179,7 +179,6 @@ def _bins(feature: Feature, counts: Counts) -> Bins:
         categories=() if is_number else tuple(f"c{i}" for i in range(len(feature.weights))),
         other_categories=(),
         shares=tuple((counts.sum(axis=0) / counts.sum()).tolist()),
-        psi_limit=0.1,
         variation=day_variation(counts),
     )
 

@@ -6,8 +6,9 @@ A stationary world of real days: the flights of 2013, in which a model is fitted
 scores the rest. These days, whole, are drawn with replacement into years of 365 days, so that a day has the queues and
 the weather it had; what a season changes is gone. Drawn singly, or in runs of seven days of the calendar, so that bad
 weather comes in spells. The reference of drift is made of all scored days, and each model has a holdout of 21 drawn
-days with its luck. Daily rows are measured once per day, by the functions of monitoring; every evening the real
-verdicts and the real decision are made of them, with cool-down, budget and age.
+days with its luck. Daily rows are measured once per day, by the functions of monitoring; every evening the
+alarms that stand are made of them as ``<use_case>/alarms`` does, and the decision of these, with cool-down, budget and
+age. Estimates before labels and skew are left out: they need rows of their own, and neither asks alone.
 
 False is a training that neither age nor growth asks for. The other side: from one day on a share of the labels is drawn
 anew among the decisions of the day, which a model could learn nothing about; and a world whose features move by a
@@ -26,6 +27,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -34,15 +37,20 @@ import pyarrow.compute as pc
 from benchmarks.model_quality import YEAR, land_year
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import day_starts_at
+from ml_assets.core.alarms import Watch
+from ml_assets.core.day_variation import DAYS_OF_A_WEEK
 from ml_assets.core.drift import measure_drift
+from ml_assets.core.drift_alarms import N_DAYS as DAYS_OF_AN_ALARM
 from ml_assets.core.encoding import Signature, Vocabulary, encode
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.intervals import Interval, confidence_intervals
 from ml_assets.core.labelled_examples import canonical, examples_parameters, examples_sql, is_sampled, of_days
+from ml_assets.core.monitored import HISTORY
+from ml_assets.core.package import ModelPackage
 from ml_assets.core.performance import measure_performance
 from ml_assets.core.reference import Reference, build_reference
-from ml_assets.core.retraining import Evidence, RetrainingDecision, decide
-from ml_assets.core.retraining_evidence import realised_quality, verdict_alarms
+from ml_assets.core.retraining import Evidence, RetrainingDecision, StandingAlarm, decide
+from ml_assets.core.retraining_evidence import realised_quality
 from ml_assets.core.scoring import score_coded
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import AnyMetrics, meaning_of
@@ -59,6 +67,10 @@ MOST_FALSE_A_YEAR, LEAST_ANSWERED, WITHIN_DAYS, N_CHANGES = 1.0, 0.95, 10, 100
 _N_HOLDOUTS = 60
 SHARES_TURNED = (0.25, 0.5, 1.0)
 SEED = 13
+# What alarms read of a day's drift, and how many days ahead they are looked at in one go.
+_OF_DRIFT = ["partition_on", "model_version", "feature", "kind", "n_rows", "bin_counts", "moved_share"]
+_OF_DRIFT += ["is_drifted", "severity", "explanation"]
+_DAYS_AT_ONCE = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +89,7 @@ class World:
 
     use_case: UseCase
     days: tuple[Day, ...]
+    reference: Reference
     n_fitted: int
     holdouts: tuple[tuple[AnyMetrics, Mapping[str, Interval]], ...]
 
@@ -99,35 +112,100 @@ class Change:
     has_moved: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The model in charge since a day of the year: what its package says of it, as far as alarms and decisions ask."""
+
+    version: int
+    since: int
+    holdout: AnyMetrics
+    limits: Mapping[str, Interval]
+
+    @property
+    def as_of(self) -> date:
+        """The as-of date of its training."""
+        return START + timedelta(days=self.since)
+
+    def package(self, world: World) -> ModelPackage:
+        """Return what alarms read of a package; its holdout lies between the gaps before its as-of date."""
+        apart = timedelta(days=N_HOLDOUT_DAYS + 1 + 2 * world.use_case.split.gap_days)
+        found = SimpleNamespace(
+            version=f"v{self.version}",
+            as_of=self.as_of,
+            reference=world.reference,
+            metrics=SimpleNamespace(holdout=self.holdout, intervals=self.limits),
+            manifest=SimpleNamespace(last_validation_day=self.as_of - apart),
+        )
+        return cast("ModelPackage", found)
+
+
+@dataclass(kw_only=True)
+class Year:
+    """A drawn year as monitoring sees it: the rows of each of its days, and the alarms that stand on them."""
+
+    world: World
+    sequence: Sequence[int]
+    change: Change
+    _watch: Watch | None = None
+    _watched: tuple[int, int] = (0, 0)
+
+    def n_rows(self, first: int, until: int) -> int:
+        """Return how many decisions these days have."""
+        return sum(self.world.days[self.sequence[n]].rows.num_rows for n in range(first, until))
+
+    def performance(self, model: Model, first: int, until: int) -> pa.Table:
+        """Return the rows of ``monitoring.performance`` of these days; one model made them all."""
+        turned = [self.change.share_turned if n >= self.change.on else 0.0 for n in range(first, until)]
+        days = [self.world.days[n].quality[share] for n, share in zip(self.sequence[first:until], turned, strict=True)]
+        return pa.concat_tables(_dated(day, first + n, model.version) for n, day in enumerate(days))
+
+    def alarms(self, n: int, model: Model) -> tuple[StandingAlarm, ...]:
+        """Return the alarms on a day, from the days of its model: no row of a later day counts."""
+        if self._watch is None or self._watched[0] != model.version or n >= self._watched[1]:
+            until = min(n + _DAYS_AT_ONCE, len(self.sequence))
+            self._watch, self._watched = self._look(model, n, until), (model.version, until)
+        found = self._watch.alarms(START + timedelta(days=n))
+        return tuple(
+            StandingAlarm(kind=a.kind, subject=a.subject, severity=a.severity, explanation=a.explanation) for a in found
+        )
+
+    def _look(self, model: Model, n: int, until: int) -> Watch:
+        since = max(model.since, n - DAYS_OF_A_WEEK - DAYS_OF_AN_ALARM)
+        drift = [
+            _dated(day.moved if self.change.has_moved and k >= self.change.on else day.drift, k, model.version)
+            for k, day in ((k, self.world.days[self.sequence[k]]) for k in range(since, until))
+        ]
+        return Watch(
+            self.world.use_case,
+            drift=pa.concat_tables(drift),
+            performance=self.performance(model, max(model.since, n - HISTORY.days), until),
+            package_of=lambda _: model.package(self.world),
+        )
+
+
 def live(
     world: World, random: np.random.Generator, *, spell: int, change: Change | None = None, until: int = N_DAYS
 ) -> list[RetrainingDecision]:
-    """Live a year: every evening the verdicts and the decision; a model that was asked for is in charge the day after.
+    """Live a year: every evening alarms and decision; a model that was asked for is in charge the day after.
 
     The first model is of the first day, and every candidate is promoted: in this world all are alike.
     """
-    rule, unchanged = world.use_case.retraining, change or Change()
-    sequence = world.sequence(random, spell=spell)
-    model_as_of, version = START, 1
+    rule, n_days = world.use_case.retraining, min(N_DAYS, until)
+    year = Year(world=world, sequence=world.sequence(random, spell=spell)[:n_days], change=change or Change())
     holdout, limits = world.holdout(random)
+    model = Model(version=1, since=0, holdout=holdout, limits=limits)
     trained, decisions = [START], list[RetrainingDecision]()
-    quality, drift = list[pa.Table](), list[pa.Table]()
-    for n in range(min(N_DAYS, until)):
-        day, of_day, is_changed = START + timedelta(days=n), world.days[sequence[n]], n >= unchanged.on
-        turned = unchanged.share_turned if is_changed else 0.0
-        moved = of_day.moved if is_changed and unchanged.has_moved else of_day.drift
-        quality.append(_dated(of_day.quality[turned], day, version))
-        drift.append(_dated(moved, day, version))
-        recent, of_drift = pa.concat_tables(quality[-28:]), pa.concat_tables(drift[-3:])
-        as_of = day + timedelta(days=1)
+    for n in range(n_days):
+        recent = year.performance(model, max(model.since, n - HISTORY.days), n + 1)
+        as_of = START + timedelta(days=n + 1)
         evidence = Evidence(
             use_case=world.use_case.name,
-            day=day,
-            model_version=f"v{version}",
-            model_as_of=model_as_of,
-            alarms=verdict_alarms(of_drift, recent, holdout),
-            realised=realised_quality(recent, holdout, limits, n_holdout_days=N_HOLDOUT_DAYS),
-            n_new_examples=sum(world.days[sequence[k]].rows.num_rows for k in range((model_as_of - START).days, n)),
+            day=START + timedelta(days=n),
+            model_version=f"v{model.version}",
+            model_as_of=model.as_of,
+            alarms=year.alarms(n, model),
+            realised=realised_quality(recent, model.holdout, model.limits, n_holdout_days=N_HOLDOUT_DAYS),
+            n_new_examples=year.n_rows(model.since, n),
             n_fitted_examples=world.n_fitted,
             last_training_on=trained[-1],
             n_trainings=sum(one > as_of - timedelta(days=rule.budget_days) for one in trained),
@@ -135,9 +213,9 @@ def live(
         found = decide(evidence, rule)
         decisions.append(found)
         if found.decision == "retrain":
-            model_as_of, version = found.as_of, version + 1
             # Trained before a change had labels to learn from, it is judged on what it was chosen on: days as before.
             holdout, limits = world.holdout(random)
+            model = Model(version=model.version + 1, since=n + 1, holdout=holdout, limits=limits)
             trained.append(found.as_of)
     return decisions
 
@@ -190,6 +268,7 @@ def build(life: Lifecycle, use_case: UseCase, inputs: Sequence[Feature]) -> Worl
     return World(
         use_case=use_case,
         days=days,
+        reference=reference,
         n_fitted=2 * rows.num_rows,
         holdouts=tuple(_holdout(days, use_case, random) for _ in range(_N_HOLDOUTS)),
     )
@@ -223,7 +302,7 @@ def _measured(
 
     def drift(of: pa.Table) -> pa.Table:
         found = measure_drift(reference, of, of["prediction"], use_case=use_case.name, model_version="v", day=day)
-        return found.select(["partition_on", "feature", "kind", "is_drifted", "model_version"])
+        return found.select(_OF_DRIFT)
 
     place = rows.column_names.index("label")
     turned: dict[float, pa.Table] = {0.0: rows}
@@ -245,8 +324,9 @@ def _measured(
     )
 
 
-def _dated(table: pa.Table, day: date, version: int) -> pa.Table:
-    """Return rows of another day and model version."""
+def _dated(table: pa.Table, n: int, version: int) -> pa.Table:
+    """Return rows of another day of the year and another model version."""
+    day = START + timedelta(days=n)
     columns = {"partition_on": pa.array([day] * table.num_rows, pa.date32())}
     columns["model_version"] = pa.array([f"v{version}"] * table.num_rows)
     for name, column in columns.items():

@@ -15,14 +15,18 @@ from ml_assets.calendar import refuse_unknown_partitions, today
 from ml_assets.core import registry
 from ml_assets.core.ablation_records import Ablation, load_ablation
 from ml_assets.core.errors import BadInput, MlAssetsError
+from ml_assets.core.ml_test_score.findings import SECTIONS
+from ml_assets.core.ml_test_score.score import TABLE
+from ml_assets.core.monitored import recent_rows
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, DayRange, Warehouse
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.spec import UseCase
 from ml_assets.core.staleness_curves import StalenessCurve, load_curve
 from ml_assets.core.tuned_parameters import TunedParameters, newest_tuned_parameters
-from ml_assets.defs.automation import failure_reasons
+from ml_assets.defs.automation import RESCORED, failure_reasons
 from ml_assets.local_instance import LocalInstance
+from ml_assets.resources import HELD_DAYS
 
 LANDING = ("raw", "features", "examples")
 SERVING = ("predictions", "monitoring")
@@ -31,6 +35,7 @@ TRAINING_STAGES = ("training_set", "candidate", "champion")
 TUNING_STAGES = ("training_set", "tuning")
 ABLATION_STAGES = ("training_set", "ablation")
 STALENESS_STAGES = ("staleness",)
+SCORE_STAGES = ("ml_test_score",)
 
 TrainingOutcome = Literal["promoted", "refused", "waits"]
 OnEvent = Callable[[dg.EventLogEntry], None]
@@ -86,9 +91,7 @@ class Lifecycle:
         ]
         if not keys:
             return  # to Dagster an empty selection means everything
-        # One day opens the warehouse thirty times within seconds. A long range would keep others out for minutes.
-        is_one_day = days.first == days.last
-        self._run(sorted(keys), days, holds_warehouse=is_one_day and isinstance(self._instance, LocalInstance))
+        self._run_held(sorted(keys), days)
 
     def train(self, use_case: UseCase, as_of: date) -> bool:
         """Freeze, fit and promote as of a day; return whether the candidate was promoted."""
@@ -131,6 +134,18 @@ class Lifecycle:
         self._run(keys, DayRange(first=as_of, last=as_of), ops={op: {"config": dict(config)}})
         return load_curve(self.store, use_case.name, as_of)
 
+    def rescore(self, use_case: UseCase, days: DayRange) -> None:
+        """Predict and monitor days again, by whom the ledger names now; once more, and nothing changes."""
+        self._run_held([dg.AssetKey(use_case.key(stage)) for stage in RESCORED], days)
+
+    def score(self, use_case: UseCase, day: date) -> Sequence[Mapping[str, object]]:
+        """Carry out the ML Test Score at the end of a day; return the row of each test, in the order of the paper."""
+        keys = [dg.AssetKey(use_case.key(stage)) for stage in SCORE_STAGES]
+        op = dg.AssetKey(use_case.key("ml_test_score")).to_python_identifier()
+        self._run(keys, DayRange(first=day, last=day), ops={op: {"config": {"is_asked": True}}})
+        rows = recent_rows(self.warehouse, TABLE, use_case, day, since=day).to_pylist()
+        return sorted(rows, key=lambda row: (SECTIONS.index(row["section"]), row["number"]))
+
     def first_day_in_charge(self, use_case: UseCase, days: DayRange) -> date | None:
         """Return the first of these days whose decisions were all taken with somebody in charge, or None."""
         sql = f"""
@@ -141,6 +156,14 @@ class Lifecycle:
         decided = self.warehouse.query(sql, {"first_day": days.first, "last_day": days.last}).to_pylist()
         in_charge = (row["partition_on"] for row in decided if registry.in_charge(ledger, today(row["decided_at"])))
         return next(in_charge, None)
+
+    def _run_held(self, keys: Sequence[dg.AssetKey], days: DayRange) -> None:
+        """Run, and hold the warehouse meanwhile where it is one day.
+
+        That opens it thirty times within seconds. A long range would keep others out for minutes.
+        """
+        is_one_day = days.first == days.last
+        self._run(keys, days, holds_warehouse=is_one_day and isinstance(self._instance, LocalInstance))
 
     def _run(
         self,
@@ -178,7 +201,7 @@ class Lifecycle:
                 f"{days}: " + "; ".join(reasons),
                 blocked=_blocked(result.all_events),
                 is_waiting=_has_failed_only_with("waits_for_approval", result.all_events),
-                is_held=_has_failed_only_with("held_days", result.all_events),
+                is_held=_has_failed_only_with(HELD_DAYS, result.all_events),
             )
 
 

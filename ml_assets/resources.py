@@ -1,5 +1,6 @@
 """The one place where local and cloud are swapped: which backend fulfils which port in this environment."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from importlib.util import find_spec
@@ -29,7 +30,7 @@ from ml_assets.backends.wandb_tracker import WandbTracker
 from ml_assets.calendar import DAILY, DAILY_FRESHNESS, ONE_RUN
 from ml_assets.core.alerts import Receivers
 from ml_assets.core.contracts import PARTITION, Contract
-from ml_assets.core.errors import BadInput
+from ml_assets.core.errors import BadInput, DayHeld
 from ml_assets.core.feature_views import FeatureView, load_feature_views
 from ml_assets.core.ports import Alerter, ArtifactStore, FileStore, Source, Tracker, Warehouse
 from ml_assets.core.routed_source import RoutedSource
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from requests import Session
 
     from ml_assets.backends.sources.s3_files import S3Client
+
+# What a failure says in its metadata where nothing but spoilt data stood in the way.
+HELD_DAYS = "held_days"
 
 
 def source_of(environment: Environment) -> Source:
@@ -241,6 +245,18 @@ def feature_views_of(environment: Environment) -> dict[str, FeatureView]:
     return load_feature_views(models, Path(__file__).parent / "defs" / "features")
 
 
+def seconds_per_day(instance: dg.DagsterInstance, views: Sequence[FeatureView]) -> Mapping[str, float]:
+    """Return what a day of each view's table took when it was last made, where its run has recorded it."""
+    found: dict[str, float] = {}
+    for table in dict.fromkeys(view.table for view in views):
+        newest = instance.get_latest_materialization_event(dg.AssetKey(table.split(".")))
+        facts = newest.asset_materialization.metadata if newest and newest.asset_materialization else {}
+        value = facts["seconds_per_day"].value if "seconds_per_day" in facts else None
+        if isinstance(value, float):
+            found[table] = value
+    return found
+
+
 def resources_of(environment: Environment) -> dict[str, object]:
     """Return the resources of the asset graph by role; nothing is opened before an asset uses it."""
     return {
@@ -251,6 +267,11 @@ def resources_of(environment: Environment) -> dict[str, object]:
         "tracker": tracker_of(environment),
         "alerter": alerter_of(environment),
     }
+
+
+def not_made(held: DayHeld) -> dg.Failure:
+    """Return the failure of a step that made nothing of a held day: whoever started the run can tell it from others."""
+    return dg.Failure(str(held), metadata={HELD_DAYS: str(held)})
 
 
 def monitoring_asset(use_case: UseCase, *, table: str | None) -> dict[str, object]:

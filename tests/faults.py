@@ -88,11 +88,14 @@ def celsius(otherwise: Source, days: Collection[date]) -> Source:
     return unit_change(otherwise, days, table="weather", column="temp", factor=5 / 9, offset=-160 / 9)
 
 
-def new_carrier(otherwise: Source, days: Collection[date], *, old: str, new: str) -> Source:
-    """Another airline, which no model has seen, takes over all flights of one."""
+def new_carrier(otherwise: Source, days: Collection[date], *, old: str, new: str, share: float = 1.0) -> Source:
+    """Another airline, which no model has seen, takes over flights of one: those of this share of its numbers."""
 
     def change(rows: pa.Table) -> pa.Table:
-        return replaced(rows, "carrier", pc.if_else(pc.equal(rows["carrier"], old), new, rows["carrier"]))
+        number = pc.cast(rows["flight"], pa.float64())
+        is_taken = pc.less(pc.subtract(number, pc.multiply(pc.floor(pc.divide(number, 10.0)), 10.0)), 10 * share)
+        is_taken = pc.and_(pc.equal(rows["carrier"], old), is_taken)
+        return replaced(rows, "carrier", pc.if_else(is_taken, new, rows["carrier"]))
 
     return FaultySource(otherwise=otherwise, days=days, changes={"schedules": change, "flights": change})
 
@@ -120,14 +123,40 @@ def schedule_shift(otherwise: Source, days: Collection[date], *, hours: int) -> 
         rows = replaced(rows, "sched_dep_time", pc.if_else(stays, clock, rows["sched_dep_time"]))
         if "hour" in rows.column_names:
             rows = replaced(rows, "hour", pc.if_else(stays, pc.add(rows["hour"], hours), rows["hour"]))
+        if "sched_arr_time" in rows.column_names:
+            lands = pc.add(rows["sched_arr_time"], 100 * hours)
+            lands = pc.if_else(pc.greater_equal(lands, 2400), pc.subtract(lands, 2400), lands)
+            rows = replaced(rows, "sched_arr_time", pc.if_else(stays, lands, rows["sched_arr_time"]))
         return rows
 
     return FaultySource(otherwise=otherwise, days=days, changes={"schedules": change, "flights": change})
 
 
+def slow_turn(otherwise: Source, days: Collection[date], *, minutes_a_day: float) -> Source:
+    """Delays move from the evening to the morning, little by little: each day by some minutes more than on the last."""
+    first = min(days)
+
+    def change(rows: pa.Table) -> pa.Table:
+        n_days = np.array([(day - first).days + 1 for day in rows["partition_on"].to_pylist()])
+        is_morning = np.array([moment.hour < 16 for moment in rows["time_hour"].to_pylist()])  # noon in New York
+        moved = pa.array(np.round(n_days * minutes_a_day) * np.where(is_morning, 1, -1))
+        return replaced(rows, "arr_delay", pc.add(rows["arr_delay"].cast(pa.float64()), moved))
+
+    return FaultySource(otherwise=otherwise, days=days, changes={"flights": change})
+
+
 def duplicated_landing(otherwise: Source, days: Collection[date], *, table: str) -> Source:
     """The partner delivers a day twice in one go: every row has an exact copy."""
     return FaultySource(otherwise=otherwise, days=days, changes={table: lambda rows: pa.concat_tables([rows, rows])})
+
+
+def contradicted_landing(otherwise: Source, days: Collection[date], *, table: str, column: str) -> Source:
+    """The partner delivers a day twice, the second time with other values in a column."""
+
+    def change(rows: pa.Table) -> pa.Table:
+        return pa.concat_tables([rows, replaced(rows, column, pc.add(rows[column], 1))])
+
+    return FaultySource(otherwise=otherwise, days=days, changes={table: change})
 
 
 def half_the_rows(otherwise: Source, days: Collection[date], *, table: str) -> Source:

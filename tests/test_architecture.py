@@ -45,7 +45,7 @@ MAY_IMPORT = {**ABOVE_THE_LINE, **BELOW_THE_LINE}
 FOLDERS = {
     *(".", "cli", "doctor", "replaying", "use_cases", "backends", "backends/sources", "serving"),
     *("defs", "defs/features", "defs/monitoring"),
-    *("core", "core/data_quality", "core/point_in_time", "core/replays", "core/trainers"),
+    *("core", "core/data_quality", "core/ml_test_score", "core/point_in_time", "core/replays", "core/trainers"),
     *("core/reports", "core/reports/templates"),
 }
 # What core is written with. A cloud SDK, a database driver or Dagster is not in it.
@@ -196,7 +196,8 @@ def test_the_tests_lie_in_the_rooms_of_what_they_test():
     rooms = {path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("*") if path.is_dir()}
     known = {Path(folder) for folder in FOLDERS}
     known |= {
-        Path(room) for room in ("dbt", "deploy", "servers", "servers/bigquery", "unattended", "unattended/startup")
+        Path(room)
+        for room in ("dbt", "deploy", "scenarios", "servers", "servers/bigquery", "unattended", "unattended/startup")
     }
     assert {room for room in rooms if "__pycache__" not in room.parts} <= known
 

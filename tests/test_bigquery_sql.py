@@ -21,6 +21,8 @@ from ml_assets.core.column_statistics import categories_query, numbers_query
 from ml_assets.core.errors import BadInput
 from ml_assets.core.feature_views import Feature, FeatureView
 from ml_assets.core.labelled_examples import examples_sql
+from ml_assets.core.ml_test_score.score import RUBRIC, carry_out
+from ml_assets.core.ml_test_score.subject import Bench, Subject
 from ml_assets.core.package import ModelPackage
 from ml_assets.core.point_in_time import examples_query
 from ml_assets.core.point_in_time.dialects import Sql
@@ -31,7 +33,7 @@ from ml_assets.core.scoring import PREDICTIONS_SCHEMA, score
 from ml_assets.core.served import served_rows
 from ml_assets.core.spec import UseCase
 from ml_assets.core.view_costs import newest_rows_query, view_costs
-from ml_assets.resources import feature_views_of
+from ml_assets.resources import feature_views_of, source_of
 from ml_assets.use_cases import load_use_cases
 from tests.cloud import PROJECT, Cloud
 from tests.conftest import Life
@@ -45,15 +47,22 @@ SERVED = DayRange(first=date(2013, 1, 12), last=date(2013, 1, 14))
 
 # Where the code asks the warehouse something, and what a statement looks like that only this place sends.
 ASKED_BY = {
-    "cli/artifacts.py:read_examples": r"SELECT decision_id, .*\blabel_known_at < @as_of_at",  # as core/promoting.py
     "cli/summary.py:_landed": r"select \(select count\(\*\) from raw\.flights ",
-    "cli/summary.py:_monitored": r"select \* from monitoring\.drift where use_case = @use_case and partition_on",
+    "cli/summary.py:_monitored": r"select \* from monitoring\.alarms where use_case = @use_case and partition_on",
     "core/column_statistics.py:_ask": r"GROUP BY GROUPING SETS \(\(_day\), \(_day, _c0\)",
     "core/drift.py:_stretches_of_models": r"select partition_on, min\(model_version\) as version",
     "core/data_quality/landings.py:read_landings": r"select \* from raw\.weather_landings where partition_on",
     "core/data_quality/profiles.py:profile_days": r"GROUPING SETS \(\(partition_on\), \(partition_on, `origin`\)",
     "core/data_quality/verdicts.py:_set_aside": r"from raw\.weather_quarantine where",
     "core/data_quality/verdicts.py:verdicts_of": r"select \* from monitoring\.data_quality where",
+    "core/ml_test_score/data.py:_n_without": r"AND `known_at` IS NULL",
+    "core/ml_test_score/data.py:_personal_values": r"SELECT DISTINCT .* FROM `raw`\.`flights`",
+    "core/ml_test_score/data.py:features_come_quickly": r"`origin_departures_tried_n_departures_5h`",
+    "core/ml_test_score/subject.py:examples": r"FROM `examples`\.`arrival_delay` WHERE partition_on BETWEEN .* ORDER",
+    "core/ml_test_score/subject.py:n_rows_by_day": r"SELECT partition_on, COUNT\(\*\) AS n_rows FROM `examples`",
+    "core/ml_test_score/subject.py:predicted": r"COUNT\(DISTINCT prediction\) AS n_distinct FROM `predictions`",
+    "core/ml_test_score/subject.py:predictions": r"SELECT decision_id, prediction, model_version FROM `predictions`",
+    "core/reproduction.py:read_examples": r"SELECT decision_id, .*\blabel_known_at < @as_of_at",  # as core/promoting.py
     "core/references.py:_versions_in": r"SELECT DISTINCT use_case, model_version FROM monitoring\.",
     "core/provenance.py:_select": r"SELECT \* FROM `staging`\.`stg_flights` WHERE ",
     "core/served.py:_known": r"SELECT decision_id, .* FROM predictions\.arrival_delay_served",
@@ -125,7 +134,9 @@ def sent(cloud: Cloud) -> list[Sent]:
         assert life.lifecycle.first_day_in_charge(life.use_case, LANDED) == date(2013, 1, 12)
         assert predicted_versions(life.lifecycle.warehouse, [life.use_case.name])[life.use_case.name]
         views = life.use_case.views(feature_views_of(Environment.current()))
-        examples = life.query("select * from examples.arrival_delay where partition_on = @day", day=SERVED.first)
+        examples = life.query(
+            "select * from examples.arrival_delay where partition_on = @day order by decision_id", day=SERVED.first
+        )
         view_costs(
             life.lifecycle.warehouse, views, use_case=life.use_case, days=SERVED, examples=examples, seconds_per_day={}
         )
@@ -133,6 +144,7 @@ def sent(cloud: Cloud) -> list[Sent]:
         nothing = PREDICTIONS_SCHEMA.empty_table()
         assert served_rows(life.lifecycle.warehouse, life.use_case, SERVED, examples=examples, predictions=nothing)
         trace_one(life, views, examples["decision_id"][0].as_py())
+        score_one(life, views)
         with Client(project=PROJECT) as client:
             jobs = [job for job in client.list_jobs() if isinstance(job, QueryJob) and not job.error_result]
         return [
@@ -162,6 +174,31 @@ def trace_one(life: Life, views: Sequence[FeatureView], decision_id: str) -> Non
     assert [origin.n_rows for origin in weather.sources[0].origins] == [1]
     with pytest.raises(BadInput, match=f"did you mean {decision_id[:4]}"):
         traced(f"{decision_id[:-1]}x")
+
+
+def score_one(life: Life, views: Sequence[FeatureView]) -> None:
+    """Carry out the tests of the ML Test Score that ask the warehouse something of their own."""
+    bench = Bench(
+        reproduce=lambda _version: pytest.fail("nothing is to be trained"),
+        test_features=dict,
+        seconds_per_day={},
+        libraries=lambda _name: None,
+        lineage=lineage_of(Environment.current()),
+        work_folder=life.home.path,
+    )
+    subject = Subject(
+        warehouse=life.lifecycle.warehouse,
+        store=life.lifecycle.store,
+        use_case=life.use_case,
+        day=SERVED.last,
+        views=views,
+        contracts=source_of(Environment.current()).contracts,
+        bench=bench,
+    )
+    asking = {"data_4", "data_5", "data_6", "infrastructure_3", "infrastructure_6", "monitoring_5"}
+    score = carry_out(subject, [test for test in RUBRIC if test.key in asking])
+    # A person's review is all that is missing.
+    assert {r.test.key: r.finding.evidence for r in score.results if not r.finding.points}.keys() == {"data_5"}, score
 
 
 @pytest.fixture(scope="module")

@@ -25,10 +25,10 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[1]
-GROUPS = {"raw", "features", "examples", "training_sets", "models", "predictions", "monitoring"}
+GROUPS = {"raw", "features", "examples", "training_sets", "models", "predictions", "monitoring", "readiness"}
 STAGES = {
     *("examples", "training_set", "candidate", "champion", "predictions", "tuning", "ablation", "staleness"),
-    *("drift", "performance", "skew", "alarms", "report", "retraining"),
+    *("drift", "performance", "skew", "alarms", "report", "retraining", "ml_test_score"),
 }
 VIEWS = {"staging", "intermediate"}
 ON_TRAINING = {"training_set", "candidate", "champion"}
@@ -184,6 +184,8 @@ def test_what_opens_the_warehouse_waits_its_turn_in_the_pool(definitions: dg.Def
         ("arrival_delay/alarms", "arrival_delay/retraining"),
         ("arrival_delay/retraining", "arrival_delay/report"),
         ("arrival_delay/performance", "arrival_delay/retraining"),
+        ("arrival_delay/champion", "arrival_delay/ml_test_score"),
+        ("arrival_delay/retraining", "arrival_delay/ml_test_score"),
     ],
 )
 def test_each_stage_feeds_the_next(graph: AssetGraph, before: str, after: str):

@@ -149,6 +149,37 @@ class DbtInProcess:
             costs={table: _cost(n.adapter_response) for table, n in models.items()},
         )
 
+    def run_examples(self) -> Mapping[str, Mapping[str, str]]:
+        """Run the examples that the models are tested by (dbt's unit tests); nothing is built and no table changed.
+
+        Returns table -> example -> ``pass``, or what went wrong. A table without an example is not in it. The tables
+        that a model reads must be there: dbt asks them for their columns.
+        """
+        from dbt.adapters.factory import reset_adapters
+        from dbt.cli.main import dbtRunner
+
+        variables = {**self._variables, "first_day": "2013-01-01", "last_day": "2013-01-01"}  # each names its own days
+        try:
+            result = dbtRunner(manifest=self._manifest[1]).invoke(
+                [
+                    *(*_QUIET, "--no-write-json", "test", "--select", "test_type:unit"),
+                    *self._arguments(variables),
+                ]
+            )
+        finally:
+            reset_adapters()
+            if self._dialect == "duckdb":
+                _close_duckdb()
+        if result.exception is not None:
+            raise WarehouseError(f"dbt could not run: {result.exception}") from result.exception
+        tables = {str(node["name"]): f"{node['schema']}.{node['alias']}" for node in self._models}
+        examples = self.manifest_document["unit_tests"]
+        found: dict[str, dict[str, str]] = {}
+        for one in getattr(result.result, "results", []):
+            status = "pass" if str(one.status) == "pass" else " ".join(str(one.message or one.status).split())
+            found.setdefault(tables[str(examples[one.node.unique_id]["model"])], {})[one.node.name] = status
+        return found
+
     def debug(self) -> str:
         """Return what ``dbt debug`` finds wrong with profile and connection, nothing where all is well."""
         from dbt.adapters.factory import reset_adapters
@@ -205,13 +236,26 @@ class DbtInProcess:
         }
         return self.partitioned_tables - quiet
 
+    @property
+    def _models(self) -> Sequence[Mapping[str, object]]:
+        return [node for node in self.manifest_document["nodes"].values() if node["resource_type"] == "model"]
+
     def selecting(self, tables: Iterable[str]) -> list[str]:
         """Return the arguments that select the models that these tables are built by."""
-        nodes = self.manifest_document["nodes"].values()
-        names = {
-            f"{node['schema']}.{node['alias']}": str(node["name"]) for node in nodes if node["resource_type"] == "model"
-        }
+        names = {f"{node['schema']}.{node['alias']}": str(node["name"]) for node in self._models}
         return ["--select", *(names[table] for table in tables)]
+
+    @cached_property
+    def parents(self) -> Mapping[str, Sequence[str]]:
+        """The tables that each model reads: schema.table -> schema.table, sorted."""
+        document = self.manifest_document
+        parents = cast("Mapping[str, Sequence[str]]", document["parent_map"])
+        sources = {i: f"{source['schema']}.{source['name']}" for i, source in document["sources"].items()}
+        return {
+            self.table_of(one): sorted(sources.get(parent) or self.table_of(parent) for parent in parents[one])
+            for one in document["nodes"]
+            if one[:6] == "model."
+        }
 
     @cached_property
     def raw_tables(self) -> Mapping[str, frozenset[str]]:

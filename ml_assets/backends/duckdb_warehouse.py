@@ -26,6 +26,8 @@ _LOCK_PATIENCE = timedelta(seconds=30)
 _SPARE_BYTES = 64 * 2**20
 # Judgement: what DuckDB keeps of a stream in memory before it writes to its file; more did not make it faster.
 _STREAMING_MEMORY = "256MB"
+# Judgement: a day's joins and statistics take less; of a larger table, no more is kept than this.
+_SESSION_MEMORY = "1GB"
 _DISK_IS_FULL = re.compile(r"No space left on device|File too large|quota exceeded|max_temp_directory_size", re.I)
 
 
@@ -61,7 +63,8 @@ class DuckDBWarehouse:
     def session(self) -> Generator[None]:
         """Share one connection between the operations of this thread; the file stays locked until the end.
 
-        It is for small work, as of one day: DuckDB keeps to one thread, since two would mostly wait for each other.
+        It is for small work, as of one day: DuckDB keeps to one thread, since two would mostly wait for each other, and
+        of a file to 1 GB of memory, however large the table that is read: what needs more spills to disk.
         """
         if self._shared() is not None:
             yield
@@ -70,6 +73,7 @@ class DuckDBWarehouse:
         connection.execute("SET threads=1")
         self._of_thread.connection = connection
         try:
+            connection.execute(self._usual_memory)
             yield
         finally:
             self._of_thread.connection = None
@@ -160,7 +164,8 @@ class DuckDBWarehouse:
 
     @contextmanager
     def _transaction(self, *, is_streaming: bool = False) -> Generator[duckdb.DuckDBPyConnection]:
-        with self._connection() as connection, _memory(connection, _STREAMING_MEMORY if is_streaming else None):
+        limit = _STREAMING_MEMORY if is_streaming else None
+        with self._connection() as connection, _memory(connection, limit, self._usual_memory):
             connection.begin()
             try:
                 yield connection
@@ -186,6 +191,12 @@ class DuckDBWarehouse:
             if _DISK_IS_FULL.search(str(error)):
                 raise StorageFull(f"{_first_line(error)}; nothing was changed, free some space and retry") from error
             raise
+
+    @property
+    def _usual_memory(self) -> str:
+        """The statement that sets how much memory DuckDB may take where nothing is streamed; in memory, all tables."""
+        is_bound = self._path is not None and self._shared() is not None
+        return f"SET memory_limit='{_SESSION_MEMORY}'" if is_bound else "RESET memory_limit"
 
     @property
     def _place(self) -> str:
@@ -362,7 +373,7 @@ def _incoming(
 
 
 @contextmanager
-def _memory(connection: duckdb.DuckDBPyConnection, limit: str | None) -> Generator[None]:
+def _memory(connection: duckdb.DuckDBPyConnection, limit: str | None, afterwards: str) -> Generator[None]:
     """Bound what DuckDB keeps in memory, until it has moved what was committed to its place: that takes most."""
     if limit is None:
         yield
@@ -375,4 +386,4 @@ def _memory(connection: duckdb.DuckDBPyConnection, limit: str | None) -> Generat
         with suppress(duckdb.Error):
             connection.execute("CHECKPOINT")
         with suppress(duckdb.Error):
-            connection.execute("RESET memory_limit")
+            connection.execute(afterwards)

@@ -13,6 +13,7 @@ from ml_assets.cli import (
     experiments,
     faults,
     lifecycle,
+    ml_test_score,
     replay,
     retraining,
     staleness,
@@ -33,6 +34,7 @@ for command in (
     *(artifacts.reproduce, artifacts.unreferenced, artifacts.prune),
     *(experiments.experiments, experiments.compare, experiments.board),
     *(faults.faults, faults.release),
+    *(ml_test_score.score, ml_test_score.review),
     trace.trace,
     doctor.doctor,
 ):

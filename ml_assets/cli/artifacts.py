@@ -2,31 +2,27 @@
 
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from getpass import getuser
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow as pa
 import typer
 from rich.table import Column, Table
 
 from ml_assets.backends.environments import Environment
 from ml_assets.backends.object_store import ObjectArtifactStore
-from ml_assets.calendar import day_starts_at
 from ml_assets.cli.terminal import console, failures_in_words, known, store_of_environment, warehouse_of_environment
 from ml_assets.core.errors import BadInput
-from ml_assets.core.feature_views import Feature
 from ml_assets.core.package import package_exists
 from ml_assets.core.ports import ArtifactStore
 from ml_assets.core.references import Predicted, predicted_versions, use_cases_in
-from ml_assets.core.reproduction import Finding, Reproduction
+from ml_assets.core.reproduction import Finding, Reproduction, examples_in
 from ml_assets.core.reproduction import reproduce as rebuild
 from ml_assets.core.retention import Unreferenced
 from ml_assets.core.retention import prune as remove
 from ml_assets.core.retention import unreferenced as list_unreferenced
 from ml_assets.core.spec import UseCase
-from ml_assets.core.training_sets import examples_parameters, examples_sql
 from ml_assets.use_cases import code_version_of, load_use_cases
 
 
@@ -43,13 +39,6 @@ def reproduce(
     with failures_in_words():
         store, warehouse = store_of_environment(), warehouse_of_environment()
         of = known(use_case) if use_case else _whose(store, version)
-
-        def read_examples(declared: UseCase, inputs: Sequence[Feature], as_of: date) -> pa.Table:
-            return warehouse.query(
-                examples_sql(declared, inputs, warehouse.dialect),
-                examples_parameters(declared, as_of, day_starts_at(as_of)),
-            )
-
         work = Environment.current().work_folder
         work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=work) as folder:
@@ -57,7 +46,7 @@ def reproduce(
                 store,
                 version,
                 use_case=of,
-                read_examples=read_examples,
+                read_examples=examples_in(warehouse),
                 scratch=ObjectArtifactStore((Path(folder) / "artifacts").as_uri()),
                 code_version=code_version_of(of),
                 work_folder=Path(folder),

@@ -10,14 +10,24 @@ from rich.table import Column, Table
 
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import refuse_unknown_partitions
-from ml_assets.cli.terminal import UseCaseName, console, failures_in_words, known, store_of_environment
+from ml_assets.cli.terminal import (
+    Screen,
+    UseCaseName,
+    console,
+    failures_in_words,
+    known,
+    store_of_environment,
+    warehouse_of_environment,
+)
 from ml_assets.core import approvals, registry
-from ml_assets.core.errors import BadInput
+from ml_assets.core.errors import BadInput, MlAssetsError
 from ml_assets.core.experiments import track_decision
 from ml_assets.core.package import load_package
 from ml_assets.core.ports import ArtifactStore, DayRange
 from ml_assets.core.registry import LedgerEntry
-from ml_assets.lifecycle import instance_of, tell_dagster
+from ml_assets.core.scoring_days import stretches_in_charge
+from ml_assets.core.spec import UseCase
+from ml_assets.lifecycle import Lifecycle, instance_of, tell_dagster
 
 
 def history(use_case: UseCaseName = "arrival_delay") -> None:
@@ -42,35 +52,65 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why; it is kept in the ledger.")],
     use_case: UseCaseName = "arrival_delay",
     to_version: Annotated[str | None, typer.Option("--to", help="Which version; the one before unless given.")] = None,
+    is_rescoring: Annotated[
+        bool, typer.Option("--rescore/--no-rescore", help="Predict and monitor the days since again, here and now.")
+    ] = True,
 ) -> None:
-    """Put an earlier champion back in charge, with one more ledger entry.
+    """Put an earlier champion back in charge, with one more ledger entry, and predict the days since again by it.
 
-    Dagster and the tracker are told of it as of a promotion: where Dagster runs, a sensor predicts the days since
-    again.
+    Dagster and the tracker are told of it as of a promotion. Given again the command changes nothing, and completes
+    what a kill left undone.
     """
     with failures_in_words():
         refuse_unknown_partitions(DayRange(first=effective_from.date(), last=effective_from.date()))
         if not reason.strip():
             raise BadInput("a rollback is kept in the ledger for ever; say why with --reason")
+        store, of = store_of_environment(), known(use_case)
         entry = registry.rollback(
-            store_of_environment(),
-            known(use_case).name,
+            store,
+            of.name,
             effective_from=effective_from.date(),
             to_version=to_version,
             reason=reason,
             recorded_at=datetime.now(UTC),
             recorded_by=getuser(),
         )
-        tell_dagster(instance_of(Environment.current()), known(use_case), entry)
-        _tell_tracker(entry, store_of_environment())
-        known_by_now = registry.entries(store_of_environment(), use_case)
-        later = [e for e in known_by_now if e.effective_from > entry.effective_from and e.action in registry.ACTING]
+        tell_dagster(instance_of(Environment.current()), of, entry)
+        _tell_tracker(entry, store)
+        later = [
+            e
+            for e in registry.entries(store, of.name)
+            if e.effective_from > entry.effective_from and e.action in registry.ACTING
+        ]
     end = next((f" until {e.version} takes over on {e.effective_from}" for e in later), " on")
     console.print(f"{entry.version} is in charge from {entry.effective_from}{end} (ledger entry {entry.sequence}).")
-    console.print(
-        f"While `make ui` or a Dagster daemon runs, {use_case}_rescore predicts the days since again; "
-        f"else materialize {use_case}/predictions and what follows it."
-    )
+    if is_rescoring:
+        with failures_in_words():
+            _rescore(of, entry, store)
+    else:
+        console.print(
+            f"While `make ui` or a Dagster daemon runs, {use_case}_rescore predicts the days since again; "
+            f"else materialize {use_case}/predictions and what follows it."
+        )
+
+
+def _rescore(use_case: UseCase, entry: LedgerEntry, store: ArtifactStore) -> None:
+    """Predict and monitor again the days that an entry took over, and say how many these were."""
+    stretches = stretches_in_charge(warehouse_of_environment(), use_case, entry, store)
+    n_days = sum(len(stretch.dates) for stretch in stretches)
+    if not stretches:
+        console.print(f"No day since {entry.effective_from} has been predicted yet: there is nothing to predict again.")
+        return
+    try:
+        with Screen() as screen:
+            life = Lifecycle(Environment.current(), on_event=screen.on_event)
+            for stretch in stretches:
+                screen.begin(f"predict and monitor {stretch} again")
+                life.rescore(use_case, stretch)
+    except MlAssetsError:
+        console.print("The rollback stands; its days are not all predicted again: give the same command once more.")
+        raise
+    console.print(f"{n_days} days are predicted and monitored again: {', '.join(map(str, stretches))}.")
 
 
 def champion(

@@ -1,7 +1,6 @@
 """What a run came to, as a table of words a person understands."""
 
 import math
-from collections import Counter
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,6 +8,7 @@ from rich.table import Table
 
 from ml_assets.cli.terminal import console
 from ml_assets.core import registry
+from ml_assets.core.monitored import ALARMS, PERFORMANCE
 from ml_assets.core.package import load_package
 from ml_assets.core.performance import pool_histograms
 from ml_assets.core.point_in_time.dialects import Sql
@@ -17,13 +17,16 @@ from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import meaning_of
 from ml_assets.lifecycle import Lifecycle, TrainingOutcome
 
+# Judgement: more lines than this are read by nobody.
+_MOST_TOLD = 3
+
 
 def summarise(
     life: Lifecycle, use_case: UseCase, landed: DayRange, served: DayRange, *, outcome: TrainingOutcome
 ) -> None:
     """Print what the run came to, in words a person understands."""
     rows = _landed(life.warehouse, landed)
-    performance = _monitored(life.warehouse, "monitoring.performance", use_case, served)
+    performance = _monitored(life.warehouse, PERFORMANCE, use_case, served)
     meaning, unit = meaning_of(use_case.task), use_case.label.unit
     proved = _pooled_rmse(performance) if meaning.daily.name == "rmse" else pool_histograms(performance).roc_auc
     entry = registry.champion_required(life.store, use_case.name, served.last)
@@ -61,7 +64,7 @@ def summarise(
         f"{meaning.daily.words} {'-' if proved is None else meaning.daily.write(proved, unit)}; "
         f"{pc.sum(performance['n_unlabelled']).as_py() or 0:,} never get a label",
     )
-    table.add_row("drift", _drift_in_words(_monitored(life.warehouse, "monitoring.drift", use_case, served), n_days))
+    table.add_row("alarms", alarms_in_words(_monitored(life.warehouse, ALARMS, use_case, served), n_days))
     report = f"reports/{use_case.name}/{served.last}.html"
     table.add_row("report", life.store.address(report))
     table.add_row("next", "make ui, then http://127.0.0.1:3000")
@@ -98,14 +101,23 @@ def _pooled_rmse(performance: pa.Table) -> float | None:
     return math.sqrt(sum(day["n_labelled"] * day["rmse"] ** 2 for day in days) / n_labelled) if n_labelled else None
 
 
-def _drift_in_words(drift: pa.Table, n_days: int) -> str:
-    rows = drift.select(["feature", "kind", "is_drifted"]).to_pylist()
-    features = [row for row in rows if row["kind"] != "prediction"]
-    drifted = Counter(row["feature"] for row in features if row["is_drifted"])
+def alarms_in_words(alarms: pa.Table, n_days: int) -> str:
+    """Say on how many days alarms stood, and of each incident what it was: the worst and the longest first, three."""
+    if not alarms.num_rows:
+        return f"none on {n_days} days"
+    incidents: dict[str, list[dict[str, object]]] = {}
+    for row in alarms.to_pylist():
+        incidents.setdefault(row["incident"], []).append(row)
+    severe = {name for name, rows in incidents.items() if any(row["severity"] == "severe" for row in rows)}
     # Of equals the first by name: the rows of a day come in no order.
-    often = f", most often {min(drifted, key=lambda name: (-drifted[name], name))}" if drifted else ""
-    n_prediction_days = sum(row["is_drifted"] for row in rows if row["kind"] == "prediction")
-    return (
-        f"{drifted.total()} of {len(features):,} feature-days beyond their limits ({len(drifted)} features{often}),\n"
-        f"the prediction on {n_prediction_days} of {n_days} days"
-    )
+    told = sorted(incidents, key=lambda name: (name not in severe, -len(incidents[name]), name))
+    lines = [
+        f"{len(told)} incident{'s' if len(told) > 1 else ''} ({len(severe) or 'none'} severe), "
+        f"on {len(set(alarms['partition_on'].to_pylist()))} of {n_days} days"
+    ]
+    for name in told[:_MOST_TOLD]:
+        rows = incidents[name]
+        days = f"{len(rows)} day{'s' if len(rows) > 1 else ''}"
+        lines.append(f"{'severe' if name in severe else 'warning'}, {days}: {rows[-1]['explanation']}")
+    more = len(told) - _MOST_TOLD
+    return "\n".join([*lines, f"and {more} more: see the report"] if more > 0 else lines)

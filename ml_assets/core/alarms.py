@@ -1,6 +1,6 @@
 """What stands on a day that a person should know: drift that lasts, quality lost, rows that were served wrong."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, timedelta
 from functools import cache
 from typing import cast
@@ -60,35 +60,69 @@ def write_alarms(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, 
     A table that nobody has written yet raises no alarms. A day is judged by itself and the days before it, and by those
     of its own model alone.
     """
-    package = cache(lambda version: load_package(store, use_case.name, version))
 
     def rows_of(table: str, n_days_before: int, last: date = days.last) -> pa.Table:
         if warehouse.columns(table) is None:
             return _NO_ROWS
         return recent_rows(warehouse, table, use_case, last, since=days.first - timedelta(days=n_days_before))
 
-    drift = rows_of(DRIFT, DAYS_OF_A_WEEK + N_DAYS)
-    performance, estimated, skew = rows_of(PERFORMANCE, HISTORY.days), rows_of(ESTIMATED, N_DAYS), rows_of(SKEW, 0)
-    # Whether to retrain is decided after the alarms of a day: what was decided yesterday stands today.
-    decided = retraining_alarms(rows_of(RETRAINING, DAYS_OF_A_STOP))
-    history = DriftHistory(drift, lambda version: package(version).reference)
+    watch = Watch(
+        use_case,
+        drift=rows_of(DRIFT, DAYS_OF_A_WEEK + N_DAYS),
+        performance=rows_of(PERFORMANCE, HISTORY.days),
+        estimated=rows_of(ESTIMATED, HISTORY.days),
+        skew=rows_of(SKEW, 0),
+        decisions=rows_of(RETRAINING, DAYS_OF_A_STOP),
+        package_of=cache(lambda version: load_package(store, use_case.name, version)),
+    )
     incidents = Incidents(rows_of(ALARMS, QUIET_DAYS, last=days.first - timedelta(days=1)))
-    predicted_by = _versions(drift) | _versions(performance)
     rows: list[dict[str, object]] = []
-    for day in sorted(set(days.dates) & set(predicted_by)):
-        version = predicted_by[day]
-        found = [
-            *history.alarms(day, version),
-            *_quality_alarms(until(performance, day), day, package(version), use_case),
-            *_estimated_alarms(until(estimated, day), day, package(version)),
-            *_skew_alarms(skew, day),
-            *decided.get(day - timedelta(days=1), ()),
-        ]
+    for day in sorted(set(days.dates) & set(watch.predicted_by)):
+        version = watch.predicted_by[day]
         fixed = {"use_case": use_case.name, "partition_on": day, "model_version": version}
-        rows += [{**_row(alarm), **fixed} for alarm in incidents.continued(found, day, version)]
+        rows += [{**_row(alarm), **fixed} for alarm in incidents.continued(list(watch.alarms(day)), day, version)]
     table = pa.Table.from_pylist(rows, schema=ALARMS_SCHEMA)
     warehouse.replace_days({ALARMS: table}, days, use_case=use_case.name)
     return table
+
+
+class Watch:
+    """The rows that monitoring has written of some days, and the alarms they come to on each of them.
+
+    Attributes:
+        predicted_by: which model predicted each day that has rows.
+    """
+
+    def __init__(
+        self,
+        use_case: UseCase,
+        *,
+        drift: pa.Table,
+        performance: pa.Table,
+        package_of: Callable[[str], ModelPackage],
+        estimated: pa.Table = _NO_ROWS,
+        skew: pa.Table = _NO_ROWS,
+        decisions: pa.Table = _NO_ROWS,
+    ) -> None:
+        self.predicted_by = _versions(drift) | _versions(performance)
+        self._use_case, self._package_of = use_case, package_of
+        self._performance, self._estimated, self._skew = performance, estimated, skew
+        self._drift = DriftHistory(drift, lambda version: package_of(version).reference)
+        self._decided = retraining_alarms(decisions)
+
+    def alarms(self, day: date) -> Iterator[Alarm]:
+        """Yield what stands on a day that has been predicted; nothing of a later day counts."""
+        version = self.predicted_by[day]
+        package = self._package_of(version)
+        quality = [
+            *_quality_alarms(until(self._performance, day), day, package, self._use_case),
+            *_estimated_alarms(until(self._estimated, day), day, package),
+        ]
+        yield from self._drift.alarms(day, version, is_quality_lost=bool(quality))
+        yield from quality
+        yield from _skew_alarms(self._skew, day)
+        # Whether to retrain is decided after the alarms of a day: what was decided yesterday stands today.
+        yield from self._decided.get(day - timedelta(days=1), ())
 
 
 def _row(alarm: Alarm) -> dict[str, object]:

@@ -51,7 +51,9 @@ class WeekCalibration:
     @property
     def explanation(self) -> str:
         """What the figures say, in one sentence."""
-        told = f"over {self.n_days} days {self.mean_prediction:.4g} was predicted and {self.mean_label:.4g} came true"
+        told = (
+            f"over {self.n_days} days {self.mean_prediction:.4g} was predicted and {self.mean_label:.4g} was realised"
+        )
         if self.gap_margin is None:
             return f"{told}: too few days to judge the calibration"
         told += f" on average, {abs(self.gap):.2g} apart where chance allows {self.gap_margin:.2g}"

@@ -4,8 +4,10 @@ The rows never leave the warehouse. Each column is read once: numbers together i
 another, in parts of at most 100 columns, so that a statement stays small however wide a table is. What comes back is a
 few numbers for each day and bin, and of a category one row for each value that a day has.
 
-DuckDB counts with ``histogram``; BigQuery, which has none, turns the columns into rows and groups them by
-``RANGE_BUCKET``. Both mean what ``Bins.index`` means: bins closed on the right, null and NaN missing.
+DuckDB counts with ``histogram``, and groups each category by itself, which its dictionaries make cheap. BigQuery, which
+has no histogram and bills a table each time that it is named, turns the numbers into rows and groups them by
+``RANGE_BUCKET``, and the categories by ``GROUPING SETS``. Both mean what ``Bins.index`` means: bins closed on the
+right, null and NaN missing.
 """
 
 import math
@@ -27,7 +29,7 @@ from ml_assets.core.ports import Parameter, Warehouse
 from ml_assets.core.reference import Bins, to_numbers
 
 Counts = npt.NDArray[np.int64]
-_OfDay = tuple[int, float | None, float | None, float | None, float | None]
+_OfDay = tuple[int | None, float | None, float | None, float | None, float | None]
 
 # Judgement: DuckDB plans a statement of 100 columns in about 0.1 CPU s, and a day's result has one row.
 _COLUMNS_AT_ONCE = 100
@@ -99,11 +101,13 @@ def numbers_query(
     On DuckDB one row a day; on BigQuery one for each day, column and bin. Unguarded, DuckDB takes a column to hold
     neither NaN nor infinity nor anything beyond 1e100, which the minimum and the maximum then show: half of the cost.
     """
-    taken = ", ".join(f"{_as_number(sql, b.feature, types)} AS _c{i}" for i, b in enumerate(columns))
-    rows = _rows(sql, table, taken)
+    numbers = [(_as_number(sql, bins.feature, types), bins) for bins in columns]
     if sql.is_duckdb:
+        taken = ", ".join(_taken(i, x, bins, is_guarded=is_guarded) for i, (x, bins) in enumerate(numbers))
         cells = ", ".join(_in_columns(i, bins, is_guarded=is_guarded) for i, bins in enumerate(columns))
+        rows = _rows(sql, table, taken)
         return f"SELECT _day, COUNT(*) AS n_rows, {cells} FROM ({rows}) GROUP BY _day"  # noqa: S608 - validated names
+    rows = _rows(sql, table, ", ".join(f"{x} AS _c{i}" for i, (x, _) in enumerate(numbers)))
     cells = ", ".join(_as_row(i, bins) for i, bins in enumerate(columns))
     return (
         "SELECT _day, c.k, c.bin, COUNT(*) AS n, COUNT(c.x) AS n_finite, MIN(c.x) AS low, MAX(c.x) AS high, "  # noqa: S608
@@ -112,16 +116,26 @@ def numbers_query(
     )
 
 
-def categories_query(sql: Sql, table: str, columns: Sequence[Bins]) -> str:
+def categories_query(sql: Sql, table: str, columns: Sequence[Bins], *, is_one_day: bool = False) -> str:
     """Return the statement that counts each value of each category, and all rows, for each day.
 
     One row for each day, column ``k`` and value. The rows without a value count missing ones; the largest of a day
-    counts the day itself.
+    counts the day itself. Of one day, DuckDB groups by the value alone, which costs 0.6 times as much.
     """
+    values = [sql.text(_named(sql, bins.feature)) for bins in columns]
+    if sql.is_duckdb:
+        day, keys = ("ANY_VALUE(_day) AS _day", "value") if is_one_day else ("_day", "_day, value")
+        rows = [_rows(sql, table, f"{value} AS value") for value in values]
+        counts = [
+            f"SELECT {day}, {i} AS k, value, COUNT(*) AS n FROM ({of_column}) GROUP BY {keys}"  # noqa: S608
+            for i, of_column in enumerate(rows)
+        ]
+        n_rows = f"SELECT _day, NULL, NULL, COUNT(*) FROM ({_rows(sql, table, 'NULL')}) GROUP BY _day"  # noqa: S608
+        return " UNION ALL ".join([*counts, n_rows])
     names = [f"_c{i}" for i in range(len(columns))]
-    taken = ", ".join(f"{sql.text(_named(sql, b.feature))} AS {c}" for b, c in zip(columns, names, strict=True))
     which = " ".join(f"WHEN {c} IS NOT NULL THEN {i}" for i, c in enumerate(names))
     value = names[0] if len(names) == 1 else f"COALESCE({', '.join(names)})"
+    taken = ", ".join(f"{value} AS {c}" for value, c in zip(values, names, strict=True))
     return (
         f"SELECT _day, CASE {which} END AS k, {value} AS value, COUNT(*) AS n "  # noqa: S608 - validated names
         f"FROM ({_rows(sql, table, taken)}) "
@@ -153,17 +167,27 @@ def _as_number(sql: Sql, column: str, types: Mapping[str, str]) -> str:
     return sql.double(f"CAST({name} AS INT64)" if is_boolean and not sql.is_duckdb else name)
 
 
+def _taken(i: int, x: str, bins: Bins, *, is_guarded: bool) -> str:
+    """Return what DuckDB takes of one number: itself, and its distance from the origin; guarded, null where not finite.
+
+    Edges and origin are cast from text, which is exact; of a literal DuckDB would make a decimal first.
+    """
+    origin = f"CAST('{_origin(bins)!r}' AS DOUBLE)"
+    if not is_guarded:
+        return f"{x} AS _c{i}, {x} - {origin} AS _d{i}"
+    finite = f"CASE WHEN abs({x}) < {LARGEST!r} THEN {x} END"
+    return f"CASE WHEN NOT isnan({x}) THEN {x} END AS _c{i}, {finite} AS _f{i}, {finite} - {origin} AS _d{i}"
+
+
 def _in_columns(i: int, bins: Bins, *, is_guarded: bool) -> str:
     """Return the cells of one column in DuckDB: a list of counts, and what its moments are made of."""
     edges = ", ".join(repr(edge) for edge in (*bins.edges, math.inf))
-    present = f"CASE WHEN NOT isnan(_c{i}) THEN _c{i} END" if is_guarded else f"_c{i}"
-    finite = f"CASE WHEN abs(_c{i}) < {LARGEST!r} THEN _c{i} END" if is_guarded else f"_c{i}"
-    # Edges are cast from text, which is exact; of a literal DuckDB would make a decimal first.
-    away = f"({finite} - CAST('{_origin(bins)!r}' AS DOUBLE))"
+    # Unguarded, every number that is there is finite, and the histogram has counted it.
+    finite, n_finite = (f"_f{i}", f"COUNT(_f{i})") if is_guarded else (f"_c{i}", "NULL")
     return (
-        f"map_values(histogram({present}, CAST('[{edges}]' AS DOUBLE[]))) AS counts{i}, "
-        f"COUNT({finite}) AS finite{i}, MIN({finite}) AS low{i}, MAX({finite}) AS high{i}, "
-        f"SUM({away}) AS total{i}, SUM({away} * {away}) AS squares{i}"
+        f"map_values(histogram(_c{i}, CAST('[{edges}]' AS DOUBLE[]))) AS counts{i}, "
+        f"{n_finite} AS finite{i}, MIN({finite}) AS low{i}, MAX({finite}) AS high{i}, "
+        f"SUM(_d{i}) AS total{i}, SUM(_d{i} * _d{i}) AS squares{i}"
     )
 
 
@@ -222,12 +246,14 @@ class _Asked:
 
     def categories(self, columns: Sequence[Bins]) -> None:
         """Ask for categories."""
-        rows = self._ask(categories_query(self._sql, self.table, columns))
+        rows = self._ask(categories_query(self._sql, self.table, columns, is_one_day=self.days.first == self.days.last))
         n_rows = dict[date, int]()
         values = dict[date, list[dict[str, int]]]()
         columns_of_rows = (rows[name].to_pylist() for name in ("_day", "k", "value", "n"))
-        for day, k, value, n in cast("Iterator[tuple[date, int | None, str, int]]", zip(*columns_of_rows, strict=True)):
-            if k is None:
+        for day, k, value, n in cast(
+            "Iterator[tuple[date, int | None, str | None, int]]", zip(*columns_of_rows, strict=True)
+        ):
+            if k is None or value is None:
                 n_rows[day] = max(n, n_rows.get(day, 0))
             else:
                 values.setdefault(day, [{} for _ in columns])[k][value] = n
@@ -257,6 +283,8 @@ class _Asked:
                 present = np.zeros(len(bins.shares), np.int64)
                 present[:-1] = counts or 0
                 present[-1] = n - present.sum()
+                if n_finite is None:
+                    n_finite = int(present[:-1].sum())
                 moments = moments_of_sums(n_finite, low, high, total, squares, origin=_origin(bins))
                 self._keep(day, bins, ColumnStatistics(counts=present, moments=moments))
         return odd

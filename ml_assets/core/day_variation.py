@@ -19,6 +19,9 @@ FEWEST_EXPECTED = 5.0
 DAYS_OF_A_WEEK = 7
 # Judgement: from three weeks, what lasts for a week cannot be told from what lasts for a day.
 _FEWEST_WEEKS = 4
+# Judgement: a model serves for about a month, and where weeks half of training apart differ by half as much again as
+# neighbours do, the level wanders: less comes of luck.
+_WEEKS_SERVED, _CLEARLY = 4, 1.5
 # What the days differ by, as a part of all variation, below which their own kind of spread cannot be seen.
 _LEAST_VISIBLE = 0.1
 
@@ -32,12 +35,15 @@ class DayVariation:
         week_sd: by bin, that of a whole week's. Of days that do not know of each other it is ``day_sd / sqrt(7)``.
         dof: how many chi-square degrees of freedom the variation of days has: few where single odd days make it.
         n_days: how many independent days that was learned from.
+        season_sd: by bin, how far the level itself may have gone a month after training, beyond what it did within:
+            0 of a feature that comes back to its mean. Empty in packages of releases that did not keep it.
     """
 
     day_sd: tuple[float, ...]
     week_sd: tuple[float, ...]
     dof: float
     n_days: float
+    season_sd: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +73,7 @@ def day_variation(counts: Counts) -> DayVariation | None:
     equal days and those of equal rows. The degrees of freedom are those of Satterthwaite (1946): of the scaled
     chi-square with the mean and the variance that the distances of the training days have. Days that follow each other
     are alike: where the means of weeks vary more than those of seven independent days would, there are fewer of these.
+    Where weeks that lie far apart differ more than neighbours do, the level wanders with the season, and wanders on.
     """
     n_days = len(counts)
     if n_days < 2:
@@ -74,10 +81,11 @@ def day_variation(counts: Counts) -> DayVariation | None:
     day_variance = _between(counts)
     # Whole weeks, the newest ones: the first days of training may be left over.
     n_weeks = n_days // DAYS_OF_A_WEEK
-    week_variance = day_variance
+    week_variance, season_variance = day_variance, np.zeros_like(day_variance)
     if n_weeks >= _FEWEST_WEEKS:
         weeks = counts[n_days - n_weeks * DAYS_OF_A_WEEK :].reshape(n_weeks, DAYS_OF_A_WEEK, -1).sum(axis=1)
         week_variance = np.minimum(_between(weeks), day_variance)
+        season_variance = _wandering(weeks)
     # The design effect of Kish (1965): 1 where days are independent, 7 where a week is like one day.
     total = float(day_variance.sum())
     likeness = DAYS_OF_A_WEEK * float(week_variance.sum()) / total if total > 0 and n_weeks >= _FEWEST_WEEKS else 1.0
@@ -86,6 +94,7 @@ def day_variation(counts: Counts) -> DayVariation | None:
         week_sd=tuple(np.sqrt(week_variance).tolist()),
         dof=_dof_of_days(counts, day_variance),
         n_days=max(2.0, n_days / max(1.0, likeness)),
+        season_sd=tuple(np.sqrt(season_variance).tolist()),
     )
 
 
@@ -145,6 +154,23 @@ def distance(
             dof=1 / ((1 - of_days) ** 2 / dof_of_sampling + of_days**2 / dof),
             dof_of_scale=n_days * dof / of_days**2,
         )
+
+
+def _wandering(weeks: Counts) -> Floats:
+    """Return the variance that a level gains by a month after training, from the counts of training's weeks.
+
+    A random walk whose squared steps grow by ``r`` a week lies ``r (a + T / 3)`` from the mean of its last ``T`` weeks,
+    ``a`` weeks later; ``r T / 6`` of that the weeks show among themselves, and is in their variation already. ``r`` is
+    the slope of the variogram (Matheron 1963) between neighbours and weeks half of training apart, in which the
+    sampling of rows cancels.
+    """
+    n_weeks = len(weeks)
+    apart = n_weeks // 2
+    shares = weeks / weeks.sum(axis=1, keepdims=True)
+    near, far = (np.mean((shares[lag:] - shares[:-lag]) ** 2, axis=0) for lag in (1, apart))
+    if far.sum() < _CLEARLY * near.sum():
+        return np.zeros_like(near)
+    return np.maximum(0.0, far - near) / (apart - 1) * (_WEEKS_SERVED + n_weeks / 6)
 
 
 def _between(counts: Counts) -> Floats:

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from itertools import groupby
 from typing import cast
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ml_assets.core.broken_feeds import broken_feed
 from ml_assets.core.column_statistics import ColumnStatistics, column_statistics, statistics_of
 from ml_assets.core.days import DayRange
 from ml_assets.core.distances import chi_square, jensen_shannon, kolmogorov_smirnov, population_stability, wasserstein
@@ -21,7 +21,7 @@ from ml_assets.core.monitored import DRIFT
 from ml_assets.core.package import load_package
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, Warehouse
-from ml_assets.core.reference import MINIMUM_PSI_LIMIT, BinKind, Bins, Floats, Reference, build_reference
+from ml_assets.core.reference import BinKind, Bins, Floats, Reference, build_reference
 from ml_assets.core.spec import UseCase
 
 __all__ = [
@@ -30,10 +30,9 @@ __all__ = [
     "BinKind",
     "Bins",
     "Reference",
-    "Verdict",
     "build_reference",
     "drift_of",
-    "drift_verdict",
+    "drift_of_days",
     "measure_drift",
     "percent",
     "write_drift",
@@ -44,6 +43,7 @@ DRIFT_SCHEMA = pa.schema(
         "use_case": pa.string(),
         "partition_on": pa.date32(),
         "feature": pa.string(),
+        "view": pa.string(),
         "kind": pa.string(),
         "n_rows": pa.int64(),
         "n_missing": pa.int64(),
@@ -59,7 +59,6 @@ DRIFT_SCHEMA = pa.schema(
         "missing_share": pa.float64(),
         "reference_missing_share": pa.float64(),
         "unseen_share": pa.float64(),
-        "psi_limit": pa.float64(),
         "bin_counts": pa.string(),
         "p_value": pa.float64(),
         "moved_share": pa.float64(),
@@ -70,18 +69,8 @@ DRIFT_SCHEMA = pa.schema(
     }
 )
 
-# Judgement, with the 99 of 100 days in the limits: an alarm needs a broad shift that lasts, not one odd feature or day.
-_DRIFTED_FEATURES_SHARE = 0.2
-_N_DAYS, _N_DAYS_DRIFTED = 3, 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Whether monitoring raises an alarm, and why (or why not), one sentence each; and whether it is a severe one."""
-
-    is_alarming: bool
-    reasons: tuple[str, ...]
-    is_severe: bool = False
+# Tables of release 0.1.0 hold a limit here that nothing is held against any more; new rows leave it empty.
+_RETIRED = "psi_limit"
 
 
 def write_drift(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, days: DayRange) -> pa.Table:
@@ -94,18 +83,31 @@ def write_drift(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, d
 
     Raises BadInput where a day has predictions of two models.
     """
-    parts = [DRIFT_SCHEMA.empty_table()]
-    for version, stretch in _stretches_of_models(warehouse, use_case, days):
-        reference = load_package(store, use_case.name, version).reference
-        of_features = column_statistics(warehouse, use_case.examples_table, reference.features, stretch)
-        of_prediction = column_statistics(warehouse, use_case.predictions_table, [reference.prediction], stretch)
-        for day in sorted(of_prediction):
-            if day in of_features:
-                found = {**of_prediction[day], **of_features[day]}
-                parts.append(drift_of(reference, found, use_case=use_case.name, model_version=version, day=day))
-    rows = pa.concat_tables(parts)
-    warehouse.replace_days({DRIFT: rows}, days, use_case=use_case.name)
+    with warehouse.session():
+        parts = [DRIFT_SCHEMA.empty_table()]
+        for version, stretch in _stretches_of_models(warehouse, use_case, days):
+            reference = load_package(store, use_case.name, version).reference
+            parts.append(drift_of_days(warehouse, use_case, reference, stretch, model_version=version))
+        rows = pa.concat_tables(parts)
+        stored = rows
+        if _RETIRED in (warehouse.columns(DRIFT) or ()):
+            stored = rows.append_column(_RETIRED, pa.nulls(rows.num_rows, pa.float64()))
+        warehouse.replace_days({DRIFT: stored}, days, use_case=use_case.name)
     return rows
+
+
+def drift_of_days(
+    warehouse: Warehouse, use_case: UseCase, reference: Reference, days: DayRange, *, model_version: str
+) -> pa.Table:
+    """Return the drift of the days that have examples and predictions, all of one model; its training is given."""
+    of_features = column_statistics(warehouse, use_case.examples_table, reference.features, days)
+    of_prediction = column_statistics(warehouse, use_case.predictions_table, [reference.prediction], days)
+    found = {day: {**of_prediction[day], **of_features[day]} for day in sorted(of_prediction) if day in of_features}
+    parts = [
+        drift_of(reference, statistics, use_case=use_case.name, model_version=model_version, day=day)
+        for day, statistics in found.items()
+    ]
+    return pa.concat_tables([DRIFT_SCHEMA.empty_table(), *parts])
 
 
 def measure_drift(
@@ -147,9 +149,8 @@ def drift_of(
     ``psi`` and ``js`` compare the shares of all bins, missing included; ``ks`` and ``wasserstein`` (in standard
     deviations of training) those of the numbers that are not missing, and are null for a category and where all are
     missing, and ``wasserstein`` where training was constant or did not keep its moments. ``chi_square`` is of all bins'
-    counts. Each formula is in ``distances``. ``psi_limit`` is the reference's limit, moved by the sampling noise
-    ``(bins - 1) (1 / n - 1 / n_of_a_training_day)`` that a smaller or larger day brings (Yurdakul 2018), at least 0.1.
-    What has drifted, ``judge_day`` says. On a day without rows all statistics are null.
+    counts. Each formula is in ``distances``. What has drifted, ``judge_day`` says, and a feed that is broken is drifted
+    too (``broken_feeds``). On a day without rows all statistics are null.
     """
     bins = reference.all_bins
     n_rows = np.array([statistics[b.feature].n_rows for b in bins])
@@ -158,15 +159,15 @@ def drift_of(
     counts = {b.feature: statistics[b.feature].counts for b in bins}
     judged = judge_day(reference, counts)
     distances = _distances(reference, statistics)
-    noise = np.array([b.n_used - 1 for b in bins]) * (1 / n_rows - 1 / reference.n_rows_per_day)
-    limits = np.maximum(MINIMUM_PSI_LIMIT, np.array([b.psi_limit for b in bins]) + noise)
     rows: list[dict[str, object]] = []
     for i, b in enumerate(bins):
         found, judgement = statistics[b.feature], judged[b.feature]
+        broken = broken_feed(b, found)
         shares = found.counts / found.n_rows
         rows.append(
             {
                 "feature": b.feature,
+                "view": b.view,
                 "kind": b.kind,
                 "n_rows": found.n_rows,
                 "n_missing": int(found.counts[-1]),
@@ -178,46 +179,15 @@ def drift_of(
                 "missing_share": float(shares[-1]),
                 "reference_missing_share": b.missing_share,
                 "unseen_share": b.unseen_share(shares),
-                "psi_limit": float(limits[i]),
                 "bin_counts": json.dumps(found.counts.tolist()),
                 "p_value": judgement.p_value,
                 "moved_share": judgement.moved_share,
-                "is_drifted": judgement.is_drifted,
-                "severity": judgement.severity,
-                "explanation": explain(b, found.counts, unseen=found.unseen),
+                "is_drifted": judgement.is_drifted or broken is not None,
+                "severity": "severe" if broken else judgement.severity,
+                "explanation": broken or explain(b, found.counts, unseen=found.unseen),
             }
         )
     return _table(rows, use_case=use_case, model_version=model_version, day=day)
-
-
-def drift_verdict(recent: pa.Table) -> Verdict:
-    """Judge the newest day of ``monitoring.drift`` rows of one use case together with the two days before it.
-
-    It alarms when, on at least two of these three calendar days, the prediction or at least 20 % of the features are
-    drifted. Only rows of the newest day's model version count: a new champion starts with a clean slate.
-
-    Raises DataMissing where there are no rows.
-    """
-    if not recent.num_rows:
-        raise DataMissing("no drift has been measured yet; materialize the drift of a day first")
-    rows = recent.select(["partition_on", "model_version", "feature", "kind", "is_drifted"]).to_pylist()
-    newest = max(row["partition_on"] for row in rows)
-    version = next(row["model_version"] for row in rows if row["partition_on"] == newest)
-    reasons: list[str] = []
-    for day in (newest - timedelta(days=back) for back in reversed(range(_N_DAYS))):
-        of_day = [row for row in rows if row["partition_on"] == day and row["model_version"] == version]
-        drifted = [row["feature"] for row in of_day if row["is_drifted"] and row["kind"] != "prediction"]
-        n_features = sum(row["kind"] != "prediction" for row in of_day)
-        if any(row["is_drifted"] and row["kind"] == "prediction" for row in of_day):
-            reasons.append(f"{day}: the prediction is drifted, with {len(drifted)} of {n_features} features")
-        elif n_features and len(drifted) >= _DRIFTED_FEATURES_SHARE * n_features:
-            reasons.append(f"{day}: {len(drifted)} of {n_features} features are drifted")
-    is_alarming = len(reasons) >= _N_DAYS_DRIFTED
-    if not reasons:
-        reasons.append(
-            f"neither the prediction nor a fifth of the features is drifted on the {_N_DAYS} days to {newest}"
-        )
-    return Verdict(is_alarming=is_alarming, reasons=tuple(reasons))
 
 
 def _columns(
@@ -290,11 +260,11 @@ def _limits(bins: Bins, day: Moments, width: int) -> Sequence[float]:
 def _row_of_empty_day(bins: Bins) -> dict[str, object]:
     return {
         "feature": bins.feature,
+        "view": bins.view,
         "kind": bins.kind,
         "n_rows": 0,
         "n_missing": 0,
         "reference_missing_share": bins.missing_share,
-        "psi_limit": bins.psi_limit,
         "bin_counts": json.dumps([0] * len(bins.shares)),
         "is_drifted": False,
         "severity": "",

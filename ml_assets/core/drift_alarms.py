@@ -3,18 +3,25 @@
 One odd day is no alarm. A feature alarms when it drifted on two of three days, or when the days of a week that showed
 nothing by themselves have drifted taken together, seen from two of three days: a small shift that lasts, and days of
 few rows.
+
+How far an input moved says nothing of what it costs: seasons move the weather of every model, and a model that has seen
+summers does as well in one (drift without a loss is the "virtual" drift of Gama et al. 2014). So an input is a warning;
+severe is a feed that is broken, predictions of which a fifth moved, and an input of which a fifth moved while
+predictions or quality moved too.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import product
+from typing import cast
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
 from ml_assets.core.day_variation import DAYS_OF_A_WEEK
-from ml_assets.core.drift_tests import Counts, explain, judge_days
+from ml_assets.core.drift_tests import LARGE_MOVED_SHARE, Counts, explain, judge_days
 from ml_assets.core.incidents import Alarm
 from ml_assets.core.reference import Reference
 
@@ -26,11 +33,15 @@ _Row = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class _Drifted:
-    """One feature that was drifted on a day, or over the days to it."""
+    """One feature that was drifted on a day, or over the days to it.
+
+    ``is_large`` where a fifth of the rows moved, ``is_broken`` where its feed is.
+    """
 
     day: date
-    is_severe: bool
     explanation: str
+    is_large: bool
+    is_broken: bool = False
 
 
 class DriftHistory:
@@ -47,22 +58,35 @@ class DriftHistory:
         for row in drift.to_pylist():
             self._days.setdefault(row["partition_on"], {})[row["feature"]] = row
 
-    def alarms(self, day: date, version: str) -> Iterator[Alarm]:
-        """Yield what stands on a day; what its days show by themselves goes before what the week shows."""
+    def alarms(self, day: date, version: str, *, is_quality_lost: bool = False) -> Iterator[Alarm]:
+        """Yield what stands on a day; what its days show by themselves goes before what the week shows.
+
+        ``is_quality_lost`` tells whether an alarm on the quality of the predictions stands as well.
+        """
         stretch = [day - timedelta(days=back) for back in reversed(range(N_DAYS))]
         alone, lasting = ([of(each, version) for each in stretch] for of in (self._alone, self._over_a_week))
-        for feature in self._of(day, version):
-            for found in (alone, lasting):
-                hits = [drifted[feature] for drifted in found if feature in drifted]
-                if len(hits) >= N_DAYS_DRIFTED:
-                    yield Alarm(
-                        kind="prediction_drift" if feature == "prediction" else "drift",
-                        subject=feature,
-                        severity="severe" if sum(hit.is_severe for hit in hits) >= N_DAYS_DRIFTED else "warning",
-                        explanation=f"{feature}: {hits[-1].explanation}",
-                        since=hits[0].day,
-                    )
-                    break
+        standing: dict[str, list[_Drifted]] = {}
+        for feature, found in product(self._of(day, version), (alone, lasting)):
+            hits = [drifted[feature] for drifted in found if feature in drifted]
+            if len(hits) >= N_DAYS_DRIFTED:
+                standing.setdefault(feature, hits)
+        beside = "while quality is lost" if is_quality_lost else "while the predictions moved too"
+        has_cost = is_quality_lost or "prediction" in standing
+        for feature, hits in standing.items():
+            is_broken, is_large = (
+                sum(of_hit) >= N_DAYS_DRIFTED
+                for of_hit in ([hit.is_broken for hit in hits], [hit.is_large for hit in hits])
+            )
+            is_input, said = feature != "prediction", f"{feature}: {hits[-1].explanation}"
+            is_costly = is_input and is_large and has_cost and not is_broken
+            kind = "broken_feed" if is_broken else "drift" if is_input else "prediction_drift"
+            yield Alarm(
+                kind=kind,
+                subject=feature,
+                severity="severe" if is_broken or is_costly or (is_large and not is_input) else "warning",
+                explanation=f"{said}, {beside}" if is_costly else said,
+                since=hits[0].day,
+            )
 
     def _of(self, day: date, version: str) -> Mapping[str, _Row]:
         return {name: row for name, row in self._days.get(day, {}).items() if row["model_version"] == version}
@@ -70,7 +94,10 @@ class DriftHistory:
     def _alone(self, day: date, version: str) -> Mapping[str, _Drifted]:
         return {
             name: _Drifted(
-                day=day, is_severe=row["severity"] == "severe", explanation=f"{row['explanation']}, on {day}"
+                day=day,
+                explanation=f"{row['explanation']}, on {day}",
+                is_large=(cast("float | None", row["moved_share"]) or 0.0) >= LARGE_MOVED_SHARE,
+                is_broken=row["severity"] == "severe" and row["kind"] != "prediction",
             )
             for name, row in self._of(day, version).items()
             if row["is_drifted"]
@@ -103,7 +130,7 @@ class DriftHistory:
                 words = explain(bins[name], np.stack(several[name]).sum(axis=0), n_days=n_days)
                 drifted[name] = _Drifted(
                     day=day,
-                    is_severe=judgement.severity == "severe",
                     explanation=f"{words}, taken together to {day}",
+                    is_large=(judgement.moved_share or 0.0) >= LARGE_MOVED_SHARE,
                 )
         return drifted

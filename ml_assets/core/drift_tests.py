@@ -19,7 +19,7 @@ MINIMUM_ROWS = 200
 FALSE_DISCOVERY_RATE = 0.01
 # Judgement: what one row in twenty does differently changes what a model is worth; less is real and of no use to a
 # person. Of what lasts for a week, less is worth knowing. One row in five is a different population.
-WARNING_MOVED_SHARE, SEVERE_MOVED_SHARE = 0.05, 0.2
+WARNING_MOVED_SHARE, LARGE_MOVED_SHARE = 0.05, 0.2
 LASTING_MOVED_SHARE = 0.03
 
 
@@ -31,7 +31,8 @@ class Judgement:
         p_value: how often a day of an unchanged population strays as far; null where nothing can be judged.
         moved_share: the share of the rows in other bins than in training, beyond one standard deviation of each bin.
         is_drifted: whether it is both beyond chance, among all features of the day, and large enough to matter.
-        severity: ``warning`` or ``severe`` of one that is drifted, else empty.
+        severity: of one that is drifted, else empty. Predictions of which a fifth moved are ``severe``: somebody acts
+            on them. How far an input moved says nothing of what it costs: ``warning``.
     """
 
     p_value: float | None
@@ -91,7 +92,8 @@ def _judge(
     found = _compare(reference, judged, counts, np.array([n_days[bins.feature] for bins in judged]))
     is_drifted = false_discoveries_controlled(found.p_values) & (found.moved >= least)
     for bins, p_value, moved, drifted in zip(judged, found.p_values, found.moved, is_drifted, strict=True):
-        severity = ("severe" if moved >= SEVERE_MOVED_SHARE else "warning") if drifted else ""
+        is_severe = bins.kind == "prediction" and moved >= LARGE_MOVED_SHARE
+        severity = ("severe" if is_severe else "warning") if drifted else ""
         verdicts[bins.feature] = Judgement(
             p_value=float(p_value), moved_share=float(moved), is_drifted=bool(drifted), severity=severity
         )
@@ -124,7 +126,7 @@ class _Comparison:
 def _compare(reference: Reference, judged: Sequence[Bins], counts: Mapping[str, Counts], n_days: Floats) -> _Comparison:
     """Lay all features side by side, padded to the widest, and compare them at once."""
     width = max(len(bins.shares) for bins in judged)
-    training, expected, rows, day_sd, week_sd = (np.zeros((len(judged), width)) for _ in range(5))
+    training, expected, rows, day_sd, week_sd, season_sd = (np.zeros((len(judged), width)) for _ in range(6))
     dof, days = np.ones(len(judged)), np.ones(len(judged))
     for i, bins in enumerate(judged):
         n_bins, variation = len(bins.shares), bins.variation
@@ -132,12 +134,14 @@ def _compare(reference: Reference, judged: Sequence[Bins], counts: Mapping[str, 
         training[i, :n_bins], rows[i, :n_bins] = bins.shares, counts[bins.feature]
         expected[i, :n_bins] = np.maximum(training[i, :n_bins], 1 / reference.n_rows)
         day_sd[i, :n_bins], week_sd[i, :n_bins] = variation.day_sd, variation.week_sd
+        season_sd[i, :n_bins] = variation.season_sd or 0.0
         dof[i], days[i] = variation.dof, variation.n_days
     n_rows = rows.sum(axis=1, keepdims=True)
     sampling = 1 / n_rows + 1 / reference.n_rows
     shares = rows / n_rows
     # Training is a mean of days as well, and strays as one.
     variance = variance_of_stretch(day_sd, week_sd, n_days[:, np.newaxis]) + day_sd**2 / days[:, np.newaxis]
+    variance += season_sd**2
     found = distance(
         shares,
         training,

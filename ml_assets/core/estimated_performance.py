@@ -226,7 +226,9 @@ def _wrong_lately(recent: Sequence[Check], held: np.ndarray, noise: DayNoise) ->
     of_days = max(noise.variance, 0.0) * (1 / n_days + 1 / noise.n_days)
     if abs(mean) > _quantile(noise.n_days, 0.99) * float(np.sqrt(chance + of_days)):
         side = "above" if mean > 0 else "below"
-        return f"over the last {n_days} days what came true lay {abs(mean):.3g} {side} the estimates, more than chance"
+        return (
+            f"over the last {n_days} days what was realised lay {abs(mean):.3g} {side} the estimates, more than chance"
+        )
     return None
 
 
@@ -239,7 +241,7 @@ def _explanation(
     elif noise is None:
         said += ", with the noise of chance alone: the package knows no other"
     else:
-        said += ", not yet held against a day that came true"
+        said += ", not yet held against a realised day"
     if reason:
         said += f"; not to be relied on: {reason}"
     return f"{said}. {BLIND_SPOT}"

@@ -73,6 +73,7 @@ def permutation_importance(
     metric: Metric | None,
     seed: int,
     n_repeats: int = N_REPEATS,
+    with_features: bool = True,
 ) -> Importances:
     """Shuffle every feature and every view by itself and measure what the model loses; the same seed, the same figures.
 
@@ -86,6 +87,7 @@ def permutation_importance(
         metric: such as ``DayResamples.roc_auc``; None for none.
         seed: of the shuffles and of the draws of days.
         n_repeats: shuffles of each, their mean counts.
+        with_features: whether single features are shuffled as well, or views alone.
     """
     y = np.asarray(labels, np.float64)
     resamples = DayResamples.of(days, seed=seed, n_resamples=_N_RESAMPLES)
@@ -103,7 +105,7 @@ def permutation_importance(
     everything = (*signature.numeric, *signature.categorical)
     views = dict.fromkeys(column.view for column in everything)
     return Importances(
-        features=_sorted([measured(column.name, [column]) for column in everything]),
+        features=_sorted([measured(column.name, [column]) for column in everything if with_features]),
         views=_sorted([measured(view, [c for c in everything if c.view == view]) for view in views]),
         loss=float(np.mean(losses(y, own))),
         n_rows=len(y),

@@ -7,10 +7,10 @@ from typing import Literal
 
 import pyarrow as pa
 
-AlarmKind = Literal["drift", "prediction_drift", "quality", "estimated_quality", "skew", "retraining"]
+AlarmKind = Literal["drift", "prediction_drift", "broken_feed", "quality", "estimated_quality", "skew", "retraining"]
 
-# Judgement: who is told again after a weekend's quiet wants to hear that it is a new one.
-QUIET_DAYS = 3
+# Judgement: a season crosses a limit back and forth for weeks; after a week's quiet it is a new one.
+QUIET_DAYS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Alarm:
 
 
 class Incidents:
-    """Which alarms go on from the days before: those of the same model, quiet for three days at most.
+    """Which alarms go on from the days before: those of the same model, quiet for a week at most.
 
     ``before`` are rows of ``monitoring.alarms`` of the days before the first that is asked for. What a new model raises
     is a new incident: it is another model's mistake to make, and who trained it wants to hear of it.

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ml_assets.core.calibration import WeekCalibration
-from ml_assets.core.drift import Verdict, percent
+from ml_assets.core.drift_tests import percent
 from ml_assets.core.encoding import Task
 from ml_assets.core.errors import DataMissing
 from ml_assets.core.evaluation import Floats, Metrics, constant_log_loss, evaluate, log_loss
@@ -82,6 +82,15 @@ _MINIMUM_DAYS = 3
 _WEEK = timedelta(days=N_DAYS_JUDGED)
 ROC_AUC_TOLERANCE = 0.05
 _NOTHING = QualityFinding(is_failed=False, words="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether something is alarming, and why (or why not), one sentence each; and whether severely so."""
+
+    is_alarming: bool
+    reasons: tuple[str, ...]
+    is_severe: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

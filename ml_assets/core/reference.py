@@ -31,10 +31,6 @@ BinKind = Literal["numeric", "categorical", "prediction"]
 _N_BINS = 10
 _N_CATEGORIES = 50
 
-# Judgement: 0.1 is the usual line for "some shift" (Siddiqi, Credit Risk Scorecards, 2006); no limit is set below it.
-MINIMUM_PSI_LIMIT = 0.1
-_NORMAL_DAYS_QUANTILE = 0.99
-
 # The usual floor under the share of an empty bin, which would otherwise make the index infinite.
 SMALLEST_SHARE = 1e-4
 
@@ -52,9 +48,10 @@ class Bins:
         other_categories: all others that training showed, sorted.
         shares: of the training rows, by bin. A number: below, each bin, above, missing. A category: each of
             ``categories``, other, never seen, missing.
-        psi_limit: the population stability index that 99 of 100 training days stayed under, at least 0.1.
+        view: the feature view it is of; empty for the prediction, and in packages of releases that did not keep it.
         variation: how the shares of training days varied; null of a single day, and in packages of releases that did
             not keep it.
+        constant_days_share: the share of the training days on which all its values were one; null likewise.
         mean, sd, minimum, maximum: of the training's numbers, as in ``Moments``; null for a category, and in packages
             of releases that did not keep them.
     """
@@ -65,17 +62,13 @@ class Bins:
     categories: tuple[str, ...]
     other_categories: tuple[str, ...]
     shares: tuple[float, ...]
-    psi_limit: float
+    view: str = ""
     variation: DayVariation | None = None
+    constant_days_share: float | None = None
     mean: float | None = None
     sd: float | None = None
     minimum: float | None = None
     maximum: float | None = None
-
-    @property
-    def n_used(self) -> int:
-        """How many bins held a training row."""
-        return sum(share > 0 for share in self.shares)
 
     @property
     def missing_share(self) -> float:
@@ -154,12 +147,13 @@ def build_reference(examples: pa.Table, inputs: Sequence[Feature], predictions: 
     """
     if not examples.num_rows:
         raise TrainingDataMissing("a reference was asked for on an empty training set; train on more days")
-    _, day, n_rows = np.unique(examples.column("partition_on").to_numpy(), return_inverse=True, return_counts=True)
+    days = _Days.of(examples.column("partition_on").to_numpy())
+    scores = pa.array(np.asarray(predictions, np.float64))
     return Reference(
-        features=tuple(_fix(f.name, f.kind, examples.column(f.name), day, n_rows) for f in inputs),
-        prediction=_fix("prediction", "prediction", pa.array(np.asarray(predictions, np.float64)), day, n_rows),
+        features=tuple(_fix(f.name, f.kind, examples.column(f.name), days, view=f.view) for f in inputs),
+        prediction=_fix("prediction", "prediction", scores, days, view=""),
         n_rows=examples.num_rows,
-        n_rows_per_day=float(np.median(n_rows)),
+        n_rows_per_day=float(np.median(days.n_rows)),
     )
 
 
@@ -186,14 +180,39 @@ def _n_bins(bins: Bins) -> int:
     return len(bins.categories) + 3 if bins.kind == "categorical" else len(bins.edges) + 2
 
 
-def _fix(name: str, kind: BinKind, values: pa.ChunkedArray | pa.Array, day: Indices, n_rows: Indices) -> Bins:
-    """Lay the bins on all training rows, then see how far each single training day strays from them."""
-    edges, categories, other, moments = (), (), (), UNKNOWN
+@dataclass(frozen=True, kw_only=True)
+class _Days:
+    """Which day each training row is of, from 0 on; the rows in the order of their days, and how many each has."""
+
+    of_row: Indices
+    order: Indices
+    n_rows: Indices
+
+    @staticmethod
+    def of(partition_on: npt.NDArray[np.datetime64]) -> "_Days":
+        _, day, n_rows = np.unique(partition_on, return_inverse=True, return_counts=True)
+        return _Days(of_row=day, order=np.argsort(day, kind="stable"), n_rows=n_rows)
+
+    def counts(self, index: Indices, n_bins: int) -> Indices:
+        """Return the rows in each bin, shape (n_days, n_bins)."""
+        n_days = len(self.n_rows)
+        return np.bincount(self.of_row * n_bins + index, minlength=n_days * n_bins).reshape(n_days, n_bins)
+
+    def are_constant(self, numbers: Floats) -> npt.NDArray[np.bool_]:
+        """Tell of each day whether all of its numbers that are not missing are one."""
+        starts = np.cumsum(self.n_rows) - self.n_rows
+        ordered = numbers[self.order]
+        return np.fmin.reduceat(ordered, starts) == np.fmax.reduceat(ordered, starts)
+
+
+def _fix(name: str, kind: BinKind, values: pa.ChunkedArray | pa.Array, days: _Days, *, view: str) -> Bins:
+    """Lay the bins on all training rows, then see how far the single training days stray from them."""
+    edges, categories, other, moments, is_constant = (), (), (), UNKNOWN, None
     if kind == "categorical":
         categories, other = _categories(values)
     else:
         numbers = to_numbers(values)
-        edges, moments = _edges(numbers), moments_of(numbers)
+        edges, moments, is_constant = _edges(numbers), moments_of(numbers), days.are_constant(numbers)
     bins = Bins(
         feature=name,
         kind=kind,
@@ -201,18 +220,21 @@ def _fix(name: str, kind: BinKind, values: pa.ChunkedArray | pa.Array, day: Indi
         categories=categories,
         other_categories=other,
         shares=(),
-        psi_limit=MINIMUM_PSI_LIMIT,
+        view=view,
         mean=moments.mean,
         sd=moments.sd,
         minimum=moments.minimum,
         maximum=moments.maximum,
     )
-    n_bins = _n_bins(bins)
-    counts = np.bincount(day * n_bins + bins.index(values), minlength=len(n_rows) * n_bins).reshape(-1, n_bins)
-    shares = counts.sum(axis=0) / n_rows.sum()
-    daily = population_stability(counts / n_rows[:, np.newaxis], shares)
-    limit = max(MINIMUM_PSI_LIMIT, float(np.quantile(daily, _NORMAL_DAYS_QUANTILE)))
-    return replace(bins, shares=tuple(shares.tolist()), psi_limit=limit, variation=day_variation(counts))
+    counts = days.counts(bins.index(values), _n_bins(bins))
+    if is_constant is None:  # a category
+        is_constant = np.count_nonzero(counts[:, :-1], axis=1) == 1
+    return replace(
+        bins,
+        shares=tuple((counts.sum(axis=0) / counts.sum()).tolist()),
+        variation=day_variation(counts),
+        constant_days_share=float(is_constant.mean()),
+    )
 
 
 def _edges(numbers: Floats) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ml_assets.core.baselines import labels_of
-from ml_assets.core.drift import percent
+from ml_assets.core.drift_tests import percent
 from ml_assets.core.evaluation import Floats
 from ml_assets.core.quality_noise import HoldoutNoise, jackknife, quantile
 from ml_assets.core.regression import PredictionBin, RegressionMetrics, evaluate_regression

@@ -10,14 +10,21 @@ import pyarrow as pa
 
 from ml_assets.core.candidates import train_candidate
 from ml_assets.core.coded_sets import RecordsFolder
+from ml_assets.core.days import day_starts_at
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.package import Manifest, ModelPackage, load_package
-from ml_assets.core.ports import ArtifactStore, JobType, Parameter, TrackedArtifact
+from ml_assets.core.ports import ArtifactStore, JobType, Parameter, TrackedArtifact, Warehouse
 from ml_assets.core.scoring import score
 from ml_assets.core.spec import UseCase
 from ml_assets.core.table_differences import DayDifference, differences_by_day
 from ml_assets.core.trainers import name_of
-from ml_assets.core.training_sets import TrainingSet, freeze, load_training_set
+from ml_assets.core.training_sets import (
+    TrainingSet,
+    examples_parameters,
+    examples_sql,
+    freeze,
+    load_training_set,
+)
 
 # Reads the labelled examples of a use case with these inputs, as ``examples_sql`` selects them as of a date.
 ReadExamples = Callable[[UseCase, Sequence[Feature], date], pa.Table]
@@ -53,6 +60,18 @@ class Reproduction:
     def is_identical(self) -> bool:
         """Whether training set and model are what the record says, to the last bit."""
         return all(finding.is_identical for finding in self.findings if not finding.is_cause)
+
+
+def examples_in(warehouse: Warehouse) -> ReadExamples:
+    """Return what reads the labelled examples from a warehouse as a training as of a date would today."""
+
+    def read_examples(use_case: UseCase, inputs: Sequence[Feature], as_of: date) -> pa.Table:
+        return warehouse.query(
+            examples_sql(use_case, inputs, warehouse.dialect),
+            examples_parameters(use_case, as_of, day_starts_at(as_of)),
+        )
+
+    return read_examples
 
 
 def reproduce(

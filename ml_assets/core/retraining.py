@@ -4,12 +4,14 @@ Each factor votes. Two votes ask for a training:
 
 - a severe loss of realised quality that is beyond the noise of the days, an age whose measured cost exceeds what is
   tolerated, or half as many examples again as the model was fitted on ask alone;
-- a slighter loss, a loss that is only estimated, and drift count one vote each: two of them ask together;
+- a slighter loss, a loss that is only estimated, and drift of the predictions count one vote each: two ask together;
 - quality that is known and holds takes a vote from drift and estimate, not from age and growth.
 
-So drift of the inputs alone asks for nothing. Where labels come, they tell within days whether it costs quality; where
-none come, there is nothing new to learn from. (Seasons move the weather of every model, every year.) Only where it is
-severe and nothing is known of quality does it ask, and the veto on too few new labels still stands.
+Drift of inputs has a vote only as long as nothing is known of quality. Where labels come, they tell within days whether
+it costs anything, and a week of bad luck beside a season that moved every weather feature is no reason to train: that
+is what false trainings were made of (``benchmarks/false_retrainings.py``). Where drift is severe and nothing is known
+of quality it asks alone, and the veto on too few new labels still stands. A broken feed has no vote: no training mends
+it.
 
 What forbids a training whatever the votes: the cool-down, the budget, too little new data, and features served that
 differ from those recomputed, which no training mends. After a number of refused candidates in a row none is asked for
@@ -24,9 +26,10 @@ from typing import Literal
 import msgspec
 import pyarrow as pa
 
-from ml_assets.core.drift import Verdict, percent
+from ml_assets.core.drift_tests import percent
 from ml_assets.core.fingerprints import json_hash
 from ml_assets.core.incidents import Alarm, Incidents
+from ml_assets.core.performance import Verdict
 from ml_assets.core.spec import RetrainingRule
 from ml_assets.core.staleness_curves import StalenessCurve
 
@@ -54,7 +57,7 @@ DAYS_OF_A_STOP = 366
 _MEASURED = VOTES_NEEDED + 1
 
 _QUALITY, _ESTIMATE = ("quality", "calibration"), ("estimated_quality",)
-_DRIFT = ("drift", "prediction_drift", "missing")
+_DRIFT_OF_PREDICTIONS, _DRIFT = ("prediction_drift",), ("drift", "prediction_drift")
 
 # Judgement: each evening asks again, on a week that overlaps the last one: at two standard errors a model that nothing
 # ails would be doubted several times a year (``benchmarks/false_retrainings.py`` measures it).
@@ -366,11 +369,14 @@ def _drift(evidence: Evidence) -> Factor:
     alarms = _of(evidence, _DRIFT)
     is_severe = any(alarm.severity == "severe" for alarm in alarms)
     is_blind = evidence.realised is None and not _of(evidence, _QUALITY)
+    heard = alarms if is_blind else _of(evidence, _DRIFT_OF_PREDICTIONS)
     return Factor(
         name="drift",
         found=f"{len(alarms)} alarms" + (", severe" if is_severe else ""),
-        threshold="severe, and nothing known of quality" if is_blind else "a loss of quality beside it",
-        votes=(2 if is_severe and is_blind else 1) if alarms else 0,
+        threshold="severe, as nothing is known of quality"
+        if is_blind
+        else "of the predictions, beside a loss of quality",
+        votes=(2 if is_severe and is_blind else 1) if heard else 0,
         words=_said(alarms),
     )
 

@@ -17,13 +17,12 @@ import pyarrow.compute as pc
 
 from ml_assets.core import registry
 from ml_assets.core.days import DayRange
-from ml_assets.core.drift import drift_verdict
 from ml_assets.core.evaluation import Metrics
 from ml_assets.core.experiments import has_failed
 from ml_assets.core.intervals import Interval
-from ml_assets.core.monitored import ALARMS, DRIFT, ESTIMATED, HISTORY, PERFORMANCE, RETRAINING, recent_rows, until
+from ml_assets.core.monitored import ALARMS, ESTIMATED, HISTORY, PERFORMANCE, RETRAINING, recent_rows, until
 from ml_assets.core.package import ModelPackage, load_package
-from ml_assets.core.performance import N_DAYS_JUDGED, newest_days, performance_verdict, pool_histograms
+from ml_assets.core.performance import N_DAYS_JUDGED, newest_days, pool_histograms
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.registry import FINAL, LedgerEntry
@@ -71,21 +70,6 @@ def write_decisions(
     table = pa.Table.from_pylist(rows, schema=RETRAINING_SCHEMA)
     warehouse.replace_days({RETRAINING: table}, days, use_case=use_case.name)
     return table
-
-
-def verdict_alarms(
-    drift: pa.Table, performance: pa.Table, holdout: AnyMetrics, *, unit: str | None = None
-) -> tuple[StandingAlarm, ...]:
-    """Return as alarms what drift and quality up to a day come to, where ``monitoring.alarms`` does not say."""
-    alarms: list[StandingAlarm] = []
-    if drift.num_rows and (verdict := drift_verdict(drift)).is_alarming:
-        said = "; ".join(verdict.reasons)
-        alarms.append(StandingAlarm(kind="drift", subject="features", severity="warning", explanation=said))
-    quality = performance_verdict(performance, holdout, unit=unit)
-    if quality.is_alarming:
-        said = "; ".join(quality.reasons)
-        alarms.append(StandingAlarm(kind="quality", subject="all", severity="severe", explanation=said))
-    return tuple(alarms)
 
 
 def realised_quality(
@@ -137,8 +121,7 @@ class _Gathered:
     use_case: UseCase
     starts_at: StartsAt
     performance: pa.Table
-    drift: pa.Table
-    alarms: pa.Table | None
+    alarms: pa.Table
     estimates: pa.Table
     ledger: Sequence[LedgerEntry]
     resumed: Sequence[Resume]
@@ -156,7 +139,6 @@ class _Gathered:
         quality = _rows(warehouse, PERFORMANCE, use_case, days.last, since=days.first - HISTORY)
         asked = _rows(warehouse, RETRAINING, use_case, before, since=before - max(budget, HISTORY))
         ledger = registry.entries(store, use_case.name)
-        has_alarms = warehouse.columns(ALARMS) is not None
         of_days = quality.filter(pc.field("partition_on") >= pa.scalar(days.first))
         versions = of_days["model_version"].unique().to_pylist() if of_days.num_rows else []
         packages = {version: load_package(store, use_case.name, version) for version in versions}
@@ -166,8 +148,7 @@ class _Gathered:
             use_case=use_case,
             starts_at=starts_at,
             performance=quality,
-            drift=_rows(warehouse, DRIFT, use_case, days.last, since=days.first - timedelta(days=2)),
-            alarms=recent_rows(warehouse, ALARMS, use_case, days.last, since=days.first) if has_alarms else None,
+            alarms=_rows(warehouse, ALARMS, use_case, days.last, since=days.first),
             estimates=_rows(warehouse, ESTIMATED, use_case, days.last, since=days.first - HISTORY),
             ledger=ledger,
             resumed=resumes(store, use_case.name),
@@ -197,7 +178,7 @@ class _Gathered:
             day=day,
             model_version=version or "",
             model_as_of=package.as_of if package else None,
-            alarms=self._alarms(day, package) if package else (),
+            alarms=self._alarms(day) if package else (),
             realised=self._realised(day, package) if package else None,
             estimated=self._estimated(day, package) if package else None,
             staleness_cost=curve.cost((as_of - package.as_of).days) if curve and package else None,
@@ -248,21 +229,14 @@ class _Gathered:
             self.curves[measured] = load_curve(self.store, self.use_case.name, measured)
         return self.curves[measured]
 
-    def _alarms(self, day: date, package: ModelPackage) -> tuple[StandingAlarm, ...]:
-        """Return the alarms that stand; where none are recorded, what drift and quality of the day come to."""
-        if self.alarms is not None:
-            of_day = self.alarms.filter(pc.field("partition_on") == pa.scalar(day))
-            found = [
-                StandingAlarm(**{name: row[name] for name in ("kind", "subject", "severity", "explanation")})
-                for row in of_day.to_pylist()
-            ]
-            return tuple(sorted(found, key=lambda alarm: (alarm.kind, alarm.subject, alarm.explanation)))
-        return verdict_alarms(
-            until(self.drift, day),
-            until(self.performance, day),
-            package.metrics.holdout,
-            unit=self.use_case.label.unit,
-        )
+    def _alarms(self, day: date) -> tuple[StandingAlarm, ...]:
+        """Return the alarms that stand."""
+        of_day = self.alarms.filter(pc.field("partition_on") == pa.scalar(day))
+        found = [
+            StandingAlarm(**{name: row[name] for name in ("kind", "subject", "severity", "explanation")})
+            for row in of_day.to_pylist()
+        ]
+        return tuple(sorted(found, key=lambda alarm: (alarm.kind, alarm.subject, alarm.explanation)))
 
     def _realised(self, day: date, package: ModelPackage) -> Realised | None:
         apart = (package.as_of - package.manifest.last_validation_day).days

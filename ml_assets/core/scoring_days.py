@@ -102,6 +102,28 @@ def days_before_the_first_champion(examples: pa.Table, *, use_case: UseCase, sto
     ]
 
 
+def stretches_in_charge(
+    warehouse: Warehouse, use_case: UseCase, entry: LedgerEntry, store: ArtifactStore
+) -> list[DayRange]:
+    """Return the days with predictions that an entry of the ledger is in charge of, as unbroken stretches.
+
+    Whoever made these predictions: after a rollback they are the days that the version before it has predicted.
+    """
+    table, ledger = use_case.predictions_table, registry.entries(store, use_case.name)
+    if warehouse.columns(table) is None:
+        return []
+    sql = f"""
+        select partition_on, min(decided_at) as decided_at from {table}
+        where partition_on >= {Sql(dialect=warehouse.dialect).parameter("first_day")} group by partition_on
+    """  # noqa: S608 - validated names
+    rows = warehouse.query(sql, {"first_day": entry.effective_from}).to_pylist()
+    decided = {row["partition_on"]: local_day(row["decided_at"]) for row in rows}
+    days = {day for day, decided_on in decided.items() if registry.in_charge(ledger, decided_on) == entry}
+    first = min(days, default=entry.effective_from)
+    whole = DayRange(first=first, last=max(days, default=first))
+    return list(whole.without(set(whole.dates) - days)) if days else []
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
     """Days in a row that have the same champion and the same predecessors of it, scored by the champion."""

@@ -261,7 +261,7 @@ class UseCase:
         """Return the asset key of one of its stages: whose it is, then what it is.
 
         The stages are examples, training_set, tuning, ablation, staleness, candidate, champion, predictions, drift,
-        performance, skew, alarms, report and retraining.
+        performance, skew, alarms, report, retraining and ml_test_score.
         """
         return [self.name, stage]
 

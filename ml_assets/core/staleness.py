@@ -58,11 +58,11 @@ def plan(*, first_as_of: date, as_of: date, gap_days: int) -> Plan:
 
     No model is trained as of a date before ``first_as_of``. A window that has no model but its fresh one is left out.
 
-    >>> found = plan(first_as_of=date(2013, 5, 20), as_of=date(2013, 6, 25), gap_days=1)
+    >>> found = plan(first_as_of=date(2013, 5, 20), as_of=date(2013, 7, 5), gap_days=1)
     >>> [str(window) for window in found.windows]
-    ['2013-05-27', '2013-06-10']
+    ['2013-06-03', '2013-06-17']
     >>> {str(as_of): len(windows) for as_of, windows in found.models.items()}
-    {'2013-05-20': 1, '2013-05-27': 2, '2013-06-03': 1, '2013-06-10': 1}
+    {'2013-05-20': 2, '2013-05-27': 1, '2013-06-03': 2, '2013-06-10': 1, '2013-06-17': 1}
     """
     n_over = (as_of - timedelta(days=gap_days) - _FIRST_WINDOW) // WINDOW
     models: dict[date, list[date]] = {}

@@ -1,6 +1,6 @@
 """Stage models: what each feature view adds and what it costs, when a person asks for it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 from pydantic import Field
@@ -18,7 +18,7 @@ from ml_assets.core.reports import ablation_report, chart_markdown, insight_char
 from ml_assets.core.spec import UseCase
 from ml_assets.core.view_costs import view_costs
 from ml_assets.on_request import asset_on_request, folder_for_work, job_on_request
-from ml_assets.resources import feature_views_of, link_to
+from ml_assets.resources import feature_views_of, link_to, seconds_per_day
 from ml_assets.use_cases import load_use_cases
 
 # Judgement: enough to rank the views; 14 models of arrival_delay, three times each, take about two minutes.
@@ -79,7 +79,7 @@ def _ablation(use_case: UseCase, declared: dict[str, FeatureView]) -> dg.AssetsD
             use_case=use_case,
             days=DayRange(first=validated[0], last=validated[-1]),
             examples=training_set.validation,
-            seconds_per_day=_seconds_per_day(context.instance, views),
+            seconds_per_day=seconds_per_day(context.instance, views),
         )
         with folder_for_work() as folder:
             ablation = ablate(
@@ -120,18 +120,6 @@ def _facts(ablation: Ablation) -> dict[str, object]:
         "n_hurting": list(verdicts.values()).count("hurts"),
         "gains": dg.MetadataValue.md(chart),
     }
-
-
-def _seconds_per_day(instance: dg.DagsterInstance, views: Sequence[FeatureView]) -> Mapping[str, float]:
-    """Return what a day of each view's table took when it was last made, where its run has recorded it."""
-    found: dict[str, float] = {}
-    for table in dict.fromkeys(view.table for view in views):
-        newest = instance.get_latest_materialization_event(dg.AssetKey(table.split(".")))
-        facts = newest.asset_materialization.metadata if newest and newest.asset_materialization else {}
-        value = facts["seconds_per_day"].value if "seconds_per_day" in facts else None
-        if isinstance(value, float):
-            found[table] = value
-    return found
 
 
 def _candidate_link(store: ArtifactStore, use_case: UseCase, ablation: Ablation) -> Mapping[str, str]:

@@ -15,6 +15,8 @@ from ml_assets.use_cases import load_use_cases
 Job = dg.JobDefinition | UnresolvedAssetJobDefinition
 
 DAILY_GROUPS = ("raw", "features", "examples", "predictions", "monitoring")
+# What is made again of the days that another version takes over.
+RESCORED = ("predictions", "drift", "performance", "skew", "alarms", "retraining", "report")
 ZONE = str(LOCAL_ZONE)
 RUNNING = dg.DefaultSensorStatus.RUNNING
 # Judgement: a flight that was still in the air, or a row that was corrected, is there two days later.
@@ -61,8 +63,7 @@ def every_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipR
 
 
 def _rescore_job(use_case: UseCase) -> Job:
-    stages = ("predictions", "drift", "performance", "skew", "alarms", "retraining", "report")
-    keys = [dg.AssetKey(use_case.key(stage)) for stage in stages]
+    keys = [dg.AssetKey(use_case.key(stage)) for stage in RESCORED]
     return dg.define_asset_job(
         f"{use_case.name}_rescore",
         selection=dg.AssetSelection.assets(*keys),

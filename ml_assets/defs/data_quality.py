@@ -13,7 +13,7 @@ from ml_assets.core.data_quality.holds import refusal
 from ml_assets.core.data_quality.verdicts import judge_days, verdicts_of
 from ml_assets.core.monitored import DATA_QUALITY
 from ml_assets.core.ports import ArtifactStore, DayRange, Source, Warehouse
-from ml_assets.resources import source_of
+from ml_assets.resources import not_made, source_of
 
 # What each check asks, as the UI shows it beside its answer.
 _QUESTIONS = {
@@ -60,7 +60,7 @@ def _data_quality(contracts: Sequence[Contract]) -> dg.AssetChecksDefinition:
         asked = {key.asset_key.path[-1] for key in context.selected_asset_check_keys}
         standing = [fault for fault in faults if not fault.released_by and (goes_on or fault.table in asked)]
         if standing:
-            raise dg.Failure(str(refusal("what follows", standing)), metadata={"held_days": len(standing)})
+            raise not_made(refusal("what follows", standing))
 
     return _judge
 

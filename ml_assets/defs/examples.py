@@ -14,7 +14,7 @@ from ml_assets.core.point_in_time import Pruning, examples_query, parts
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, DayRange, Source, Warehouse
 from ml_assets.core.spec import UseCase
-from ml_assets.resources import dbt_of, feature_views_of
+from ml_assets.resources import dbt_of, feature_views_of, not_made
 from ml_assets.use_cases import load_use_cases
 
 # Judgement: a join of this many days needs about 0.9 GB, whatever the length of the range.
@@ -82,7 +82,7 @@ def _examples(
             context.log.error(str(refused))
             # In a run that judges what landed that step fails, and the days that are sound go on.
             if held.issuperset(days.dates) or not context.job_def.graph.has_node_named("data_quality"):
-                raise refused
+                raise not_made(refused)
         counts = _counts(warehouse, use_case, days)
         for row in counts:
             context.add_asset_metadata(

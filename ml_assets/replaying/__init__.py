@@ -118,6 +118,8 @@ class Replay:
                 held = str(failure)
         for life in self.lives:
             table = life.use_case.examples_table
+            if lifecycle.warehouse.columns(table) is None:
+                continue  # all days are held, and no example has ever been made
             life.warehouse.replace_days({table: rows_of_days(lifecycle.warehouse, table, self.days)}, self.days)
         faults = tuple(fault for fault in faults_between(lifecycle.warehouse, self.days) if not fault.released_by)
         self._keep(is_landed=True, held=held, faults=faults)

@@ -60,7 +60,7 @@ class Life:
         """Live the days that are left, holding the tables all the while; yield each day once it is complete."""
         warehouse = self.warehouse
         with warehouse.session():
-            yield from live(warehouse, self.store, self.use_case, self.days, workshop=self._workshop)
+            yield from live(warehouse, self.store, self.use_case, self.days, workshop=self.workshop)
 
     def tell(self) -> Story:
         """Return everything that is known of it."""
@@ -69,7 +69,7 @@ class Life:
             return tell(warehouse, self.store, self.use_case, self.days)
 
     @property
-    def _workshop(self) -> Workshop:
+    def workshop(self) -> Workshop:
         """Where its models are trained. No experiment tracker is told: a replay is no experiment."""
         return Workshop(
             inputs=self.inputs,

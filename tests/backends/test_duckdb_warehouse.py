@@ -193,6 +193,19 @@ def test_a_session_keeps_one_connection_and_then_lets_go(path: Path, monkeypatch
         holder.communicate("")
 
 
+def test_a_session_keeps_to_a_gigabyte_also_after_a_stream_was_written(path: Path):
+    def memory() -> str:
+        return warehouse.query("SELECT current_setting('memory_limit') AS memory")["memory"][0].as_py()
+
+    warehouse = DuckDBWarehouse(path)
+    usual = memory()
+    with warehouse.session():
+        assert memory() == "953.6 MiB"
+        warehouse.replace_days({"raw.seen": seen(2).to_reader()}, DAY)
+        assert memory() == "953.6 MiB"
+    assert memory() == usual != "953.6 MiB"
+
+
 def test_threads_do_not_share_a_session(path: Path):
     warehouse, found = DuckDBWarehouse(path), list[list[int]]()
     with warehouse.session():

@@ -42,7 +42,7 @@ def reference() -> Reference:
 
 
 def row(
-    day: int, moved: int, *, n_rows: int = 1000, version: str = "v1", feature: str = "carrier"
+    day: int, moved: int, *, n_rows: int = 1000, version: str = "v1", feature: str = "carrier", is_broken: bool = False
 ) -> dict[str, object]:
     """The row of one day: so many of its rows have moved from AA to B6."""
     counts = np.array([0.5 * n_rows - moved, 0.3 * n_rows, 0.2 * n_rows + moved, 0, 0, 0]).astype(np.int64)
@@ -51,19 +51,22 @@ def row(
         "use_case": USE_CASE.name,
         "partition_on": FIRST + timedelta(days=day - 1),
         "feature": feature,
-        "kind": "categorical",
+        "kind": "prediction" if feature == "prediction" else "categorical",
         "n_rows": n_rows,
         "bin_counts": json.dumps(counts.tolist()),
-        "is_drifted": judged.is_drifted,
-        "severity": judged.severity,
+        "moved_share": judged.moved_share,
+        "is_drifted": judged.is_drifted or is_broken,
+        "severity": "severe" if is_broken else judged.severity,
         "explanation": f"{moved} moved",
         "model_version": version,
     }
 
 
-def standing(rows: Sequence[dict[str, object]], day: int, version: str = "v1") -> list[Alarm]:
+def standing(
+    rows: Sequence[dict[str, object]], day: int, version: str = "v1", *, is_quality_lost: bool = False
+) -> list[Alarm]:
     history = DriftHistory(pa.Table.from_pylist(list(rows)), lambda _: reference())
-    return list(history.alarms(FIRST + timedelta(days=day - 1), version))
+    return list(history.alarms(FIRST + timedelta(days=day - 1), version, is_quality_lost=is_quality_lost))
 
 
 @pytest.mark.parametrize(
@@ -94,9 +97,36 @@ def test_two_features_that_drift_on_one_day_each_are_no_alarm():
     assert standing([row(1, 100), row(2, 100, feature="other")], 2) == []
 
 
-def test_it_is_severe_where_two_days_are():
-    assert standing([row(1, 100), row(2, 400)], 2)[0].severity == "warning"
-    assert standing([row(1, 400), row(2, 400)], 2)[0].severity == "severe"
+def told(rows: Sequence[dict[str, object]], *, is_quality_lost: bool = False) -> list[tuple[str, str, str]]:
+    """What stands on the second day: kind, severity, and what is said beside the numbers."""
+    found = standing(rows, 2, is_quality_lost=is_quality_lost)
+    return [
+        (alarm.kind, alarm.severity, alarm.explanation.partition(f"on {FIRST + timedelta(days=1)}")[2])
+        for alarm in found
+    ]
+
+
+def test_however_far_an_input_moves_it_is_a_warning_while_predictions_and_quality_stay():
+    assert told([row(1, 400), row(2, 400)]) == [("drift", "warning", "")]
+
+
+def test_a_large_move_of_an_input_is_severe_where_quality_is_lost_too_and_a_small_one_is_not():
+    assert told([row(1, 400), row(2, 400)], is_quality_lost=True) == [("drift", "severe", ", while quality is lost")]
+    assert told([row(1, 400), row(2, 100)], is_quality_lost=True) == [("drift", "warning", "")]
+
+
+def test_it_is_severe_where_the_predictions_moved_too_and_so_are_they_where_a_fifth_moved():
+    inputs = [row(1, 400), row(2, 400)]
+    small, large = ([row(day, by, feature="prediction") for day in (1, 2)] for by in (100, 400))
+    severe = ("drift", "severe", ", while the predictions moved too")
+    assert told([*inputs, *small]) == [severe, ("prediction_drift", "warning", "")]
+    assert told([*inputs, *large]) == [severe, ("prediction_drift", "severe", "")]
+
+
+def test_a_broken_feed_is_severe_by_itself_on_two_of_three_days():
+    assert told([row(1, 0), row(2, 0, is_broken=True)]) == []
+    assert told([row(1, 0, is_broken=True), row(2, 0, is_broken=True)]) == [("broken_feed", "severe", "")]
+    assert told([row(1, 100), row(2, 0, is_broken=True)]) == [("drift", "warning", "")]
 
 
 def test_a_new_model_starts_with_a_clean_slate():
@@ -151,18 +181,18 @@ def put(warehouse: DuckDBWarehouse, table: str, rows: list[dict[str, object]]) -
     warehouse.replace_days({table: pa.Table.from_pylist(rows)}, stretch, use_case=USE_CASE.name)
 
 
-MOVED = [0, 100, 100, 0, 0, 100, 100, 0, 0, 0, 0, 0, 100, 100, 0]
+MOVED = [0, 100, 100, 0, 0, 100, 100, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100, 100, 0]
 
 
-def test_an_incident_has_one_name_for_as_long_as_it_lasts_and_a_new_one_after_three_quiet_days(
+def test_an_incident_has_one_name_for_as_long_as_it_lasts_and_a_new_one_after_a_quiet_week(
     warehouse: DuckDBWarehouse,
 ):
     put(warehouse, DRIFT, [row(day, by) for day, by in enumerate(MOVED, 1)])
     found = write(warehouse, 1, len(MOVED))
     incidents = {of_day["partition_on"].day: of_day["incident"] for of_day in found}  # type: ignore[union-attr]
-    first, second = "drift:carrier:2013-07-02", "drift:carrier:2013-07-13"
-    assert incidents == {3: first, 4: first, 7: first, 8: first, 14: second, 15: second}
-    assert {of_day["since"] for of_day in found} == {date(2013, 7, 2), date(2013, 7, 13)}
+    first, second = "drift:carrier:2013-07-02", "drift:carrier:2013-07-17"
+    assert incidents == {3: first, 4: first, 7: first, 8: first, 18: second, 19: second}
+    assert {of_day["since"] for of_day in found} == {date(2013, 7, 2), date(2013, 7, 17)}
 
 
 def test_a_range_of_days_comes_to_what_its_days_come_to_one_by_one_and_again(warehouse: DuckDBWarehouse):

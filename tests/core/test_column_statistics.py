@@ -144,6 +144,20 @@ def test_a_day_holds_its_own_rows_and_no_others():
     }
 
 
+def test_a_day_asked_for_alone_counts_as_among_others():
+    bins = [bins_of(CARRIER, ["AA", "UA"]), bins_of(WIND, [1.0, 2.0, 3.0])]
+    carrier = pa.array(["AA", "AA", None, "ZZ", None, None], pa.string())
+    table = rows(day=[0, 0, 0, 1, 2, 2], carrier=carrier, wind_speed_mph=[1.0, None, 9.0, 2.0, None, None])
+    among_others = counted(table, bins)
+    for day, of_day in among_others.items():
+        alone = counted(table, bins, DayRange(first=day, last=day))
+        assert list(alone) == [day]
+        assert all(same(alone[day][b.feature], of_day[b.feature]) for b in bins)
+    assert among_others[MONDAY]["carrier"].counts.tolist() == [2, 0, 0, 0, 1]
+    empty = MONDAY + timedelta(days=5)
+    assert counted(table, bins, DayRange(first=empty, last=empty)) == {}
+
+
 def test_a_category_never_seen_is_not_one_of_the_others():
     names = [f"c{i:02}" for i in range(60) for _ in range(60 - i)]  # c50 to c59 are other categories
     bins = bins_of(CARRIER, names)

@@ -91,3 +91,22 @@ def test_the_mean_of_the_distance_is_exact_with_bins_that_expect_less_than_five(
     training = np.array([0.97, 0.02, 0.009, 0.001])
     statistic, mean, _ = far(days_of(np.tile(training, (20_000, 1)), 200), training)
     assert statistic.mean() == pytest.approx(mean[0], rel=0.03)
+
+
+def weeks_of(level: Floats, n_rows: int = 1000) -> Counts:
+    """Days of which one share has this level in each week."""
+    shares = np.repeat(np.stack([level, 1 - level], axis=1), 7, axis=0)
+    return days_of(shares, n_rows)
+
+
+def test_a_level_that_wanders_in_training_may_wander_on_and_one_that_comes_back_may_not():
+    generator = np.random.default_rng(8)
+    steps = 0.02 * generator.standard_normal((400, 24))
+    walks = 0.5 + np.cumsum(steps, axis=1)
+    # By hand: a month after 24 weeks a walk lies sd sqrt(4 + 24 / 6) steps further off than its weeks do.
+    found = [day_variation(weeks_of(np.clip(walk, 0.05, 0.95), 10_000)) for walk in walks]
+    variance = np.mean([variation.season_sd[0] ** 2 for variation in found if variation])
+    assert np.sqrt(variance) == pytest.approx(0.02 * np.sqrt(8), rel=0.15)
+    back = [day_variation(weeks_of(0.5 + 0.02 * generator.standard_normal(24))) for _ in range(100)]
+    assert np.mean([variation.season_sd[0] > 0 for variation in back if variation]) < 0.2
+    assert max(variation.season_sd[0] for variation in back if variation) < 0.04

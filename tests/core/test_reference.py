@@ -60,15 +60,20 @@ def test_shares_add_up_to_one_with_missing_values_in_a_bin_of_their_own():
     assert (bins.shares, bins.missing_share) == ((0.5, 0.25, 0.0, 0.0, 0.25), 0.25)
 
 
-def test_the_limit_is_what_the_training_days_themselves_show():
-    # Two days, each of one value only: shares (1, 0) and (0, 1) against (0.5, 0.5); an empty bin counts as 0.0001.
-    psi = 0.5 * np.log(1 / 0.5) + (0.0001 - 0.5) * np.log(0.0001 / 0.5)
-    days = [date(2013, 1, 1), date(2013, 1, 1), date(2013, 1, 2), date(2013, 1, 2)]
-    assert bins_of(CARRIER, ["AA", "AA", "UA", "UA"], days).psi_limit == pytest.approx(psi)
+def test_it_is_kept_on_how_many_days_of_training_a_feature_had_one_value_alone():
+    days = [date(2013, 1, 1 + i // 2) for i in range(8)]
+    assert bins_of(WIND, [1.0, 1.0, 1.0, None, 1.0, 2.0, None, None], days).constant_days_share == 0.5
+    assert bins_of(CARRIER, ["AA", "AA", "UA", None, "AA", "UA", None, None], days).constant_days_share == 0.5
 
 
-def test_the_limit_is_never_below_a_tenth():
-    assert bins_of(CARRIER, ["AA", "UA"] * 5).psi_limit == 0.1
+def test_a_package_of_a_release_that_knew_no_views_is_read():
+    bins = bins_of(WIND, [1.0, 2.0])
+    assert bins.view == "feat_origin_weather"
+    old = msgspec.json.decode(msgspec.json.encode(bins))
+    for name in ("view", "constant_days_share", "variation"):
+        del old[name]
+    found = msgspec.convert(old | {"psi_limit": 0.1}, Bins, strict=True)
+    assert (found.view, found.constant_days_share, found.edges) == ("", None, bins.edges)
 
 
 def test_a_reference_survives_json_bit_for_bit():

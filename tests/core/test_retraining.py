@@ -62,9 +62,12 @@ def test_a_calm_day_waits_and_says_what_was_found():
         ((alarm("quality", "warning"),), {}, "wait"),
         ((alarm("calibration"),), {}, "wait"),
         # Drift of features alone, however severe, asks for nothing while quality is known to hold.
-        ((alarm("drift"), alarm("prediction_drift"), alarm("missing")), {}, "wait"),
-        ((alarm("drift", "warning"), alarm("quality", "warning")), {}, "retrain"),
-        ((alarm("drift", "warning"), alarm("calibration", "warning")), {}, "retrain"),
+        ((alarm("drift"), alarm("prediction_drift")), {}, "wait"),
+        ((alarm("broken_feed"),), {"realised": None}, "wait"),
+        # Nor where a slight loss is known: seasons move inputs always, and a week of bad luck comes to every model.
+        ((alarm("drift"), alarm("quality", "warning")), {}, "wait"),
+        ((alarm("prediction_drift", "warning"), alarm("quality", "warning")), {}, "retrain"),
+        ((alarm("prediction_drift", "warning"), alarm("calibration", "warning")), {}, "retrain"),
         # Where nothing is known of quality, severe drift asks alone; drift to be warned of does not.
         ((alarm("drift"),), {"realised": None}, "retrain"),
         ((alarm("drift", "warning"),), {"realised": None}, "wait"),
@@ -109,7 +112,7 @@ def test_a_loss_that_the_luck_of_the_days_explains_asks_for_nothing(
     realised = replace(HOLDS, found=0.73, noise=noise, n_days_worse=n_worse)
     found = decided(alarm("quality"), realised=realised)
     assert found.decision == alone
-    assert decided(alarm("quality"), alarm("drift", "warning"), realised=realised).decision == with_drift
+    assert decided(alarm("quality"), alarm("prediction_drift", "warning"), realised=realised).decision == with_drift
     assert ("the luck of the days explains" in found.reason) == (with_drift == "wait")
     # An error that fell is no loss, however far.
     better = Realised(measure="rmse", found=5.0, holdout=8.0, n_days=7, noise=0.1)
@@ -239,10 +242,10 @@ def test_what_is_stopped_and_what_has_failed_raise_alarms_and_nothing_else_does(
 
 
 def test_a_stop_is_one_incident_for_as_long_as_it_lasts():
-    rows = [{**decided(n_refusals=3).as_row(), "partition_on": DAY + timedelta(days=i)} for i in (0, 1, 2, 9)]
+    rows = [{**decided(n_refusals=3).as_row(), "partition_on": DAY + timedelta(days=i)} for i in (0, 1, 2, 10)]
     found = retraining_alarms(pa.Table.from_pylist(rows, schema=RETRAINING_SCHEMA))
-    assert [(day - DAY).days for day in found] == [0, 1, 2, 9]
-    assert [(alarm.since - DAY).days for of_day in found.values() for alarm in of_day] == [0, 0, 0, 9]
+    assert [(day - DAY).days for day in found] == [0, 1, 2, 10]
+    assert [(alarm.since - DAY).days for of_day in found.values() for alarm in of_day] == [0, 0, 0, 10]
 
 
 @pytest.mark.parametrize(

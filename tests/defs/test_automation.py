@@ -145,6 +145,7 @@ def test_schedules_and_sensors_are_on_from_the_start(definitions: dg.Definitions
     repository = definitions.get_repository_def()
     assert {one.name: one.default_status.name for one in [*repository.schedule_defs, *repository.sensor_defs]} == {
         "every_day": "RUNNING",
+        "every_week": "RUNNING",
         **{
             f"{use_case}_{what}": "RUNNING"
             for use_case in USE_CASES
@@ -164,11 +165,13 @@ def test_a_job_makes_what_its_name_says_and_a_rescore_never_a_champion(definitio
     every = {key.to_user_string() for key in definitions.resolve_asset_graph().get_all_asset_keys()}
     assert made("arrival_delay_training") == training
     tuning, ablation = {"arrival_delay/tuning"}, {"arrival_delay/ablation"}
-    not_daily = ("training_set", "candidate", "champion", "tuning", "ablation", "staleness")
+    not_daily = ("training_set", "candidate", "champion", "tuning", "ablation", "staleness", "ml_test_score")
     assert made("daily") == every - {f"{use_case}/{stage}" for use_case in USE_CASES for stage in not_daily}
     assert made("arrival_delay_tuning") == tuning | {"arrival_delay/training_set"}
     assert made("arrival_delay_ablation") == ablation | {"arrival_delay/training_set"}
     assert made("arrival_delay_staleness") == {"arrival_delay/staleness"}
+    assert made("arrival_delay_ml_test_score") == {"arrival_delay/ml_test_score"}
+    assert made("ml_test_scores") == {f"{use_case}/ml_test_score" for use_case in USE_CASES}
     assert made("arrival_delay_first_decision") == {"arrival_delay/retraining"}
     assert made("arrival_delay_rescore") == {
         f"arrival_delay/{stage}"

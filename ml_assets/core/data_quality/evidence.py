@@ -35,9 +35,14 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class SetAside:
-    """How many rows of a day's delivery went into quarantine because their key came twice, or as of another day."""
+    """How many rows of a day's delivery went into quarantine, and why.
 
-    n_duplicates: int = 0
+    ``n_copies`` had a twin that says the same in every column, ``n_corrected`` another row of their key that says
+    something else, ``n_strays`` the day of another delivery.
+    """
+
+    n_copies: int = 0
+    n_corrected: int = 0
     n_strays: int = 0
 
 

@@ -186,9 +186,14 @@ def _units(contract: Contract, found: Evidence, today: DayProfile) -> list[Findi
 
 
 def _duplicates(found: Evidence) -> list[Finding]:
-    n = found.set_aside.n_duplicates
-    words = f"{n} rows came more than once; of each key the last one was kept"
-    return [_of_share("duplicates", n, found.n_rows + n, _DUPLICATES, words)]
+    """Judge the rows that came more than once. Copies only warn: whichever of them is kept, the day is the same."""
+    copies, corrected = found.set_aside.n_copies, found.set_aside.n_corrected
+    n_delivered = found.n_rows + copies + corrected
+    words = f"{corrected} rows came again with other values; of each key the last one was kept"
+    contradicted = _of_share("duplicates", corrected, n_delivered, _DUPLICATES, words)
+    words = f"{copies} rows came again as they were; each is counted once"
+    copied = _of_share("duplicates", copies, n_delivered, {"warning": _DUPLICATES["warning"]}, words)
+    return [max(contradicted, copied, key=lambda each: (_RANK[each.severity], each.value or 0.0))]
 
 
 def _late(found: Evidence) -> list[Finding]:

@@ -184,12 +184,13 @@ def _set_aside(warehouse: Warehouse, contract: Contract, days: DayRange) -> Mapp
     place = f"raw.{contract.table}_quarantine"
     sql = f"""
         select partition_on,
-            count(case when reason like '%row with the same%' then 1 end) as n_duplicates,
+            count(case when reason like '%a copy of another row with the same%' then 1 end) as n_copies,
+            count(case when reason like '%corrected by a later row with the same%' then 1 end) as n_corrected,
             count(case when reason like '%partition_on is outside%' then 1 end) as n_strays
         from {place} where {Sql(dialect=warehouse.dialect).of_days()} group by partition_on
     """  # noqa: S608 - validated names
     rows = warehouse.query(sql, {"first_day": days.first, "last_day": days.last}).to_pylist()
-    return {row[PARTITION]: SetAside(n_duplicates=row["n_duplicates"], n_strays=row["n_strays"]) for row in rows}
+    return {row.pop(PARTITION): SetAside(**row) for row in rows}
 
 
 def _has(warehouse: Warehouse, table: str) -> bool:

@@ -88,7 +88,7 @@ class Overview:
         """The rows of the heat map."""
         days: dict[str, list[date]] = {}
         for alarm in self.alarms:
-            if alarm.kind in ("drift", "missing", "prediction_drift"):
+            if alarm.kind in ("drift", "broken_feed", "prediction_drift"):
                 subject = "prediction" if alarm.kind == "prediction_drift" else alarm.subject
                 days.setdefault(subject, []).append(alarm.partition_on)
         return heat_rows(self.monitored.drift, self.axis, days)

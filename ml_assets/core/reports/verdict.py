@@ -26,10 +26,13 @@ _KINDS: Mapping[str, tuple[str, str]] = {
         "Features served differ from those recomputed",
         "Compare the two values of the example below and find out which is right before trusting a prediction.",
     ),
-    "missing": ("Values are missing", "Ask the source of the feature; the model goes on without the values."),
+    "broken_feed": (
+        "A feature has no values, or one value alone",
+        "Ask the source of the feature and mend it there: the model goes on without it, and no training helps.",
+    ),
     "drift": (
         "Features moved away from training",
-        "Look whether the source changed or the world did: a source is mended, a world is learned by retraining.",
+        "Look whether the source changed or the world did: a source is mended; a season costs nothing on its own.",
     ),
     "prediction_drift": (
         "Predictions moved away from training",

@@ -64,8 +64,8 @@ SEEDED = {
         "units",
         "distance",
     ),
-    "a landing twice": (
-        lambda s: faults.duplicated_landing(s, [TUESDAY], table="flights"),
+    "a landing twice, with other values": (
+        lambda s: faults.contradicted_landing(s, [TUESDAY], table="flights", column="dep_delay"),
         "flights",
         "duplicates",
         "",
@@ -93,6 +93,12 @@ def test_a_seeded_fault_trips_its_check_and_no_other_and_holds_the_day(days: Lan
     assert days.standing(TUESDAY, table) == found
     assert [days.standing(TUESDAY, other.table) for other in DAILY if other.table != table] == [[], []]
     assert f"ml-assets release --table {table} --day 2013-07-02 --check {check} --by NAME --reason WHY" in str(found[0])
+
+
+def test_a_landing_twice_is_told_and_holds_nothing_since_each_row_is_counted_once(days: Landed):
+    days.land(TUESDAY, lambda source: faults.duplicated_landing(source, [TUESDAY], table="flights"))
+    assert days.judge(TUESDAY) == []
+    assert days.told(TUESDAY) == {("flights", "duplicates", "warning")}
 
 
 @pytest.mark.parametrize(

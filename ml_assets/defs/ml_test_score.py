@@ -1,0 +1,238 @@
+"""Stage readiness: the ML Test Score of each use case, once a week or when a person asks for it."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from pydantic import Field
+
+from ml_assets.backends.environments import Environment
+from ml_assets.backends.object_store import ObjectArtifactStore
+from ml_assets.calendar import DAILY, FIRST_DAY, LOCAL_ZONE, as_of_day, today
+from ml_assets.core.feature_views import FeatureView
+from ml_assets.core.ml_test_score.score import TABLE, MlTestScore, lost, points_before, write_score
+from ml_assets.core.ml_test_score.subject import Bench, Subject
+from ml_assets.core.ports import ArtifactStore, Source, Warehouse
+from ml_assets.core.provenance import Lineage
+from ml_assets.core.reports import ml_test_score_report, score_markdown
+from ml_assets.core.reproduction import Reproduction, examples_in, reproduce
+from ml_assets.core.spec import UseCase
+from ml_assets.defs import features
+from ml_assets.resources import dbt_of, feature_views_of, link_to, seconds_per_day, source_of, warning
+from ml_assets.use_cases import code_version_of, load_use_cases
+
+
+class ScoreConfig(dg.Config):
+    """The form of a scoring."""
+
+    is_asked: bool = Field(
+        False,
+        description="Carry out the tests: trains the champion once more. False, as in a run of the whole graph: no.",
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """An asset and a job per use case, and the schedule that scores all of them every week."""
+    views, use_cases = feature_views_of(Environment.current()), load_use_cases()
+    every_use_case = _job("ml_test_scores", use_cases, "The ML Test Score of every use case.")
+    return dg.Definitions(
+        assets=[_score(use_case, views) for use_case in use_cases],
+        jobs=[
+            every_use_case,
+            *(
+                _job(f"{u.name}_ml_test_score", [u], "The 28 tests of the ML Test Score, carried out.")
+                for u in use_cases
+            ),
+        ],
+        schedules=[_every_week(every_use_case)],
+    )
+
+
+def _job(name: str, use_cases: Sequence[UseCase], description: str) -> UnresolvedAssetJobDefinition:
+    keys = [dg.AssetKey(use_case.key("ml_test_score")) for use_case in use_cases]
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(*keys),
+        config={"ops": {key.to_python_identifier(): {"config": {"is_asked": True}} for key in keys}},
+        description=description,
+    )
+
+
+def _every_week(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name="every_week",
+        job=job,
+        cron_schedule="30 8 * * 1",
+        execution_timezone=str(LOCAL_ZONE),
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Every Monday, two hours after the daily run: the ML Test Score of the day before.",
+    )
+    def _ask(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        yesterday = today(context.scheduled_execution_time) - timedelta(days=1)
+        if yesterday < FIRST_DAY:
+            return dg.SkipReason(f"{yesterday} is before the first day, {FIRST_DAY}")
+        return dg.RunRequest(run_key=f"ml_test_scores:{yesterday}", partition_key=yesterday.isoformat())
+
+    return _ask
+
+
+def _score(use_case: UseCase, declared: Mapping[str, FeatureView]) -> dg.AssetsDefinition:
+    views, key = use_case.views(declared), use_case.key("ml_test_score")
+
+    @dg.asset(
+        key=key,
+        description=(
+            "28 rows, one for each test of the ML Test Score (Breck et al. 2017): its points and the evidence. "
+            "Launch its job; in a run of the whole graph it does nothing. It trains the champion once more."
+        ),
+        group_name="readiness",
+        deps=[use_case.key(stage) for stage in ("champion", "performance", "skew", "alarms", "retraining")],
+        partitions_def=DAILY,
+        output_required=False,
+        pool="warehouse",
+        owners=list(use_case.owners),
+        kinds={"python", Environment.current().warehouse},
+        tags={"cadence": "on_request", "use_case": use_case.name},
+        metadata={"dagster/table_name": TABLE},
+        check_specs=[
+            dg.AssetCheckSpec("no_point_lost", asset=key, description="No test has fewer points than the last time.")
+        ],
+    )
+    def _carry_out(
+        context: dg.AssetExecutionContext,
+        config: ScoreConfig,
+        source: dg.ResourceParam[Source],
+        warehouse: dg.ResourceParam[Warehouse],
+        store: dg.ResourceParam[ArtifactStore],
+    ) -> Iterator[dg.MaterializeResult]:
+        if not config.is_asked:
+            context.log.info(f"not asked for: launch {use_case.name}_ml_test_score, or set is_asked")
+            return
+        day = as_of_day(context)
+        before = points_before(warehouse, use_case, day)
+        with _bench(context, use_case, warehouse, store) as bench:
+            subject = Subject(
+                warehouse=warehouse,
+                store=store,
+                use_case=use_case,
+                day=day,
+                views=views,
+                contracts=source.contracts,
+                bench=bench,
+            )
+            score = write_score(subject)
+        page = f"reports/{use_case.name}/ml-test-score-{day}.html"
+        links = {"The report of the day": f"./{day}.html", "Overview of the weeks": "./overview.html"}
+        report = ml_test_score_report(score, question=use_case.question, before=before, links=links)
+        store.put(page, report.encode())
+        yield dg.MaterializeResult(
+            metadata={**_facts(score), "report": link_to(store, page)},
+            check_results=[_no_point_lost(score, before)],
+        )
+
+    return _carry_out
+
+
+@contextmanager
+def _bench(
+    context: dg.AssetExecutionContext, use_case: UseCase, warehouse: Warehouse, store: ArtifactStore
+) -> Iterator[Bench]:
+    """Return what the checks carry out anew, in a folder that is gone afterwards."""
+    environment = Environment.current()
+    environment.work_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=environment.work_folder) as folder:
+
+        def rebuilt(of: str) -> Reproduction:
+            context.log.info(f"rebuilding {of} from its record")
+            return reproduce(
+                store,
+                of,
+                use_case=use_case,
+                read_examples=examples_in(warehouse),
+                scratch=ObjectArtifactStore((Path(folder) / "artifacts").as_uri()),
+                code_version=code_version_of(use_case),
+                work_folder=Path(folder),
+            )
+
+        yield Bench(
+            reproduce=rebuilt,
+            test_features=lambda: {**dbt_of(environment).run_examples(), **examples_of_python_features()},
+            seconds_per_day=seconds_per_day(context.instance, use_case.views(feature_views_of(environment))),
+            libraries=installed_version,
+            lineage=_lineage(environment),
+            work_folder=Path(folder),
+        )
+
+
+def _lineage(environment: Environment) -> Lineage:
+    """Return what the tables of features are made of: those of dbt by its project, those of Python by their assets."""
+    dbt, contracts = dbt_of(environment), source_of(environment).contracts.values()
+    of_python = {
+        ".".join(key.path): sorted(".".join(parent.path) for parent in assets.asset_deps[key])
+        for module in _python_features()
+        for assets in vars(module).values()
+        if isinstance(assets, dg.AssetsDefinition)
+        for key in assets.keys
+    }
+    return Lineage(
+        parents={**dbt.parents, **of_python},
+        columns=dbt.kept_column_lineage,
+        keys={f"raw.{contract.table}": contract.key for contract in contracts if contract.is_partitioned},
+    )
+
+
+def examples_of_python_features() -> Mapping[str, Mapping[str, str]]:
+    """Run the examples in the docstrings of the functions of core that each Python feature calls: table -> results."""
+    found: dict[str, dict[str, str]] = {}
+    for module in _python_features():
+        for function in vars(module).values():
+            if inspect.isfunction(function) and function.__module__.startswith("ml_assets.core."):
+                globs = vars(importlib.import_module(function.__module__))
+                for example in doctest.DocTestFinder(recurse=False).find(function, globs=globs):
+                    told: list[str] = []
+                    n_failed = doctest.DocTestRunner(verbose=False).run(example, out=told.append).failed
+                    if example.examples:
+                        said = " ".join("".join(told).split())
+                        found.setdefault(module.TABLE, {})[function.__name__] = said if n_failed else "pass"
+    return found
+
+
+def _python_features() -> Sequence[ModuleType]:
+    """Return the modules that make a feature table: each names it as TABLE."""
+    names = [f"{features.__name__}.{one.name}" for one in pkgutil.iter_modules(features.__path__)]
+    return [module for module in map(importlib.import_module, names) if hasattr(module, "TABLE")]
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the version of a distribution, None for one that is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _facts(score: MlTestScore) -> dict[str, object]:
+    return {
+        "score": score.score,
+        "readiness": score.readiness,
+        **{f"points_{section}": total for section, total in score.sums.items()},
+        "n_automated": sum(result.finding.outcome == "automated" for result in score.results),
+        "n_manual": sum(result.finding.outcome == "manual" for result in score.results),
+        "tests": dg.MetadataValue.md(score_markdown(score)),
+    }
+
+
+def _no_point_lost(score: MlTestScore, before: Mapping[str, float]) -> dg.AssetCheckResult:
+    worse = lost(score, before)
+    return warning(not worse, tuple(f"{one.test.name}: {one.finding.evidence}" for one in worse))
