@@ -25,6 +25,7 @@ from ml_assets.core.ports import DayRange
 from ml_assets.core.spec import PromotionRule, SplitRule, UseCase
 from ml_assets.lifecycle import LANDING, SERVING, Lifecycle
 from ml_assets.use_cases import arrival_delay
+from tests import sqlite_that_waits_for_no_disk  # noqa: F401 - as soon as it is imported
 from tests.servers.postgres import PostgresMissing, PostgresServer, postgres_server
 from tests.servers.s3 import KEYS
 
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
     from tests.servers.gcs import GcsServer
 
 _SHARE_THE_CLOUD = {f"tests/test_{name}.py" for name in ("bigquery_sql", "same_graph", "secrets")}
+# Files that take minutes each, the longest first: one that is begun last is waited for by an idle worker.
+_BEGIN_FIRST = (
+    *("unattended/test_unattended", "test_bigquery_sql", "test_same_graph", "test_secrets", "scenarios/test_scenarios"),
+    *("test_end_to_end", "test_bad_input", "test_kills", "defs/test_landing", "test_doctor"),
+    *("deploy/test_runs_on_kubernetes", "backends/test_wandb_tracker", "dbt/test_days", "servers/test_bigquery"),
+    "test_replaying",
+)
 _DATA = ("warehouse.duckdb", "artifacts", "work", "studies")
 
 
@@ -228,11 +236,21 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Cloud"]:
         yield found
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the long files come first; all others keep their order, and so do the tests of a file."""
+    places = {config.rootpath / "tests" / f"{name}.py": place for place, name in enumerate(_BEGIN_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer | None") -> "LoadFileScheduling | None":
-    """Let the files that share ``cloud`` be one to ``--dist loadfile``: in two workers each would live its own life."""
+    """Let the files that share ``cloud`` be one to ``--dist loadfile``: in two workers each would live its own life.
+
+    And let files be begun in the order of ``pytest_collection_modifyitems``, not by how many tests they have.
+    """
     if config.getvalue("dist") != "loadfile":
         return None
+    config.option.loadscopereorder = False
     from xdist.scheduler.loadfile import LoadFileScheduling
 
     class Together(LoadFileScheduling):

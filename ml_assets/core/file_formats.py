@@ -18,6 +18,7 @@ from ml_assets.core.contracts import PARTITION, Contract, leaving_out
 from ml_assets.core.errors import ContractBroken, HalfWritten
 
 _ROWS = 65_536
+_CONVERSION_ERROR = r"In CSV column #(\d+): (?:Row #\d+: )?CSV conversion error to \S.*?: (.*)"
 _BLOCK = 8 << 20  # bytes of text that are parsed at once; a line must fit into it
 _READERS: dict[tuple[str, ...], str] = {
     (".parquet",): "parquet",
@@ -93,7 +94,8 @@ def _csv(content: IO[bytes], contract: Contract, name: str, *, nulls: tuple[str,
         read = csv.open_csv(content, csv.ReadOptions(block_size=_BLOCK), parse, convert)
         yield from ((batch, header) for batch in read)
     except pa.ArrowInvalid as error:
-        place = re.search(r"In CSV column #(\d+): CSV conversion error to \S.*?: (.*)", str(error), re.DOTALL)
+        # On a machine of one core, the row is named too.
+        place = re.search(_CONVERSION_ERROR, str(error), re.DOTALL)
         if place is None:
             raise HalfWritten(
                 f"{name} is no CSV of {len(header)} columns: {_line(error)}; was it cut off? Write it again"

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ml_assets.core.costs_of_age import AGES_IN_WEEKS, costs_of_age, headline_of
 from ml_assets.core.errors import BadInput, DataMissing, TrainingDataMissing
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.spec import Decisions, Label, SplitRule, UseCase
-from ml_assets.core.staleness import AGES_IN_WEEKS, costs_of_age, headline_of, measure_staleness, plan
+from ml_assets.core.staleness import measure_staleness, plan
 from ml_assets.core.staleness_curves import StalenessCurve, isotonic, load_curve, newest_curve, save_curve
 from ml_assets.core.tasks import CLASSIFICATION, REGRESSION
 from tests.core.conftest import MemoryStore

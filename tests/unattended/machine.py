@@ -78,6 +78,8 @@ class Machine:
             "ML_ASSETS_TRACKER": "disabled",
             "DAGSTER_DISABLE_TELEMETRY": "1",
             "OMP_NUM_THREADS": "1",
+            # Of dozens of processes the first compiles our modules, and the others read them, whatever the shell says.
+            "PYTHONDONTWRITEBYTECODE": "",
         }
 
     def start_code_server(self) -> Path:

@@ -86,3 +86,4 @@ if "TEST_KILL_AT_WRITE" in os.environ:
     from sqlalchemy.engine import Engine
 
     _listen(Engine)
+from tests import sqlite_that_waits_for_no_disk  # noqa: F401, E402 - as soon as it is imported
