@@ -159,7 +159,10 @@ def _quality_alarms(performance: pa.Table, day: date, package: ModelPackage, use
 
 
 def _estimated_alarms(estimated: pa.Table, day: date, package: ModelPackage) -> Iterator[Alarm]:
-    """Yield one for each measure whose interval lies beyond what the holdout allows, on two of three days."""
+    """Yield one for each measure whose interval lies beyond what the holdout allows, on two of three days.
+
+    How wide the interval is, the errors of past estimates say. One that those call unreliable says nothing.
+    """
     holdout, first = package.metrics.holdout, day - timedelta(days=N_DAYS - 1)
     rows = [row for row in estimated.to_pylist() if row["model_version"] == package.version]
     for metric, limit, is_loss in _limits(holdout):
@@ -169,6 +172,7 @@ def _estimated_alarms(estimated: pa.Table, day: date, package: ModelPackage) -> 
             for row in rows
             if row["metric"] == metric
             and first <= row["partition_on"] <= day
+            and row.get("is_reliable") is not False
             and row[bound] is not None
             and (row[bound] > limit if is_loss else row[bound] < limit)
         ]

@@ -237,8 +237,9 @@ def test_a_view_that_was_served_wrong_alarms_at_once(warehouse: DuckDBWarehouse)
     assert found["carrier_arrivals"]["severity"] == "warning"
 
 
-def test_an_estimate_alarms_where_its_whole_interval_is_too_low_on_two_days(
-    warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_reliable", [True, False])
+def test_a_reliable_estimate_alarms_where_its_whole_interval_is_too_low_on_two_days(
+    warehouse: DuckDBWarehouse, is_reliable: bool
 ):
     put(warehouse, DRIFT, [row(day, 0) for day in (1, 2, 3)])
     highs = {1: 0.69, 2: 0.71, 3: 0.695}
@@ -254,11 +255,15 @@ def test_an_estimate_alarms_where_its_whole_interval_is_too_low_on_two_days(
                 "estimated": high - 0.02,
                 "low": high - 0.04,
                 "high": high,
+                "is_reliable": is_reliable,
             }
             for day, high in highs.items()
         ],
     )
     found = write(warehouse, 1, 3)
+    if not is_reliable:
+        assert found == []
+        return
     # 0.75 of the holdout less 0.05 is the limit; the second day's interval reaches it.
     assert [(of_day["partition_on"], of_day["since"]) for of_day in found] == [(FIRST + timedelta(days=2), FIRST)]
     assert found[0]["explanation"] == (
