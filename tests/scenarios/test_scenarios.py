@@ -280,8 +280,7 @@ def test_a_bad_candidate_is_refused_and_everything_goes_on_with_the_champion(wor
     evidence = found.of("monitoring.retraining_decisions", LAST)[0].after
     assert evidence
     assert '"n_refusals":1' in str(evidence["evidence"])
-    assert found.tables() == {"monitoring.retraining_decisions", "replay.days"}
-    assert found.columns("replay.days") <= {"reason"}
+    assert found.tables() == {"monitoring.retraining_decisions"}
     assert {path.split("/")[0] for path in found.files} == {"ledger", "models", "candidates", "training_sets"}
     assert [e.action for e in registry.entries(world.lifecycle.store, "arrival_delay")] == ["promote", "refuse"]
 

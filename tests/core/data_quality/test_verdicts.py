@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 import pyarrow as pa
 import pytest
 
+from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
 from ml_assets.core.data_quality import releases
 from ml_assets.core.data_quality.findings import CHECKS
 from ml_assets.core.data_quality.landings import landings_table, not_landed, read_landings
@@ -13,6 +14,7 @@ from ml_assets.core.days import DayRange
 from ml_assets.core.errors import BadInput, ContractBroken
 from ml_assets.core.landing import landing
 from tests import faults
+from tests.core.conftest import MemoryStore
 from tests.core.data_quality.conftest import DAILY, PACKAGED, Landed
 
 TUESDAY, WEDNESDAY, THURSDAY = date(2013, 7, 2), date(2013, 7, 3), date(2013, 7, 4)
@@ -137,6 +139,12 @@ def test_a_day_that_was_never_landed_is_held(days: Landed):
     assert {(fault.table, fault.check_name) for fault in days.standing(TUESDAY)} == {
         (contract.table, "volume") for contract in DAILY
     }
+
+
+def test_the_very_first_day_of_a_table_is_held_too_where_it_is_empty():
+    days = Landed(warehouse=DuckDBWarehouse(None), store=MemoryStore())
+    days.land(TUESDAY, lambda source: faults.late_rows(source, [TUESDAY], table="weather", share=1.0))
+    assert {(fault.table, fault.explanation) for fault in days.judge(TUESDAY)} == {("weather", "no row")}
 
 
 def test_a_kill_between_the_rows_and_their_verdict_lets_nothing_slip(days: Landed):
