@@ -16,7 +16,7 @@ from ml_assets.backends.bigquery_rows import sql_type_of
 from ml_assets.backends.environments import Environment
 from ml_assets.cli.summary import summarise
 from ml_assets.cli.trace import lineage_of
-from ml_assets.core import trace
+from ml_assets.core import registry, trace
 from ml_assets.core.column_statistics import categories_query, numbers_query
 from ml_assets.core.errors import BadInput
 from ml_assets.core.feature_views import Feature, FeatureView
@@ -30,6 +30,7 @@ from ml_assets.core.ports import DayRange
 from ml_assets.core.reference import build_reference
 from ml_assets.core.references import predicted_versions
 from ml_assets.core.scoring import PREDICTIONS_SCHEMA, score
+from ml_assets.core.scoring_days import stretches_in_charge
 from ml_assets.core.served import served_rows
 from ml_assets.core.spec import UseCase
 from ml_assets.core.view_costs import newest_rows_query, view_costs
@@ -88,6 +89,7 @@ ASKED_BY = {
     "core/monitored.py:recent_rows": r"select \* from monitoring\.performance where use_case = @use_case",
     "core/scored_rows.py:read_scored_rows": r"select e\.`decision_id`, .* p\.model_version from examples",
     "core/scoring_days.py:rows_of_days": r"select \* from predictions\.arrival_delay where",
+    "core/scoring_days.py:stretches_in_charge": r"as decided_at from predictions\.arrival_delay where partition_on >=",
     "core/retraining_evidence.py:of": r"select partition_on, label_known_at, count\(\*\) as n_rows",
     "core/promoting.py:freeze_known": r"SELECT decision_id, .*\blabel_known_at < @as_of_at",
     "lifecycle.py:first_day_in_charge": r"min\(decided_at\) as decided_at from examples\.arrival_delay",
@@ -132,6 +134,9 @@ def sent(cloud: Cloud) -> list[Sent]:
         life = cloud.life
         summarise(life.lifecycle, life.use_case, LANDED, SERVED, outcome="promoted")
         assert life.lifecycle.first_day_in_charge(life.use_case, LANDED) == date(2013, 1, 12)
+        newest = registry.entries(life.lifecycle.store, life.use_case.name)[-1]
+        in_charge = stretches_in_charge(life.lifecycle.warehouse, life.use_case, newest, life.lifecycle.store)
+        assert [str(stretch) for stretch in in_charge] == ["2013-01-14"]
         assert predicted_versions(life.lifecycle.warehouse, [life.use_case.name])[life.use_case.name]
         views = life.use_case.views(feature_views_of(Environment.current()))
         examples = life.query(

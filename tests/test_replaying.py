@@ -12,8 +12,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from ml_assets.backends.environments import Environment
+from ml_assets.cli import app
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import BadInput
 from ml_assets.core.feature_views import Feature
@@ -136,6 +138,21 @@ def test_a_day_of_spoilt_data_is_held_and_said_and_all_others_are_there_to_be_li
     assert told == [(f"{fault.day}", fault.table, fault.explanation) for fault in faults]
     page = (replay.folder / PAGE).read_text()
     assert all(f'<td>raw.weather</td><td class="explanation">{escape(f.explanation)}</td>' in page for f in faults)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+def test_a_replay_of_a_held_day_alone_ends_and_says_why_nothing_was_predicted(tmp_path: Path):
+    day = "2013-12-31"
+    with environment_of(tmp_path):
+        answer = CliRunner().invoke(app, ["replay", "--from", day, "--to", day, "--processes", "1"])
+        assert answer.exit_code == 0, answer.output
+        replay = Replay(Environment.current(), DayRange(first=date(2013, 12, 31), last=date(2013, 12, 31)))
+    said = " ".join(answer.output.split())
+    assert "Not predicted: 2013-12-31: data_quality: " in said
+    assert "raw.weather of 2013-12-31 has a severe fault (volume): no row" in said
+    assert replay.manifest.is_finished
+    assert [lived.n_decisions for life in replay.lives for lived in life.lived()] == [0, 0, 0]
 
 
 def test_the_use_case_of_the_most_features_is_lived_first(environment: Environment):

@@ -96,12 +96,13 @@ def rollback(
 
 def _rescore(use_case: UseCase, entry: LedgerEntry, store: ArtifactStore) -> None:
     """Predict and monitor again the days that an entry took over, and say how many these were."""
-    stretches = stretches_in_charge(warehouse_of_environment(), use_case, entry, store)
-    n_days = sum(len(stretch.dates) for stretch in stretches)
-    if not stretches:
-        console.print(f"No day since {entry.effective_from} has been predicted yet: there is nothing to predict again.")
-        return
     try:
+        stretches = stretches_in_charge(warehouse_of_environment(), use_case, entry, store)
+        if not stretches:
+            console.print(
+                f"No day since {entry.effective_from} has been predicted yet: there is none to predict again."
+            )
+            return
         with Screen() as screen:
             life = Lifecycle(Environment.current(), on_event=screen.on_event)
             for stretch in stretches:
@@ -110,6 +111,7 @@ def _rescore(use_case: UseCase, entry: LedgerEntry, store: ArtifactStore) -> Non
     except MlAssetsError:
         console.print("The rollback stands; its days are not all predicted again: give the same command once more.")
         raise
+    n_days = sum(len(stretch.dates) for stretch in stretches)
     console.print(f"{n_days} days are predicted and monitored again: {', '.join(map(str, stretches))}.")
 
 

@@ -123,7 +123,7 @@ def _values_by_day(counted: pa.Table, column: str) -> Iterator[tuple[date, Value
     values, counts = (rows[name].to_numpy() for name in (column, "n_rows"))
     order = np.lexsort((values, days))
     found, starts = np.unique(days[order], return_index=True)
-    ends = [*starts[1:].tolist(), len(order)]
+    ends = [*starts.tolist(), len(order)][1:]
     for day, start, end in zip(found.astype("datetime64[D]").tolist(), starts.tolist(), ends, strict=True):
         of_day = order[start:end]
         yield (

@@ -142,6 +142,12 @@ def test_a_day_that_was_never_landed_is_held(days: Landed):
     }
 
 
+def test_the_very_first_day_of_a_table_is_held_too_where_it_is_empty():
+    days = Landed(warehouse=DuckDBWarehouse(None), store=MemoryStore())
+    days.land(TUESDAY, lambda source: faults.late_rows(source, [TUESDAY], table="weather", share=1.0))
+    assert {(fault.table, fault.explanation) for fault in days.judge(TUESDAY)} == {("weather", "no row")}
+
+
 def test_a_kill_between_the_rows_and_their_verdict_lets_nothing_slip(days: Landed):
     days.land(TUESDAY)
     assert days.judge(TUESDAY) == []
