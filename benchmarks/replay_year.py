@@ -120,8 +120,8 @@ def _costs(stories: Sequence[Story], seconds: float) -> str:
     alarmed = [f"`{s.use_case.name}` {sum(bool(one.n_alarms) for one in s.days)}" for s in stories]
     severe = [f"`{s.use_case.name}` {sum(bool(one.n_severe) for one in s.days)}" for s in stories]
     return (
-        f"The year took {seconds:.0f} s of wall time on {os.cpu_count()} cores. CPU minutes of the lives: {', '.join(parts)}; "
-        f"{trained:.1f} of them went into training and judging.\n\n"
+        f"The year took {seconds:.0f} s of wall time on {os.cpu_count()} cores. CPU minutes of the lives: "
+        f"{', '.join(parts)}; {trained:.1f} of them went into training and judging.\n\n"
         f"Days with an alarm: {', '.join(alarmed)}; with a severe one: {', '.join(severe)}."
     )
 
