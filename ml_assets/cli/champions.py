@@ -112,7 +112,8 @@ def _rescore(use_case: UseCase, entry: LedgerEntry, store: ArtifactStore) -> Non
         console.print("The rollback stands; its days are not all predicted again: give the same command once more.")
         raise
     n_days = sum(len(stretch.dates) for stretch in stretches)
-    console.print(f"{n_days} days are predicted and monitored again: {', '.join(map(str, stretches))}.")
+    told = "1 day is" if n_days == 1 else f"{n_days} days are"
+    console.print(f"{told} predicted and monitored again: {', '.join(map(str, stretches))}.")
 
 
 def champion(
