@@ -32,7 +32,10 @@ def test_the_command_carries_out_all_tests_and_the_page_says_what_each_found(lif
     assert facts["score"] == min(sums.values())
     assert facts["n_automated"] + facts["n_manual"] / 2 == sum(sums.values())
     assert f"ML Test Score {facts['score']:g} of 7" in " ".join(done.output.split())
-    assert "three people may read [the bucket]" in " ".join(done.output.split()).replace(" │ │ │ │ ", " ")
+    (privacy,) = (row["evidence"] for row in rows if (row["section"], row["number"]) == ("data", 5))
+    assert privacy.endswith("three people may read [the bucket]")
+    # What looks like markup of the terminal is shown, not obeyed.
+    assert {"[the", "bucket]"} <= set(done.output.split())
     # What these two weeks cannot show is said, and earns nothing: a champion of one day, no study, no curve.
     lacking = {f"{row['section']}_{row['number']}" for row in rows if row["outcome"] == "none"}
     assert lacking >= {"model_1", "model_2", "model_3", "model_4", "monitoring_7"}
