@@ -17,7 +17,7 @@ _OF_GROUP: Mapping[str, Compute] = {
 }
 _ELSE = Compute(cpus=0.5, memory_gb=1)
 # Stages of a use case that run on the machine it asks for; those that train have its GPUs too.
-_SIZED, _TRAINING = ("training_set", "champion"), ("candidate", "tuning", "ablation", "ml_test_score")
+_SIZED, _TRAINING = ("training_set", "champion"), ("candidate", "tuning", "ablation", "staleness", "ml_test_score")
 # Judgement: of one run; what all runs may have together is the quota of the namespace.
 _STEPS_AT_ONCE = 10
 

@@ -158,7 +158,7 @@ def test_stages_that_train_have_what_the_use_case_asks_for_and_the_others_no_gpu
     asked = Compute(cpus=4, memory_gb=32, gpus=2)
     use_cases = [replace(load_use_cases()[0], compute=asked)]
     name = use_cases[0].name
-    for stage in ("candidate", "tuning", "ablation"):
+    for stage in ("candidate", "tuning", "ablation", "staleness", "ml_test_score"):
         assert compute_of(dg.AssetKey([name, stage]), "models", use_cases) == asked
     for stage in ("training_set", "champion"):
         assert compute_of(dg.AssetKey([name, stage]), "models", use_cases) == Compute(cpus=4, memory_gb=32)

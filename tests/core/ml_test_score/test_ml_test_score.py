@@ -430,7 +430,10 @@ def the_simple_model_proves_better(world: World) -> None:
 
 @fault_of("model_6", "model_2", "model_7", "infrastructure_6", "monitoring_7")
 def predictions_of_one_carrier_are_turned_around(world: World) -> None:
-    world.spoil("update predictions.arrival_delay set prediction = 1 - prediction where decision_id like 'UA-%'")
+    world.spoil(
+        "update predictions.arrival_delay set prediction = case when prediction < 0.5 then 0.995 else 0.005 end "
+        "where decision_id like 'UA-%'"
+    )
     world.measure_again()
 
 
