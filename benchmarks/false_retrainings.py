@@ -381,7 +381,7 @@ def report(world: World, *, n_years: int, n_changes: int, seed: int) -> bool:
     years = [live(world, np.random.default_rng([seed, 7, n]), spell=1, change=moved) for n in drawn]
     baseline = [live(world, np.random.default_rng([seed, 7, n]), spell=1) for n in drawn]
     n_more = np.mean([sum(map(is_false, year)) for year in years]) - np.mean([sum(map(is_false, b)) for b in baseline])
-    n_drift = np.mean([sum(a.kind == "drift" for d in year for a in d.evidence.alarms) for year in years])
+    n_drift = np.mean([sum(any(a.kind == "drift" for a in d.evidence.alarms) for d in year) for year in years])
     held.append(bool(n_more <= 0.25))
     print(
         f"features moved by a standard deviation, quality as before: {n_drift:.0f} days a year with a drift alarm, "
@@ -394,7 +394,7 @@ def report(world: World, *, n_years: int, n_changes: int, seed: int) -> bool:
 def _median(answered: Sequence[int]) -> str:
     """Say on which day half of the changes were answered, counted from the day of the change."""
     middle = float(np.median(answered))
-    return f"the median on day {middle:.0f}" if middle < N_DAYS else "less than half in that time"
+    return f"the median on day {middle:.0f}" if middle <= WITHIN_DAYS else "less than half in that time"
 
 
 def _word(is_held: bool) -> str:
