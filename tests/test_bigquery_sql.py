@@ -76,7 +76,7 @@ ASKED_BY = {
     "core/trace.py:_example": r"SELECT \* FROM `examples`\.`arrival_delay` WHERE partition_on = @day AND decision_id",
     "core/trace.py:_prediction": r"`predicted_at` FROM `predictions`\.`arrival_delay` WHERE decision_id = ",
     "core/trace.py:_replay": r"SELECT \* FROM `examples`\.`arrival_delay` WHERE partition_on = @day ORDER BY",
-    "core/trace.py:_rows_known": r"<= @decided_at AND",
+    "core/traced_views.py:_rows_known": r"<= @decided_at AND",
     "core/trace.py:_unknown": r"STARTS_WITH\(decision_id, @prefix\)",
     "core/view_costs.py:_weigh": r"SELECT COUNT\(\*\) AS n_rows FROM `features`",
     "core/view_costs.py:ages": r"_v0\.`known_at` AS `known_at`",

@@ -26,8 +26,10 @@ from ml_assets.cli.terminal import (
 )
 from ml_assets.core.provenance import Cell, Lineage, Origin
 from ml_assets.core.served import Value
-from ml_assets.core.trace import NEWEST_EVENTS, Trace, TracedView, predicted_day
+from ml_assets.core.trace import predicted_day
 from ml_assets.core.trace import trace as traced
+from ml_assets.core.traced import Trace, TracedView
+from ml_assets.core.traced_views import NEWEST_EVENTS
 from ml_assets.resources import dbt_of, feature_views_of, source_of
 
 

@@ -4,10 +4,8 @@
 # ruff: noqa: S608
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date
 from difflib import get_close_matches
-from typing import cast
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -15,183 +13,21 @@ import pyarrow as pa
 from ml_assets.core import registry
 from ml_assets.core.days import LOCAL_ZONE_NAME
 from ml_assets.core.errors import BadInput, DataMissing
-from ml_assets.core.feature_views import FeatureView, LatestView, WindowView
+from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.point_in_time import Pruning, decisions_query, join_query
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, Parameter, Warehouse
-from ml_assets.core.provenance import Cell, Lineage, Origin, Provenance, Row, cells
+from ml_assets.core.provenance import Lineage, Provenance, Row
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.scoring import score
 from ml_assets.core.served import Value, values_in, values_of
-from ml_assets.core.skew import is_same
 from ml_assets.core.spec import UseCase
+from ml_assets.core.traced import InCharge, Model, Outcome, Prediction, Replay, Trace, Trained
+from ml_assets.core.traced_views import traced_view
 from ml_assets.core.training_sets import load_training_set
 
-_HOUR = timedelta(hours=1)
-# Judgement: of a window with hundreds of events, the newest few show what they are.
-NEWEST_EVENTS = 3
 _MOST_IDS = 20_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """The row of ``predictions.<use_case>``."""
-
-    decision_id: str
-    partition_on: date
-    decided_at: datetime
-    prediction: float
-    model_version: str
-    run_id: str
-    predicted_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class InCharge:
-    """The ledger entry that put the model in charge of the decision."""
-
-    sequence: int
-    action: str
-    effective_from: date
-    reason: str
-    n_gates: int
-    recorded_at: datetime
-    recorded_by: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """What the package says of itself. ``package_hash`` is that of its manifest and the one the ledger names."""
-
-    version: str
-    package_hash: str
-    as_of: date
-    trainer: str
-    seed: int
-    code_version: str
-    environment_hash: str
-    parent_version: str | None
-    n_features: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """The training set: its files have the hashes its manifest names. ``has_decision`` would be a leak."""
-
-    fingerprint: str
-    first_day: date
-    last_day: date
-    n_train: int
-    n_validation: int
-    n_test: int
-    has_decision: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureValue:
-    """A feature as the model read it, and as the join gives it from the feature tables now."""
-
-    name: str
-    value: Value
-    recomputed: Value
-    unit: str | None
-
-    @property
-    def is_identical(self) -> bool:
-        """Whether both are the same, type and last bit."""
-        return is_same(self.value, self.recomputed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A row of a feature table that a feature was made from. ``age_hours`` is how old it was at the decision."""
-
-    known_at: datetime
-    age_hours: float
-    values: Mapping[str, Cell]
-    origins: tuple[Origin, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """The events of one window, ``(after, until]``, that a window view counted."""
-
-    hours: float
-    after: datetime
-    until: datetime
-    n_events: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class TracedView:
-    """One feature view as the decision saw it. Of a window view the sources are its newest few events."""
-
-    name: str
-    table: str
-    kind: str
-    max_age_hours: float
-    entity: Mapping[str, Cell]
-    features: tuple[FeatureValue, ...]
-    windows: tuple[Window, ...]
-    sources: tuple[Source, ...]
-    made_from: tuple[str, ...]
-
-    @property
-    def is_identical(self) -> bool:
-        """Whether every feature is recomputed to the last bit."""
-        return all(feature.is_identical for feature in self.features)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """The label, when it became known, or why there is none (yet)."""
-
-    label: Value
-    known_at: datetime | None
-    no_label_reason: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replay:
-    """The example scored again by the package. ``among`` is how many examples were scored with it.
-
-    A model can give a row other last bits alone than in a large batch, so that the day's batch is tried as well.
-    """
-
-    prediction: float
-    replayed: float
-    among: int
-
-    @property
-    def is_identical(self) -> bool:
-        """Whether it is the same number, to the last bit."""
-        return self.prediction == self.replayed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trace:
-    """Everything behind one prediction.
-
-    ``read_from`` says where the features were taken from: the record of what was read where the decision is in the
-    day's sample, else the example as it is stored by now.
-    """
-
-    use_case: str
-    question: str
-    prediction: Prediction
-    in_charge: InCharge
-    model: Model
-    training_set: Trained
-    read_from: str
-    views: tuple[TracedView, ...]
-    outcome: Outcome
-    replay: Replay
-
-    @property
-    def changed_views(self) -> tuple[str, ...]:
-        """The views that give something else by now than the model read."""
-        return tuple(view.name for view in self.views if not view.is_identical)
 
 
 def trace(
@@ -225,7 +61,7 @@ def trace(
         model=_model(package),
         training_set=_trained(store, use_case, package, decision_id),
         read_from=read_from,
-        views=tuple(_view(found, use_case, view, predicted, decision, read, now) for view in views),
+        views=tuple(traced_view(found, use_case, view, predicted, decision, read, now) for view in views),
         outcome=_outcome(example),
         replay=_replay(warehouse, use_case, package, predicted, example, read),
     )
@@ -405,77 +241,3 @@ def _with(example: pa.Table, read: Mapping[str, Value]) -> pa.Table:
         for field in example.schema
     }
     return pa.table(columns, schema=example.schema)
-
-
-def _view(
-    provenance: Provenance,
-    use_case: UseCase,
-    view: FeatureView,
-    predicted: Prediction,
-    decision: Row,
-    read: Mapping[str, Value],
-    now: Mapping[str, Value],
-) -> TracedView:
-    entity = {name: decision[name] for name in view.entity}
-    rows = _rows_known(provenance.warehouse, use_case, view, predicted, entity)
-    is_window = isinstance(view, WindowView)
-    windows = [
-        Window(
-            hours=window / _HOUR,
-            after=predicted.decided_at - window,
-            until=predicted.decided_at,
-            n_events=sum(row[view.known_at] > predicted.decided_at - window for row in rows),
-        )
-        for window in (view.windows if is_window else ())
-    ]
-    made_from = provenance.lineage.parents.get(view.table, ())
-    return TracedView(
-        name=view.name,
-        table=view.table,
-        kind="window" if is_window else "latest",
-        max_age_hours=view.max_age / _HOUR,
-        entity=cells(entity),
-        features=tuple(
-            FeatureValue(name=f.name, value=read.get(f.name), recomputed=now.get(f.name), unit=f.unit)
-            for f in view.features
-        ),
-        windows=tuple(windows),
-        sources=tuple(
-            Source(
-                known_at=row[view.known_at],
-                age_hours=(predicted.decided_at - row[view.known_at]) / _HOUR,
-                values=cells(row),
-                origins=provenance.origins(view.table, row),
-            )
-            for row in rows[: NEWEST_EVENTS if is_window else 1]
-        ),
-        made_from=tuple(made_from),
-    )
-
-
-def _rows_known(
-    warehouse: Warehouse, use_case: UseCase, view: FeatureView, predicted: Prediction, entity: Row
-) -> list[dict[str, datetime]]:
-    """Return the rows of a view that the decision could use, the newest first; of a latest view the one it did use."""
-    sql, pruning = Sql(dialect=warehouse.dialect), Pruning(lead_time=use_case.decisions.longest_lead)
-    if any(value is None for value in entity.values()):
-        return []
-    equal = "".join(f" AND {sql.name(name)} = {sql.parameter(name)}" for name in entity)
-    known_at, since = sql.name(view.known_at), sql.parameter("since")
-    order, limit, oldest = f"{known_at} DESC", "", f"{known_at} > {since}"
-    if isinstance(view, LatestView):
-        # As the join does: of rows known at one moment the greatest values count, null below all.
-        order += "".join(f", {sql.name(feature.name)} DESC NULLS LAST" for feature in view.features)
-        limit, oldest = " LIMIT 1", f"{known_at} >= {since}"
-    query = (
-        f"SELECT * FROM {sql.table(view.table)} WHERE {sql.of_days()} AND {known_at} <= {sql.parameter('decided_at')} "
-        f"AND {oldest}{equal} ORDER BY {order}{limit}"
-    )
-    bound: dict[str, object] = {
-        "first_day": predicted.partition_on + timedelta(days=pruning.first_offset(view.max_age)),
-        "last_day": predicted.partition_on + timedelta(days=pruning.last_offset()),
-        "decided_at": predicted.decided_at,
-        "since": predicted.decided_at - view.max_age,
-        **entity,
-    }
-    return warehouse.query(query, cast("Mapping[str, Parameter]", bound)).to_pylist()
