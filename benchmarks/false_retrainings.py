@@ -39,6 +39,7 @@ from benchmarks.model_quality import YEAR, land_year
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import day_starts_at
 from ml_assets.core.alarms import Watch
+from ml_assets.core.baselines import labels_of
 from ml_assets.core.day_variation import DAYS_OF_A_WEEK
 from ml_assets.core.drift import measure_drift
 from ml_assets.core.drift_alarms import N_DAYS as DAYS_OF_AN_ALARM
@@ -247,7 +248,7 @@ def build(life: Lifecycle, use_case: UseCase, inputs: Sequence[Feature]) -> Worl
     signature = Signature.of(inputs, use_case.output)
     vocabulary = Vocabulary.of(train, signature)
     parts = [
-        Labelled(inputs=encode(part, signature, vocabulary), labels=_labels(part).astype(np.float32))
+        Labelled(inputs=encode(part, signature, vocabulary), labels=labels_of(part).astype(np.float32))
         for part in (train, validation)
     ]
     trainer = trainer_named(use_case.trainer)
@@ -281,7 +282,7 @@ def _holdout(
 ) -> tuple[AnyMetrics, Mapping[str, Interval]]:
     drawn = [days[n].rows for n in random.choice(len(days), N_HOLDOUT_DAYS, replace=False)]
     rows, place = pa.concat_tables(drawn), np.repeat(np.arange(len(drawn)), [part.num_rows for part in drawn])
-    y, p = _labels(rows), rows["prediction"].to_numpy()
+    y, p = labels_of(rows), rows["prediction"].to_numpy()
     limits = confidence_intervals(y, p, place, seed=SEED, task=use_case.task)
     return meaning_of(use_case.task).evaluate(y, p), limits
 
@@ -334,11 +335,6 @@ def _dated(table: pa.Table, n: int, version: int) -> pa.Table:
     for name, column in columns.items():
         table = table.set_column(table.column_names.index(name), name, column)
     return table
-
-
-def _labels(rows: pa.Table) -> np.ndarray:
-    column = rows["label"]
-    return (column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column).to_numpy().astype(np.float64)
 
 
 def report(world: World, *, n_years: int, n_changes: int, seed: int) -> bool:

@@ -332,7 +332,7 @@ def test_one_call_rolls_back_and_the_day_is_scored_by_the_earlier_model(life):
     with only_use_case(life.use_case):
         answer = CliRunner().invoke(cli.app, ["rollback", "--from", "2013-01-14", "--reason", "it ranks no better"])
     assert answer.exit_code == 0, answer.output
-    assert "1 days are predicted and monitored again: 2013-01-14." in " ".join(answer.output.split())
+    assert "1 day is predicted and monitored again: 2013-01-14." in " ".join(answer.output.split())
 
     after = life.home.tables()
     predictions = on(MONDAY, after["predictions.arrival_delay"]).sort_by("decision_id")

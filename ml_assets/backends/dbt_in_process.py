@@ -254,7 +254,7 @@ class DbtInProcess:
         return {
             self.table_of(one): sorted(sources.get(parent) or self.table_of(parent) for parent in parents[one])
             for one in document["nodes"]
-            if one[:6] == "model."
+            if one.startswith("model.")
         }
 
     @cached_property
@@ -271,7 +271,9 @@ class DbtInProcess:
                 found[unique_id] = frozenset(own).union(*(of(parent) for parent in parents.get(unique_id, ())))
             return found[unique_id]
 
-        return {self.table_of(unique_id): of(unique_id) for unique_id in document["nodes"] if unique_id[:6] == "model."}
+        return {
+            self.table_of(unique_id): of(unique_id) for unique_id in document["nodes"] if unique_id.startswith("model.")
+        }
 
     def column_lineage(self, build: DbtBuild, schema: Mapping[str, Mapping[str, str]]) -> dict[str, ColumnLineage]:
         """Return, for each table of a build, the parents' columns that each of its columns is made from.

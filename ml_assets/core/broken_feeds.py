@@ -38,7 +38,10 @@ def broken_feed(bins: Bins, found: ColumnStatistics) -> str | None:
 
 def _is_constant(bins: Bins, found: ColumnStatistics) -> bool:
     if bins.kind == "categorical":
-        return int((found.counts[:-1] > 0).sum()) == 1
+        # Of the last two, the other and the unseen categories, a count says nothing of how many they are.
+        (places,) = found.counts[:-1].nonzero()
+        is_one_unseen = len(places) == 1 and places[0] == len(bins.categories) + 1 and len(found.unseen) == 1
+        return is_one_unseen or (len(places) == 1 and places[0] < len(bins.categories))
     return found.moments.minimum is not None and found.moments.minimum == found.moments.maximum
 
 

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 import numpy as np
 import pyarrow as pa
 
+from ml_assets.core.baselines import labels_of
 from ml_assets.core.evaluation import Floats
 from ml_assets.core.paired_bootstrap import N_RESAMPLES, DayResamples
 from ml_assets.core.staleness_curves import CostOfAge, isotonic
@@ -104,9 +105,3 @@ def _resamples(days: Sequence[np.ndarray], *, seed: int) -> DayResamples:
         n_before += n_days
     weights = np.vstack([np.ones(n_before), np.hstack(parts)])
     return DayResamples(day=np.concatenate(index).astype(np.int64), weights=weights)
-
-
-def labels_of(rows: pa.Table) -> Floats:
-    """Return the labels of examples as numbers."""
-    column = rows["label"]
-    return (column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column).to_numpy().astype(np.float64)

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_assets.core.costs_of_age import AGES_IN_WEEKS, costs_of_age, headline_of, labels_of
+from ml_assets.core.baselines import labels_of
+from ml_assets.core.costs_of_age import AGES_IN_WEEKS, costs_of_age, headline_of
 from ml_assets.core.encoding import Signature, Vocabulary, encode
 from ml_assets.core.errors import ArtifactMissing, BadInput, TrainingDataMissing
 from ml_assets.core.evaluation import Floats

@@ -11,6 +11,7 @@ import msgspec
 from ml_assets.calendar import now
 from ml_assets.core.alerts import Notice, tell
 from ml_assets.core.data_quality.verdicts import faults_between
+from ml_assets.core.incidents import QUIET_DAYS
 from ml_assets.core.monitored import report_path
 from ml_assets.core.names import identifier
 from ml_assets.core.ports import Alerter, ArtifactStore, DayRange, Warehouse
@@ -40,12 +41,36 @@ class AlarmFact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Quiet:
+    """An incident that does not stand, and the last day on which it did."""
+
+    alarm: AlarmFact
+    last: date
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Place:
-    """How far one asset's materializations have been told: the newest of them, and the newest day with its alarms."""
+    """How far one asset's materializations have been told.
+
+    The newest of them, the newest day with its alarms, and the incidents that may still stand again.
+    """
 
     storage_id: int
     day: str
     standing: tuple[AlarmFact, ...] = ()
+    quiet: tuple[_Quiet, ...] = ()
+
+    def after(self, before: "_Place") -> "_Place":
+        """Return the place with what stood at the place before it, or was quiet there, and does not stand here."""
+        stands = {alarm.incident for alarm in self.standing}
+        stood = [_Quiet(alarm=alarm, last=date.fromisoformat(before.day)) for alarm in before.standing]
+        return replace(self, quiet=tuple(one for one in (*before.quiet, *stood) if one.alarm.incident not in stands))
+
+    def without_over(self) -> tuple["_Place", Sequence[_Quiet]]:
+        """Return the place without the incidents that have been quiet for a week, and these: they are over."""
+        is_over = [(date.fromisoformat(self.day) - one.last).days > QUIET_DAYS for one in self.quiet]
+        pairs = list(zip(self.quiet, is_over, strict=True))
+        return replace(self, quiet=tuple(one for one, gone in pairs if not gone)), [one for one, gone in pairs if gone]
 
 
 @dg.sensor(
@@ -59,7 +84,8 @@ def alarms_told(
 ) -> dg.SensorResult:
     """Tell what is new; a receiver that fails is a failed tick, and is told by a later one.
 
-    The newest day has the say: days that are filled in or made again tell nobody of what is over.
+    The newest day has the say: days that are filled in or made again tell nobody of what is over. What has been quiet
+    for no longer than a week may stand again, as the same incident; only then it is over.
     """
     places = msgspec.json.decode(context.cursor or "{}", type=dict[str, _Place])
     notices: list[Notice] = []
@@ -67,13 +93,11 @@ def alarms_told(
         for stage in _STAGES:
             key = "/".join(use_case.key(stage))
             before = places.get(key)
-            place = places[key] = _newest(context.instance, use_case.key(stage), before)
+            place = _newest(context.instance, use_case.key(stage), before)
             if before is None or place.storage_id > before.storage_id:
                 notices += [_notice(store, use_case, place.day, alarm) for alarm in place.standing]
-            if before is not None and place.day > before.day:
-                stands = {alarm.incident for alarm in place.standing}
-                over = [alarm for alarm in before.standing if alarm.incident not in stands]
-                notices += [_notice(store, use_case, place.day, alarm, is_over=True) for alarm in over]
+            places[key], over = place.after(before or place).without_over()
+            notices += [_notice(store, use_case, place.day, one.alarm, over_since=one.last) for one in over]
     told = tell(store, alerter, notices, now=now())
     if told.is_pending:
         return dg.SensorResult(skip_reason="another attempt is under way; looked at again at the next tick")
@@ -103,16 +127,20 @@ def _newest(instance: dg.DagsterInstance, key: Sequence[str], place: _Place | No
     return newest
 
 
-def _notice(store: ArtifactStore, use_case: UseCase, day: str, alarm: AlarmFact, *, is_over: bool = False) -> Notice:
+def _notice(
+    store: ArtifactStore, use_case: UseCase, day: str, alarm: AlarmFact, *, over_since: date | None = None
+) -> Notice:
     kind = alarm.kind.replace("_", " ")
     lasts = f" since {alarm.since}" if alarm.since.isoformat() != day else ""
     title = f"{alarm.severity} {kind} alarm on {day}{lasts}"
+    if over_since:
+        title = f"the {kind} alarm of {alarm.since} is over, it stood until {over_since}"
     return Notice(
         topic=use_case.name,
         incident=alarm.incident,
-        severity="over" if is_over else alarm.severity,
-        title=f"{use_case.name}: " + (f"the {kind} alarm of {alarm.since} is over on {day}" if is_over else title),
-        text=f"It was: {alarm.explanation}" if is_over else alarm.explanation,
+        severity="over" if over_since else alarm.severity,
+        title=f"{use_case.name}: {title}",
+        text=f"It was: {alarm.explanation}" if over_since else alarm.explanation,
         link=store.address(report_path(use_case, date.fromisoformat(day))),
     )
 

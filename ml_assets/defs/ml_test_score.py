@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pydantic import Field
 from ml_assets.backends.environments import Environment
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.calendar import DAILY, FIRST_DAY, LOCAL_ZONE, ONE_RUN, days_of, today
+from ml_assets.core.errors import BadInput
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.ml_test_score.score import TABLE, MlTestScore, lost, points_before, write_score
 from ml_assets.core.ml_test_score.subject import Bench, Subject
@@ -26,6 +26,7 @@ from ml_assets.core.provenance import Lineage
 from ml_assets.core.reports import ml_test_score_report, score_markdown
 from ml_assets.core.reproduction import Reproduction, examples_in, reproduce
 from ml_assets.core.spec import UseCase
+from ml_assets.on_request import folder_for_work
 from ml_assets.resources import dbt_of, feature_views_of, link_to, seconds_per_day, source_of, warning
 from ml_assets.use_cases import code_version_of, load_use_cases
 
@@ -122,7 +123,10 @@ def _score(use_case: UseCase, declared: Mapping[str, FeatureView]) -> dg.AssetsD
             context.log.info(nothing)
             yield warning(True, (nothing,))
             return
-        day = days_of(context).last
+        days = days_of(context)
+        if days.first != days.last:
+            raise BadInput(f"the score is that of one day, and {days} were asked for: launch the job for one of them")
+        day = days.last
         before = points_before(warehouse, use_case, day)
         with _bench(context, use_case, warehouse, store) as bench:
             subject = Subject(
@@ -153,8 +157,7 @@ def _bench(
 ) -> Iterator[Bench]:
     """Return what the checks carry out anew, in a folder that is gone afterwards."""
     environment = Environment.current()
-    environment.work_folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=environment.work_folder) as folder:
+    with folder_for_work() as folder:
 
         def rebuilt(of: str) -> Reproduction:
             context.log.info(f"rebuilding {of} from its record")
@@ -163,9 +166,9 @@ def _bench(
                 of,
                 use_case=use_case,
                 read_examples=examples_in(warehouse),
-                scratch=ObjectArtifactStore((Path(folder) / "artifacts").as_uri()),
+                scratch=ObjectArtifactStore((folder / "artifacts").as_uri()),
                 code_version=code_version_of(use_case),
-                work_folder=Path(folder),
+                work_folder=folder,
             )
 
         yield Bench(
@@ -174,7 +177,7 @@ def _bench(
             seconds_per_day=seconds_per_day(context.instance, use_case.views(feature_views_of(environment))),
             libraries=installed_version,
             lineage=_lineage(environment),
-            work_folder=Path(folder),
+            work_folder=folder,
         )
 
 

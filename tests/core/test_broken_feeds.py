@@ -60,6 +60,10 @@ def test_values_that_stand_still_are_a_broken_feed_though_each_of_them_is_usual(
     assert said(bins["wind_speed_mph"], [7.5] * N_ROWS) == words.format("7.5")
     assert said(bins["wind_speed_mph"], [7.5] * (N_ROWS - 1) + [7.6]) is None
     assert said(bins["carrier"], ["UA"] * N_ROWS) == words.format("UA")
+    assert "all 300 values" in (said(bins["carrier"], ["ZZ"] * N_ROWS) or "")
+    assert said(bins["carrier"], [f"Z{place % 40}" for place in range(N_ROWS)]) is None, (
+        "forty new codes are no one value"
+    )
 
 
 def test_a_day_of_few_rows_says_nothing_nor_a_package_that_did_not_keep_how_training_was(bins: dict[str, Bins]):

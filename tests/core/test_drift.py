@@ -82,7 +82,7 @@ def test_the_statistics_of_a_number_agree_with_scipy_on_the_binned_values(refere
 
 
 def test_the_bins_do_not_move_with_the_day(reference: Reference):
-    # All values are equal: quantiles of the day would spread them over every bin, fixed bins hold them in one.
+    # Two values alone: quantiles of the day would tell them apart, the fixed bins hold both in one.
     _, carrier, predictions = day_like_training()
     row = measured(reference, [2.5, 3.5] * 200, carrier, predictions)["wind_speed_mph"]
     assert row["explanation"] == (

@@ -121,7 +121,7 @@ def test_an_incident_that_grows_severe_is_told_again(
     assert [title.split()[1] for title, _ in log.sent] == ["warning", "severe"]
 
 
-def test_the_end_of_an_incident_is_told_once_with_the_first_later_day_that_it_does_not_stand_on(
+def test_the_end_of_an_incident_is_told_once_after_a_quiet_week_in_which_it_may_stand_again(
     definitions: dg.Definitions, instance: dg.DagsterInstance, store: ObjectArtifactStore
 ):
     log, cursor = Log(), None
@@ -130,7 +130,13 @@ def test_the_end_of_an_incident_is_told_once_with_the_first_later_day_that_it_do
         ("2013-07-03", "wind"),
         ("2013-07-02",),  # made again: the day before has no say in what stands now
         ("2013-07-04",),
-        ("2013-07-05",),
+        ("2013-07-09", "gust"),  # quiet for a week, and so the same incident as before
+        ("2013-07-09",),  # made again, after a rollback: gust is over from here on
+        ("2013-07-10",),
+        ("2013-07-11",),
+        ("2013-07-16",),
+        ("2013-07-17",),
+        ("2013-07-18",),
     ]:
         monitored(instance, day, *map(alarm, standing))
         for _ in range(2):
@@ -138,11 +144,11 @@ def test_the_end_of_an_incident_is_told_once_with_the_first_later_day_that_it_do
     begun, ended = log.sent[:2], log.sent[2:]
     assert all("warning drift alarm on 2013-07-02" in title for title, _ in begun)
     assert [title for title, _ in ended] == [
-        "arrival_delay: the drift alarm of 2013-07-01 is over on 2013-07-03",
-        "arrival_delay: the drift alarm of 2013-07-01 is over on 2013-07-04",
+        "arrival_delay: the drift alarm of 2013-07-01 is over, it stood until 2013-07-03",
+        "arrival_delay: the drift alarm of 2013-07-01 is over, it stood until 2013-07-09",
     ]
-    assert [text.splitlines()[0].split(":")[:2] for _, text in ended] == [["It was", " gust"], ["It was", " wind"]]
-    assert ended[1][1].endswith(store.address("reports/arrival_delay/2013-07-04.html"))
+    assert [text.splitlines()[0].split(":")[:2] for _, text in ended] == [["It was", " wind"], ["It was", " gust"]]
+    assert [text.rpartition("/")[2] for _, text in ended] == ["2013-07-11.html", "2013-07-17.html"]
 
 
 def test_days_that_are_filled_in_tell_nobody_of_what_is_over(

@@ -1,7 +1,7 @@
 """Each fault injected into a replay of real flights: the right thing happens, and nothing else differs from the twin.
 
 The twin lived the same days without the fault. ``differs()`` is all that is not as there, row by row and file by file;
-each test accounts for the whole of it.
+each test accounts for the whole of it; only the slow drift's outlives the twin.
 """
 
 from collections.abc import Callable

@@ -261,7 +261,7 @@ TESTS: tuple[RubricTest[Subject], ...] = (
         how=f"Of each view over a week: at most {_MOST_BYTES_A_DECISION:,.0f} bytes a decision, "
         f"{_MOST_SECONDS_A_DAY:.0f} s a day, {percent(_MOST_NULLS)} nulls and {percent(_MOST_STALE)} decisions "
         "without a fresh row.",
-        fault="a weather station stays silent, so that a view has nothing to say",
+        fault="the weather stations stay silent, so that a view has nothing to say",
         check=features_are_affordable,
     ),
     RubricTest(
@@ -300,7 +300,7 @@ TESTS: tuple[RubricTest[Subject], ...] = (
         number=7,
         name="All input feature code is tested",
         how="The examples beside the code of every feature table are run, those of dbt and of Python.",
-        fault="the SQL of a feature is wrong by an hour; a feature table has no example",
+        fault="the SQL of a feature draws its line at another minute; a feature table has no example",
         check=feature_code_is_tested,
     ),
 )
@@ -437,11 +437,9 @@ def _ends_as_cards_do(number: str) -> bool:
 
 def _undeclared_window(view: WindowView) -> WindowView:
     """Return a view like this one with a window that it does not have."""
-    window = next(
-        window
-        for window in (timedelta(hours=hours) for hours in range(5, 1000))
-        if window not in view.windows and window <= max(*view.windows, timedelta(hours=6))
-    )
+    longest = max(*view.windows, timedelta(hours=6))
+    shorter = (timedelta(hours=hours) for hours in range(5, 1000) if timedelta(hours=hours) <= longest)
+    window = next((window for window in shorter if window not in view.windows), longest + timedelta(hours=1))
     name = f"{view.name}_tried"
     features = tuple(
         Feature(name=WindowView.feature_name(name, aggregate.name, window), kind="numeric", view=name)

@@ -135,7 +135,7 @@ def quality_is_validated(subject: Subject) -> Finding:
         ]
         if entry.recorded_at > predicted_at:
             broken.append(f"{version} predicted before it was promoted")
-    refused = [entry for entry in subject.ledger if entry.action == "refuse"]
+    refused = [entry for entry in subject.ledger if entry.action == "refuse" and entry.as_of <= subject.day]
     if broken:
         return automated(False, listed(broken))
     return automated(

@@ -228,9 +228,9 @@ TESTS: tuple[RubricTest[Subject], ...] = (
         section="model",
         number=4,
         name="The impact of model staleness is known",
-        how="A staleness curve of the last year supports the declared age, and the champion before is scored "
-        "beside this one every day. Without the second it is half a point.",
-        fault="the use case declares an age that the curve does not support",
+        how="A staleness curve of the last year is on record, and the champion before is scored beside this one "
+        "every day. Without the second it is half a point.",
+        fault="the newest curve is of two years ago; older models are not scored any more",
         hands="A person launches the backtest: `ml-assets staleness`, or the staleness job.",
         check=staleness_is_known,
     ),
@@ -280,7 +280,7 @@ class _Gain:
 class _Slice:
     """One slice over the days that the champion served, by day: labelled decisions, means and losses, float64 [n_days].
 
-    ``rest_gap`` is the mean prediction less the mean label of all rows of the same column on each day.
+    ``all_gap`` is the mean prediction less the mean label of all rows of the same column on each day.
     """
 
     column: str
@@ -288,7 +288,7 @@ class _Slice:
     n: Floats
     label: Floats
     prediction: Floats
-    rest_gap: Floats
+    all_gap: Floats
     loss: Floats
     square: Floats
 
@@ -317,7 +317,7 @@ class _Slice:
 
     def gap_beside_all(self) -> tuple[float, float]:
         """Return how much more it is told than all are, beside what came true, and the standard error over days."""
-        return self._over_days(self.prediction - self.label - self.rest_gap)
+        return self._over_days(self.prediction - self.label - self.all_gap)
 
     def loss_beside_its_mean(self) -> tuple[float, float]:
         """Return how far its log loss lies above that of its share of positives, and the standard error over days."""
@@ -392,7 +392,7 @@ def _pooled_slices(subject: Subject) -> Sequence[_Slice]:
                 n=n,
                 label=label,
                 prediction=prediction,
-                rest_gap=np.array([rest[column, day["partition_on"]] for day in days]),
+                all_gap=np.array([rest[column, day["partition_on"]] for day in days]),
                 loss=loss,
                 square=rmse**2,
             )

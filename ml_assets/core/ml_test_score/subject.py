@@ -73,7 +73,9 @@ class Predicted:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One use case at the end of a local day. Nothing of a later day is looked at, and nothing is changed.
+    """One use case at the end of a local day. Nothing is changed.
+
+    Nothing of a later day is looked at but reviews, which are of code.
 
     Raises ChampionMissing where nobody is in charge, DataMissing where nothing was predicted in the four weeks to the
     day, and what opening a damaged artifact raises, as soon as a check asks for it.

@@ -27,8 +27,8 @@ _KINDS: Mapping[str, tuple[str, str]] = {
         "Compare the two values of the example below and find out which is right before trusting a prediction.",
     ),
     "broken_feed": (
-        "A feature has no values, or one value alone",
-        "Ask the source of the feature and mend it there: the model goes on without it, and no training helps.",
+        "Values of a feature stopped coming, or stand still",
+        "Ask the source of the feature and mend it there: the model goes on without them, and no training helps.",
     ),
     "drift": (
         "Features moved away from training",
