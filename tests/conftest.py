@@ -39,8 +39,15 @@ if TYPE_CHECKING:
 _SHARE_THE_CLOUD = {f"tests/test_{name}.py" for name in ("bigquery_sql", "same_graph", "secrets")}
 # Files that take minutes each, the longest first: one that is begun last is waited for by an idle worker.
 _BEGIN_FIRST = (
-    *("unattended/test_unattended", "test_bigquery_sql", "test_same_graph", "test_secrets", "scenarios/test_scenarios"),
-    *("test_end_to_end", "test_bad_input", "test_kills", "defs/test_landing", "test_doctor"),
+    *("unattended/test_unattended", "test_readme", "test_bigquery_sql", "test_same_graph", "test_secrets"),
+    *(
+        "scenarios/test_scenarios",
+        "test_end_to_end",
+        "test_bad_input",
+        "test_kills",
+        "defs/test_landing",
+        "test_doctor",
+    ),
     *("deploy/test_runs_on_kubernetes", "backends/test_wandb_tracker", "dbt/test_days", "servers/test_bigquery"),
     "test_replaying",
 )
