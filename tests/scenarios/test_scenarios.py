@@ -74,7 +74,7 @@ def test_a_sensor_that_goes_silent_holds_its_day_until_a_person_lets_it_pass(wor
     # A cold day before it and a day without a third of the readings are two of three days that drifted.
     assert {day for day, *_ in found.alarms} <= {FORK, NEXT}
     assert {(kind, subject) for _, kind, subject, _ in found.alarms} == {("drift", "dew_point_f")}
-    assert "missing values" in found.words("monitoring.alarms", "drift", "dew_point_f")
+    assert "have no value" in found.words("monitoring.alarms", "drift", "dew_point_f")
     assert found.decisions == {}, "one day without a station is no reason to train"
     assert {path.split("/")[0] for path in found.files} == {"releases"}
 
