@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import yaml
@@ -17,7 +18,7 @@ from pydantic import Field
 from ml_assets.backends.environments import Environment
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.calendar import DAILY, FIRST_DAY, LOCAL_ZONE, ONE_RUN, days_of, today
-from ml_assets.core.errors import BadInput
+from ml_assets.core.errors import BadInput, InvalidDeclaration
 from ml_assets.core.feature_views import FeatureView
 from ml_assets.core.ml_test_score.score import TABLE, MlTestScore, lost, points_before, write_score
 from ml_assets.core.ml_test_score.subject import Bench, Subject
@@ -201,16 +202,23 @@ class PythonFeature:
 
 
 def python_features() -> Sequence[PythonFeature]:
-    """Return what the yml beside each Python feature says of it; raise KeyError where it does not say it."""
+    """Return what the yml beside each Python feature says of it; raise InvalidDeclaration where it does not say it."""
     paths = sorted((Path(__file__).parent / "features").glob("*.yml"))
-    models = [model for path in paths for model in yaml.safe_load(path.read_text())["models"]]
     return [
-        PythonFeature(
-            table=f"features.{model['name']}",
-            **{name: model["config"]["meta"][name] for name in ("made_from", "computed_in")},
-        )
-        for model in models
+        _python_feature(path, model) for path in paths for model in yaml.safe_load(path.read_text()).get("models", [])
     ]
+
+
+def _python_feature(path: Path, model: Mapping[str, Any]) -> PythonFeature:
+    said = model.get("config", {}).get("meta", {})
+    lacking = {"made_from", "computed_in"} - said.keys()
+    if lacking:
+        raise InvalidDeclaration(
+            f"{path.name} does not say {', '.join(sorted(lacking))} of {model['name']} (config.meta)"
+        )
+    return PythonFeature(
+        table=f"features.{model['name']}", made_from=said["made_from"], computed_in=said["computed_in"]
+    )
 
 
 def examples_of_python_features() -> Mapping[str, Mapping[str, str]]:

@@ -139,17 +139,18 @@ def features_keep_the_rules(subject: Subject) -> Finding:
     }
     forbidden = {subject.use_case.label.table, subject.use_case.examples_table, subject.use_case.predictions_table}
     broken: list[str] = []
-    n_traced = 0
+    n_traced, by_python = 0, list[str]()
     for view in subject.views:
         read = forbidden & _ancestors(lineage, view.table)
         broken += [f"{view.name} is made from {table}" for table in sorted(read)]
         values = {raw for name in _read_by(view) for raw in raw_columns(lineage, view.table, name)}
         moment = raw_columns(lineage, view.table, view.known_at)
-        # What Python makes is traced to the tables that it reads.
+        # Of what Python makes only the tables that it reads are known, not which of their columns.
         read_by_it = [view.table] if view.table in lineage.columns else lineage.parents.get(view.table, ())
         if not read_by_it or not all(table in lineage.columns for table in read_by_it):
             broken.append(f"nothing is known of what {view.table} is made of; materialize the features of a day")
         n_traced += len(values)
+        by_python += [] if view.table in lineage.columns else [view.name]
         early = sorted(name for _, name in values & outcomes) if not moment & outcomes else []
         if early:
             broken.append(
@@ -162,9 +163,10 @@ def features_keep_the_rules(subject: Subject) -> Finding:
         return automated(False, listed(broken))
     return automated(
         True,
-        f"the features of {len(subject.views)} views were traced to {n_traced} raw columns: each of the "
-        f"{len(outcomes)} outcomes is read only where known_at is made of an outcome, none of them comes from "
-        f"{subject.use_case.label.table}",
+        f"the features of {len(subject.views) - len(by_python)} views were traced to {n_traced} raw columns: each of "
+        f"the {len(outcomes)} outcomes is read only where known_at is made of an outcome, none of them comes from "
+        f"{subject.use_case.label.table}"
+        + (f"; of {', '.join(by_python)}, which Python makes, only the tables it reads are known" if by_python else ""),
     )
 
 
