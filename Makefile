@@ -48,5 +48,5 @@ node: install  ## fetch ONNX Runtime for Node into the cache (300 MB), for the t
 	onnxruntime-node@1.30.0
 
 clean:  ## delete all local state (data/, or what ML_ASSETS_HOME names); the environment stays
-	rm -rf $(foreach part,warehouse.duckdb warehouse.duckdb.wal artifacts dagster studies wandb work records,"$(STATE)/$(part)")
+	rm -rf $(foreach part,warehouse.duckdb warehouse.duckdb.wal artifacts dagster studies wandb work records replays,"$(STATE)/$(part)")
 	rmdir --ignore-fail-on-non-empty "$(STATE)" 2>/dev/null || true

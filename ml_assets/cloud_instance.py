@@ -1,6 +1,7 @@
 """The Dagster instance outside a laptop: PostgreSQL by connections that are kept, compute logs in a bucket.
 
 Dagster opens a connection for every statement: some four hundred for a run of twenty steps, most of what the run costs.
+And a run fails where another one uses a pool for the first time at the same moment.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,10 @@ from urllib.parse import urlsplit
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.compute_log_manager import ComputeLogManager
+from dagster._core.storage.event_log.schema import ConcurrencyLimitsTable
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster_postgres import PostgresEventLogStorage
+from sqlalchemy.dialects import postgresql
 
 from ml_assets.backends.environments import Environment
 from ml_assets.core.errors import BadInput
@@ -25,8 +29,8 @@ _UPLOAD_SECONDS = 30
 class CloudInstance(dg.DagsterInstance):
     """What ``instance_class`` in deploy/cloud/dagster.yaml names. Without it the same tables are read, at more cost."""
 
-    def __init__(self, **settings: object) -> None:
-        super().__init__(**settings)
+    def __init__(self, *, event_storage: PostgresEventLogStorage, **settings: object) -> None:
+        super().__init__(event_storage=_events_of(event_storage), **settings)
         # What Dagster does for its webserver serves a run as well.
         self.optimize_for_webserver(
             statement_timeout=_STATEMENT_MILLISECONDS,
@@ -43,6 +47,31 @@ class CloudInstance(dg.DagsterInstance):
     def config_defaults(base_dir: str) -> Mapping[str, ConfigurableClassData | None]:
         """Return Dagster's defaults."""
         return InstanceRef.config_defaults(base_dir)
+
+
+class _Events(PostgresEventLogStorage):
+    """Dagster's events and pools on PostgreSQL, but that a pool is made, or its limit changed, by one statement.
+
+    Dagster inserts the pool and, where it is there already, goes on in a transaction that PostgreSQL has given up: the
+    run fails. See https://github.com/dagster-io/dagster/issues/33552.
+    """
+
+    def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
+        """Give a pool the limit of dagster.yaml; without one, or in an older Dagster's database, as Dagster does."""
+        limit = self._instance.global_op_concurrency_default_limit
+        if limit is None or not self.has_default_pool_limit_col:
+            return super().initialize_concurrency_limit_to_default(concurrency_key)
+        pool = {"concurrency_key": concurrency_key, "limit": limit, "using_default_limit": True}
+        insert = postgresql.insert(ConcurrencyLimitsTable).values(pool)
+        with self.index_transaction() as connection:
+            # Whoever comes second waits here for the first, and finds its places made.
+            connection.execute(insert.on_conflict_do_update(index_elements=["concurrency_key"], set_=pool))
+            self._allocate_concurrency_slots(connection, concurrency_key, limit)
+        return True
+
+
+def _events_of(storage: PostgresEventLogStorage) -> _Events:
+    return _Events(storage.postgres_url, should_autocreate_tables=False, inst_data=storage.inst_data)
 
 
 class EnvironmentComputeLogs(ComputeLogManager, ConfigurableClass):

@@ -22,6 +22,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.monitoring.concurrency import execute_concurrency_slots_iteration
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
+from dagster_postgres import PostgresEventLogStorage
 
 from ml_assets.backends.environments import Environment
 from ml_assets.backends.optuna_studies import OptunaStudies
@@ -125,10 +126,26 @@ def instance(home: Path) -> Iterator[dg.DagsterInstance]:
 
 
 def test_the_settings_hold_no_address_and_no_secret(instance: dg.DagsterInstance):
-    assert type(instance.event_log_storage).__name__ == "PostgresEventLogStorage"
+    assert isinstance(instance.event_log_storage, PostgresEventLogStorage)
     told = json.dumps([instance.get_ref().to_dict(), yaml.safe_load(instance.info_str())], default=str)
     assert "ML_ASSETS_POSTGRES_URL" in told
     assert PASSWORD not in told
+
+
+def test_a_pool_follows_the_limit_of_the_settings_whoever_made_it(home: Path):
+    def places_with(limit: int) -> int:
+        settings = yaml.safe_load((home / "dagster.yaml").read_text())
+        settings["concurrency"]["pools"]["default_limit"] = limit
+        settings.pop("compute_logs", None)
+        (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            events = instance.event_log_storage
+            assert events.initialize_concurrency_limit_to_default("warehouse")
+            [limit_there] = [pool.limit for pool in events.get_pool_limits() if pool.name == "warehouse"]
+            assert limit_there == limit
+            return events.get_concurrency_info("warehouse").slot_count
+
+    assert [places_with(limit) for limit in (2, 2, 3, 1)] == [2, 2, 3, 1]
 
 
 @pytest.mark.slow
@@ -141,7 +158,7 @@ def test_eight_runs_of_twenty_steps_at_once_lose_nothing_and_one_that_is_killed_
 
     command = [sys.executable, "-W", "ignore", "-c", RUNS, str(home), str(N_RUNS), str(N_STEPS)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == [0] * (N_RUNS - 1) + [-9]
+    assert json.loads(done.stdout) == [0] * (N_RUNS - 1) + [-9], done.stderr
     assert "locked" not in done.stderr
     assert "deadlock" not in postgres.log()
 

@@ -475,12 +475,13 @@ def test_artifacts_in_s3_are_looked_at_there(staging: Staging, s3: str, monkeypa
     for name, value in {**KEYS, "ML_ASSETS_OBJECTS": "s3", "AWS_ENDPOINT_URL": s3}.items():
         monkeypatch.setenv(name, value)
     s3_client(s3).create_bucket(Bucket=BUCKETS[0])
+    # Servers of one process share what they hold: another file's life may have left artifacts in a bucket of this name.
+    before = s3_client(s3).list_objects_v2(Bucket=BUCKETS[0]).get("Contents")
     found = results(code=1)
     assert found["artifacts"]["status"] == "ok"
     assert found["compute logs"]["status"] == "fail"
     assert found["compute logs"]["do"].startswith(f"aws s3 mb s3://{BUCKETS[1]}")
-    assert "Contents" not in s3_client(s3).list_objects_v2(Bucket=BUCKETS[0])
-    s3_client(s3).delete_bucket(Bucket=BUCKETS[0])
+    assert s3_client(s3).list_objects_v2(Bucket=BUCKETS[0]).get("Contents") == before
 
 
 @pytest.fixture
