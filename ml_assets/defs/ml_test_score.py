@@ -24,7 +24,7 @@ from ml_assets.core.ml_test_score.score import TABLE, MlTestScore, lost, points_
 from ml_assets.core.ml_test_score.subject import Bench, Subject
 from ml_assets.core.ports import ArtifactStore, Source, Warehouse
 from ml_assets.core.provenance import Lineage
-from ml_assets.core.reports import ml_test_score_report, score_markdown
+from ml_assets.core.reports import ml_test_score_report, score_markdown, write_index
 from ml_assets.core.reproduction import Reproduction, examples_in, reproduce
 from ml_assets.core.spec import UseCase
 from ml_assets.on_request import folder_for_work
@@ -141,9 +141,14 @@ def _score(use_case: UseCase, declared: Mapping[str, FeatureView]) -> dg.AssetsD
             )
             score = write_score(subject)
         page = f"reports/{use_case.name}/ml-test-score-{day}.html"
-        links = {"The report of the day": f"./{day}.html", "Overview of the weeks": "./overview.html"}
+        links = {
+            "The report of the day": f"./{day}.html",
+            "Overview of the weeks": "./overview.html",
+            "All use cases": "../index.html",
+        }
         report = ml_test_score_report(score, question=use_case.question, before=before, links=links)
         store.put(page, report.encode())
+        write_index(warehouse, store)
         yield dg.MaterializeResult(
             metadata={**_facts(score), "report": link_to(store, page)},
             check_results=[_no_point_lost(score, before)],

@@ -35,6 +35,7 @@ class Machine:
     instance: dg.DagsterInstance
     processes: list[subprocess.Popen] = field(default_factory=list)
     n_killed: int = 0
+    n_to_kill: int = 0
     _workspace: Path | None = None
     _daemon: subprocess.Popen | None = None
     _kills: Iterator[int] = field(default_factory=lambda: iter(()))
@@ -94,9 +95,10 @@ class Machine:
         workspace.write_text(yaml.safe_dump({"load_from": [server]}))
         return workspace
 
-    def keep_daemon(self, workspace: Path, kills: Iterator[int]) -> None:
+    def keep_daemon(self, workspace: Path, kills: Sequence[int]) -> None:
         """Start the daemon, and again whenever it is gone; each of these is killed as it writes for the n-th time."""
-        self._workspace, self._kills = workspace, kills
+        self._workspace, self._kills = workspace, iter(kills)
+        self.n_to_kill += len(kills)
         self._start_daemon()
 
     def _start_daemon(self) -> None:
@@ -131,6 +133,11 @@ class Machine:
                 return
             if time.monotonic() > deadline:
                 raise Stuck(f"runs without an end: {[record.dagster_run.tags for record in self.runs()[-5:]]}")
+
+    def wait_for_kills(self) -> None:
+        """Let minute after minute pass until each daemon that is to be killed has written often enough to be."""
+        while self.n_killed < self.n_to_kill:
+            self.settle()
 
     def wait_for_sensors(self) -> None:
         """Wait until every sensor and schedule is known to the daemon: one that is not there yet misses the hour."""

@@ -124,11 +124,12 @@ def test_days_run_themselves_with_each_effect_once_while_the_daemon_is_killed(
         for n, day in enumerate(DAYS[1:]):
             n_today = n_left // (len(DAYS) - 1 - n)
             n_left -= n_today
-            machine.keep_daemon(workspace, iter([moments.randint(1, 45) for _ in range(n_today)]))
+            machine.keep_daemon(workspace, [moments.randint(1, 45) for _ in range(n_today)])
             a_day(machine, day)
             if day == AFTER:
                 roll_back(machine.instance, Lifecycle(Environment.current()))
                 machine.settle()
+            machine.wait_for_kills()
             machine.kill_daemon()
         assert machine.n_killed == N_KILLS
         effects = Counter((r.dagster_run.job_name, *_subject(r.dagster_run)) for r in machine.runs())

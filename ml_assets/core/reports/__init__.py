@@ -8,7 +8,7 @@ from ml_assets.core.reports.ml_test_score import ml_test_score_report, score_mar
 from ml_assets.core.reports.monitoring import monitoring_report
 from ml_assets.core.reports.overview import overview_page, overview_pictures
 from ml_assets.core.reports.replay import replay_report
-from ml_assets.core.reports.write import write_report
+from ml_assets.core.reports.write import write_index, write_report
 
 __all__ = [
     "ablation_report",
@@ -22,5 +22,6 @@ __all__ = [
     "overview_pictures",
     "replay_report",
     "score_markdown",
+    "write_index",
     "write_report",
 ]

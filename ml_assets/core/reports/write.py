@@ -11,7 +11,7 @@ from ml_assets.core.monitored import ALARMS, DRIFT, report_path
 from ml_assets.core.package import ModelPackage, load_package
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, Warehouse
-from ml_assets.core.reports.index import index_page, newest_pages
+from ml_assets.core.reports.index import index_page, newest_pages, newest_scores
 from ml_assets.core.reports.monitored_rows import Monitored, read_monitored
 from ml_assets.core.reports.monitoring import N_DAYS_SHOWN, monitoring_report
 from ml_assets.core.reports.overview import N_DAYS_OF_OVERVIEW, Overview, overview_of, overview_page
@@ -42,6 +42,14 @@ def write_report(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, 
     """
     with warehouse.session():
         return _write(warehouse, store, use_case, days)
+
+
+def write_index(warehouse: Warehouse, store: ArtifactStore) -> None:
+    """Write the page of all use cases, with links to the newest pages of each."""
+    paths = store.list("reports")
+    newest = newest_pages(paths)
+    page = index_page(newest, _severities(warehouse, newest), newest_scores(paths))
+    store.put(INDEX_PATH, page.encode())
 
 
 def _write(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, days: DayRange) -> Written:
@@ -90,7 +98,7 @@ def _write(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, days: 
     links = {"The newest day": f"./{newest}.html", "All use cases": "../index.html"}
     page = overview_page(overview, links=links, question=use_case.question)
     store.put(overview_path(use_case), page.encode())
-    _write_index(warehouse, store)
+    write_index(warehouse, store)
     return Written(days=written, overview_path=overview_path(use_case), overview=overview)
 
 
@@ -112,11 +120,6 @@ def _links(day: date, versions: Mapping[date, str]) -> Mapping[str, str]:
     before = day - timedelta(days=1)
     links = {"Overview of the weeks": "./overview.html", "All use cases": "../index.html"}
     return {"The day before": f"./{before}.html", **links} if before in versions else links
-
-
-def _write_index(warehouse: Warehouse, store: ArtifactStore) -> None:
-    newest = newest_pages(store.list("reports"))
-    store.put(INDEX_PATH, index_page(newest, _severities(warehouse, newest)).encode())
 
 
 def _severities(warehouse: Warehouse, newest: Mapping[str, date]) -> Mapping[str, Sequence[str]] | None:

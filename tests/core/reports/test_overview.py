@@ -148,15 +148,16 @@ def test_the_same_input_gives_the_same_bytes(world: World):
 
 def test_the_index_says_how_each_use_case_is_and_links_its_newest_page():
     newest = {"cancellation": date(2013, 7, 3), "arrival_delay": LAST_DAY}
-    page = Page(index_page(newest, {"arrival_delay": ["severe", "warning"]}))
+    page = Page(index_page(newest, {"arrival_delay": ["severe", "warning"]}, {"arrival_delay": date(2013, 7, 1)}))
     assert page.of("href") == [
         *("arrival_delay/overview.html", "arrival_delay/2013-07-05.html", "arrival_delay/overview.html"),
+        "arrival_delay/ml-test-score-2013-07-01.html",
         *("cancellation/overview.html", "cancellation/2013-07-03.html", "cancellation/overview.html"),
     ]
     assert "arrival_delay 2 alarms, 1 severe" in page.words
     assert "cancellation All is well" in page.words
-    assert "Not judged yet" in Page(index_page(newest, None)).words
-    assert "No report has been written yet." in Page(index_page({}, None)).words
+    assert "Not judged yet" in Page(index_page(newest, None, {})).words
+    assert "No report has been written yet." in Page(index_page({}, None, {})).words
 
 
 def test_every_day_of_the_world_has_a_cell(world: World):
