@@ -3,11 +3,13 @@
 from datetime import UTC, date, datetime
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from ml_assets import cli
 from ml_assets.core.ml_test_score.reviews import reviews_of
+from ml_assets.core.ml_test_score.score import SCORE_SCHEMA, TABLE
 from ml_assets.core.ports import DayRange
 from ml_assets.defs.ml_test_score import examples_of_python_features, installed_version, python_features
 from ml_assets.use_cases import code_version_of
@@ -65,6 +67,24 @@ def test_a_review_takes_a_name_a_finding_and_a_test_that_people_review(life, mon
 def test_a_run_that_does_not_ask_for_it_carries_out_nothing(life, first: date):
     life.lifecycle._run([dg.AssetKey(["arrival_delay", "ml_test_score"])], DayRange(first=first, last=DAY))
     assert not [event for event in life.events if event.is_step_materialization]
+
+
+def test_a_point_that_was_lost_stays_lost_on_the_days_on_which_nobody_asks(life):
+    def scored(points: float, evidence: str, on: date) -> None:
+        row = {"use_case": "arrival_delay", "partition_on": on, "section": "model", "number": 1, "test": "Reviewed"}
+        rows = pa.Table.from_pylist([{**row, "points": points, "evidence": evidence}], schema=SCORE_SCHEMA)
+        life.lifecycle.warehouse.replace_days({TABLE: rows}, DayRange(first=on, last=on), use_case="arrival_delay")
+
+    def look(day: date) -> dg.AssetCheckEvaluation:
+        life.lifecycle._run([dg.AssetKey(["arrival_delay", "ml_test_score"])], DayRange(first=day, last=day))
+        return life.check("arrival_delay/ml_test_score", "no_point_lost")
+
+    scored(0.5, "read by Ada", on=date(2013, 1, 10))
+    scored(0.0, "the code has changed", on=date(2013, 1, 12))
+    assert look(date(2013, 1, 11)).passed
+    worse = look(date(2013, 1, 14))
+    assert not worse.passed
+    assert "Reviewed: the code has changed" in str(worse.description)
 
 
 def test_the_form_of_the_job_is_filled_in_and_every_monday_asks_for_the_day_before(life):

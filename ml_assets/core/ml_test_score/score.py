@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -107,13 +108,29 @@ def write_score(subject: Subject) -> MlTestScore:
 
 def points_before(warehouse: Warehouse, use_case: UseCase, day: date) -> Mapping[str, float]:
     """Return the points of each test when the use case was last scored before a day, by key; empty without that."""
+    newest = _newest_rows(warehouse, use_case, day - timedelta(days=1))
+    return {_key(row): row["points"] for row in newest}
+
+
+def lost_when_last_scored(warehouse: Warehouse, use_case: UseCase, day: date) -> Sequence[str]:
+    """Return each test that lost points when the use case was last scored, up to a day, with its evidence."""
+    newest = _newest_rows(warehouse, use_case, day)
+    before = points_before(warehouse, use_case, newest[0]["partition_on"]) if newest else {}
+    worse = [row for row in newest if row["points"] < before.get(_key(row), 0.0)]
+    return [f"{row['test']}: {row['evidence']}" for row in worse]
+
+
+def _newest_rows(warehouse: Warehouse, use_case: UseCase, last: date) -> list[dict[str, Any]]:
     if warehouse.columns(TABLE) is None:
-        return {}
-    rows = recent_rows(warehouse, TABLE, use_case, day - timedelta(days=1), since=day - _HISTORY)
+        return []
+    rows = recent_rows(warehouse, TABLE, use_case, last, since=last - _HISTORY)
     if not rows.num_rows:
-        return {}
-    newest = rows.filter(pc.field("partition_on") == pa.scalar(rows["partition_on"][-1].as_py()))
-    return {f"{row['section']}_{row['number']}": row["points"] for row in newest.to_pylist()}
+        return []
+    return rows.filter(pc.field("partition_on") == pa.scalar(rows["partition_on"][-1].as_py())).to_pylist()
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    return f"{row['section']}_{row['number']}"
 
 
 def lost(score: MlTestScore, before: Mapping[str, float]) -> Sequence[Result]:
