@@ -41,7 +41,7 @@ def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded]
     - each first row with every number null, every category null, every category unseen, and every number far outside
       of training;
     - some rows with one number null, or one category null or unseen, for each column;
-    - rows with one number at each threshold the model has learned, and at the float32 below and above.
+    - rows of the largest part with one number at each threshold the model has learned, and the float32 below and above.
 
     Of a part that is larger than the memory all rows are compared in batches, and "some rows" are of its first batch.
     """
@@ -50,8 +50,8 @@ def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded]
     every_row = (batch for part in parts for batch in in_batches(part))
     some = [next(in_batches(part)) for part in parts]
     beside = ((_odd_rows(part), *_one_column_odd(part)) for part in some)
-    at_thresholds = (_at_thresholds(part, thresholds) for part in some)
-    for coded in chain(every_row, *beside, *at_thresholds):
+    at_thresholds = _at_thresholds(max(some, key=len), thresholds)
+    for coded in chain(every_row, *beside, at_thresholds):
         difference = np.abs(_answers(model, coded) - _expected(fitted, coded)) / scale
         largest = max(largest, float(np.max(difference, initial=0.0)))
         # A comparison that is false for NaN would let one pass.
