@@ -8,9 +8,8 @@ Each factor votes. Two votes ask for a training:
 - a slighter loss, a slighter miscalibration, a loss that is only estimated, and drift of the predictions count one vote
   each: two ask together;
 - quality that is known and holds takes a vote from drift and estimate, not from age and growth. It does not hold while
-  an alarm on the calibration stands: delays that grow for all alike leave the ranking as it was, and no prediction comes
-  true. That alarm has a band of its own, as wide as days differ, so that the luck of the days is not held against it
-  once more.
+  an alarm on the calibration stands: delays that grow for all alike leave the ranking as it was, and what is predicted
+  comes true no longer. That alarm has a band of its own, as wide as days differ: the luck of the days is in it already.
 
 Drift of inputs has a vote only as long as nothing is known of quality. Where labels come, they tell within days whether
 it costs anything, and a week of bad luck beside a season that moved every weather feature is no reason to train: that
