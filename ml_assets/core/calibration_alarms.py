@@ -1,8 +1,8 @@
 """When the calibration of a week is an alarm: what is predicted no longer comes true, however well it still ranks."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,9 +17,26 @@ from ml_assets.core.tasks import AnyMetrics
 SUBJECT = "predictions"
 # Judgement: a threshold that acts on the predictions then acts on another share of the decisions.
 LARGE_SHARE = 0.25
+# Judgement: so many times the band and the share above are no week of weather; 2013, lived day by day, had none.
+FAR = 2.0
 
 _COLUMNS = ("partition_on", "model_version", "is_miscalibrated", "week_gap", "week_gap_margin", "week_explanation")
 _WEEK = timedelta(days=N_DAYS_POOLED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Week:
+    """What the row of a day says of the week before it."""
+
+    is_miscalibrated: bool
+    gap: float
+    margin: float
+    explanation: str
+
+    @property
+    def side(self) -> int:
+        """1 where the mean label lies above its band, -1 below, 0 within."""
+        return 0 if abs(self.gap) <= self.margin else 1 if self.gap > 0 else -1
 
 
 def calibration_alarms(performance: pa.Table, day: date, version: str, holdout: AnyMetrics) -> Iterator[Alarm]:
@@ -32,42 +49,46 @@ def calibration_alarms(performance: pa.Table, day: date, version: str, holdout: 
         version: the model that predicted the day.
         holdout: what that model showed on the holdout it was promoted on.
 
-    It is severe where the mean label left the band, by at least a quarter of the holdout's positive share (of a
-    regression, of its RMSE), on two of the three days, and left it to the same side in the week before each: no week of
-    weather lasts two. A slope that is off is a warning however far: the ranking is judged by itself.
+    It is severe where on two of the three days the mean label left the band by at least a quarter of the holdout's
+    positive share (of a regression, of its RMSE), and left it to the same side in the week before: no week of weather
+    lasts two. Twice the band and twice that share are severe at once. A slope that is off is a warning however far: the
+    ranking is judged by itself.
     """
-    rows = _rows(performance, day, version)
-    bad = [row for each, row in rows.items() if each > day - timedelta(days=N_DAYS) and row["is_miscalibrated"]]
+    weeks = _weeks(performance, day, version)
+    bad = [each for each, week in weeks.items() if each > day - timedelta(days=N_DAYS) and week.is_miscalibrated]
     if len(bad) < N_DAYS_DRIFTED:
         return
     least = LARGE_SHARE * (holdout.rmse if isinstance(holdout, RegressionMetrics) else holdout.positive_share)
-    n_lasting = sum(_is_lasting(row, rows.get(cast("date", row["partition_on"]) - _WEEK), least) for row in bad)
-    is_severe, said = n_lasting >= N_DAYS_DRIFTED, cast("str", bad[-1]["week_explanation"])
+    lasts = [
+        abs(week.gap) >= least and week.side != 0 and before is not None and before.side == week.side
+        for week, before in ((weeks[each], weeks.get(each - _WEEK)) for each in bad)
+    ]
+    is_far = [abs(weeks[each].gap) > FAR * max(least, weeks[each].margin) for each in bad]
+    is_lasting, is_severe = (
+        sum(found) >= N_DAYS_DRIFTED for found in (lasts, [a or b for a, b in zip(lasts, is_far, strict=True)])
+    )
+    said = weeks[bad[-1]].explanation
     yield Alarm(
         kind="calibration",
         subject=SUBJECT,
         severity="severe" if is_severe else "warning",
-        explanation=f"{said}; the week before was off the same way" if is_severe else said,
-        since=cast("date", bad[0]["partition_on"]),
+        explanation=f"{said}; the week before was off the same way" if is_lasting else said,
+        since=bad[0],
     )
 
 
-def _rows(performance: pa.Table, day: date, version: str) -> Mapping[date, Mapping[str, object]]:
+def _weeks(performance: pa.Table, day: date, version: str) -> Mapping[date, _Week]:
     """Return what a version's rows up to a day say of their weeks, by day, oldest first."""
     if not set(_COLUMNS) <= set(performance.column_names):
         return {}
     of_version = (pc.field("model_version") == version) & (pc.field("partition_on") <= pa.scalar(day))
-    found = performance.select(_COLUMNS).filter(of_version).sort_by("partition_on")
-    return {row["partition_on"]: row for row in found.to_pylist()}
-
-
-def _is_lasting(row: Mapping[str, object], before: Mapping[str, object] | None, least: float) -> bool:
-    """Tell whether a week is off by so much at least, and the week before it to the same side."""
-    gap, gap_before = _gap(row), _gap(before) if before else 0.0
-    return abs(gap) >= least and gap * gap_before > 0
-
-
-def _gap(row: Mapping[str, object]) -> float:
-    """Return by how much the mean label of a week lies off its mean prediction; 0 where it is within its band."""
-    gap, margin = cast("float | None", row["week_gap"]), cast("float | None", row["week_gap_margin"])
-    return gap if gap is not None and margin is not None and abs(gap) > margin else 0.0
+    found = performance.select(_COLUMNS).filter(of_version & pc.field("week_gap_margin").is_valid())
+    return {
+        row["partition_on"]: _Week(
+            is_miscalibrated=row["is_miscalibrated"],
+            gap=row["week_gap"],
+            margin=row["week_gap_margin"],
+            explanation=row["week_explanation"],
+        )
+        for row in found.sort_by("partition_on").to_pylist()
+    }
