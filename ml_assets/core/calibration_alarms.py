@@ -17,7 +17,7 @@ from ml_assets.core.tasks import AnyMetrics
 SUBJECT = "predictions"
 # Judgement: a threshold that acts on the predictions then acts on another share of the decisions.
 LARGE_SHARE = 0.25
-# Judgement: so many times the band and the share above are no week of weather; 2013, lived day by day, had none.
+# Judgement: a week so many times its band away is no weather; in 2013, lived day by day, no model had one.
 FAR = 2.0
 
 _COLUMNS = ("partition_on", "model_version", "is_miscalibrated", "week_gap", "week_gap_margin", "week_explanation")
@@ -51,7 +51,7 @@ def calibration_alarms(performance: pa.Table, day: date, version: str, holdout: 
 
     It is severe where on two of the three days the mean label left the band by at least a quarter of the holdout's
     positive share (of a regression, of its RMSE), and left it to the same side in the week before: no week of weather
-    lasts two. Twice the band and twice that share are severe at once. A slope that is off is a warning however far: the
+    lasts two. Where it is twice the band away it is severe at once. A slope that is off is a warning however far: the
     ranking is judged by itself.
     """
     weeks = _weeks(performance, day, version)
@@ -59,14 +59,10 @@ def calibration_alarms(performance: pa.Table, day: date, version: str, holdout: 
     if len(bad) < N_DAYS_DRIFTED:
         return
     least = LARGE_SHARE * (holdout.rmse if isinstance(holdout, RegressionMetrics) else holdout.positive_share)
-    lasts = [
-        abs(week.gap) >= least and week.side != 0 and before is not None and before.side == week.side
-        for week, before in ((weeks[each], weeks.get(each - _WEEK)) for each in bad)
-    ]
-    is_far = [abs(weeks[each].gap) > FAR * max(least, weeks[each].margin) for each in bad]
-    is_lasting, is_severe = (
-        sum(found) >= N_DAYS_DRIFTED for found in (lasts, [a or b for a, b in zip(lasts, is_far, strict=True)])
-    )
+    large = [each for each in bad if weeks[each].side and abs(weeks[each].gap) >= least]
+    lasting = [each for each in large if (before := weeks.get(each - _WEEK)) and before.side == weeks[each].side]
+    far = [each for each in large if abs(weeks[each].gap) > FAR * weeks[each].margin]
+    is_lasting, is_severe = (len(found) >= N_DAYS_DRIFTED for found in (set(lasting), {*lasting, *far}))
     said = weeks[bad[-1]].explanation
     yield Alarm(
         kind="calibration",
