@@ -6,17 +6,21 @@ A stationary world of real days: the flights of 2013, in which a model is fitted
 scores the rest. These days, whole, are drawn with replacement into years of 365 days, so that a day has the queues and
 the weather it had; what a season changes is gone. Drawn singly, or in runs of seven days of the calendar, so that bad
 weather comes in spells. The reference of drift is made of all scored days, and each model has a holdout of 21 drawn
-days with its luck. Daily rows are measured once per day, by the functions of monitoring; every evening the
+days with its luck. Daily rows are measured once per day, by the functions of monitoring, and so is the calibration of
+each week of the drawn year, with the noise of days that the model's own held-out days show; every evening the
 alarms that stand are made of them as ``<use_case>/alarms`` does, and the decision of these, with cool-down, budget and
 age. Estimates before labels and skew are left out: they need rows of their own, and neither asks alone.
 
 False is a training that neither age nor growth asks for. The other side: from one day on a share of the labels is drawn
-anew among the decisions of the day, which a model could learn nothing about; and a world whose features move by a
-training standard deviation while quality stays, which no training mends.
+anew among the decisions of the day, which a model could learn nothing about; the odds of a positive label grow for all
+alike, 4.5-fold, as from 25 % to 60 % (of a regression all labels, by half the RMSE), so that the ranking holds and what
+is predicted no longer comes true; and a world whose features move by a training standard deviation while quality stays,
+which no training mends.
 
 Exits with 1 where there is more than one false training a year, where less than 95 % of the changes that turn all
-labels are answered within three weeks by what was found (age asks besides), or where drift of inputs adds a training.
-It is three weeks since a loss is severe only where it has lasted two: no week of weather does.
+labels, or of those that let them grow, are answered within three weeks by what was found (age asks besides), or where
+drift of inputs adds a training. It is three weeks since a loss is severe only where it has lasted two: no week of
+weather does.
 """
 
 import argparse
@@ -25,13 +29,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -40,19 +45,23 @@ from ml_assets.backends.environments import Environment
 from ml_assets.calendar import day_starts_at
 from ml_assets.core.alarms import Watch
 from ml_assets.core.baselines import labels_of
+from ml_assets.core.calibration import N_DAYS_POOLED, week_calibration
 from ml_assets.core.day_variation import DAYS_OF_A_WEEK
 from ml_assets.core.drift import measure_drift
 from ml_assets.core.drift_alarms import N_DAYS as DAYS_OF_AN_ALARM
 from ml_assets.core.encoding import Signature, Vocabulary, encode
+from ml_assets.core.evaluation import Floats
+from ml_assets.core.expectations import DayNoise, HeldOut, learn_expectations
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.intervals import Interval, confidence_intervals
 from ml_assets.core.labelled_examples import canonical, examples_parameters, examples_sql, is_sampled, of_days
 from ml_assets.core.monitored import HISTORY
 from ml_assets.core.package import ModelPackage
-from ml_assets.core.performance import measure_performance
+from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance
 from ml_assets.core.reference import Reference, build_reference
 from ml_assets.core.retraining import Evidence, RetrainingDecision, StandingAlarm, decide
 from ml_assets.core.retraining_evidence import realised_quality
+from ml_assets.core.scored_rows import DayRows
 from ml_assets.core.scoring import score_coded
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import AnyMetrics, meaning_of
@@ -67,7 +76,10 @@ START, N_DAYS = date(2013, 1, 1), 365
 # Judgement: a training too many a year is cheap, and every change of a model is a risk.
 MOST_FALSE_A_YEAR, LEAST_ANSWERED, WITHIN_DAYS = 1.0, 0.95, 21
 _N_HOLDOUTS = 60
-SHARES_TURNED = (0.5, 1.0)
+AS_BEFORE, HALF_ANEW, ALL_ANEW, GROWN = "as before", "half drawn anew", "all drawn anew", "grown"
+SHARES_TURNED = {HALF_ANEW: 0.5, ALL_ANEW: 1.0}
+# By how much the odds of a positive label grow, and by which share of the RMSE the label of a regression.
+ODDS_GROWN, SHARE_GROWN = 4.5, 0.5
 # Of the worlds; the weighing was tuned on years drawn with it, so that years are measured with another.
 SEED = 13
 # What alarms read of a day's drift, and how many days ahead they are looked at in one go.
@@ -77,13 +89,31 @@ _DAYS_AT_ONCE = 30
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came true on a day: the label of each row, and the day's row of ``monitoring.performance``."""
+
+    labels: Floats
+    quality: Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Day:
     """One scored day of the calendar: its rows, and what monitoring makes of them, as it is and in changed worlds."""
 
     rows: pa.Table
-    quality: Mapping[float, pa.Table]
+    predictions: Floats
+    outcomes: Mapping[str, Outcome]
     drift: pa.Table
     moved: pa.Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holdout:
+    """What a model shows on the days it is chosen on: its figures, their limits, and how far days stray."""
+
+    metrics: AnyMetrics
+    limits: Mapping[str, Interval]
+    noise: DayNoise | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +124,10 @@ class World:
     days: tuple[Day, ...]
     reference: Reference
     n_fitted: int
-    holdouts: tuple[tuple[AnyMetrics, Mapping[str, Interval]], ...]
+    holdouts: tuple[Holdout, ...]
 
-    def holdout(self, random: np.random.Generator) -> tuple[AnyMetrics, Mapping[str, Interval]]:
-        """Return what a model shows on a holdout of drawn days, with its limits."""
+    def holdout(self, random: np.random.Generator) -> Holdout:
+        """Return what a model shows on a holdout of drawn days."""
         return self.holdouts[int(random.integers(len(self.holdouts)))]
 
     def sequence(self, random: np.random.Generator, *, spell: int) -> list[int]:
@@ -108,10 +138,10 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What is different from a day of the year on: a share of labels turned, or features that have moved."""
+    """What is different from a day of the year on: what comes true, or features that have moved."""
 
     on: int = N_DAYS
-    share_turned: float = 0.0
+    labels: str = AS_BEFORE
     has_moved: bool = False
 
 
@@ -121,8 +151,7 @@ class Model:
 
     version: int
     since: int
-    holdout: AnyMetrics
-    limits: Mapping[str, Interval]
+    holdout: Holdout
 
     @property
     def as_of(self) -> date:
@@ -136,7 +165,7 @@ class Model:
             version=f"v{self.version}",
             as_of=self.as_of,
             reference=world.reference,
-            metrics=SimpleNamespace(holdout=self.holdout, intervals=self.limits),
+            metrics=SimpleNamespace(holdout=self.holdout.metrics, intervals=self.holdout.limits),
             manifest=SimpleNamespace(last_validation_day=self.as_of - apart),
         )
         return cast("ModelPackage", found)
@@ -151,6 +180,7 @@ class Year:
     change: Change
     _watch: Watch | None = None
     _watched: tuple[int, int] = (0, 0)
+    _rows: dict[tuple[int, int], Mapping[str, object]] = field(default_factory=dict)
 
     def n_rows(self, first: int, until: int) -> int:
         """Return how many decisions these days have."""
@@ -158,9 +188,39 @@ class Year:
 
     def performance(self, model: Model, first: int, until: int) -> pa.Table:
         """Return the rows of ``monitoring.performance`` of these days; one model made them all."""
-        turned = [self.change.share_turned if n >= self.change.on else 0.0 for n in range(first, until)]
-        days = [self.world.days[n].quality[share] for n, share in zip(self.sequence[first:until], turned, strict=True)]
-        return pa.concat_tables(_dated(day, first + n, model.version) for n, day in enumerate(days))
+        rows = [self._performance_of(n, model) for n in range(first, until)]
+        return pa.Table.from_pylist(rows, schema=PERFORMANCE_SCHEMA)
+
+    def _performance_of(self, n: int, model: Model) -> Mapping[str, object]:
+        """Return a day's row: its own quality, and the calibration of the last complete days of its model."""
+        key = (model.version, n)
+        if key not in self._rows:
+            last = n - self.world.use_case.split.gap_days
+            pooled = range(max(model.since, last - N_DAYS_POOLED + 1), last + 1)
+            week = week_calibration(
+                [self._scored(k, model) for k in pooled], task=self.world.use_case.task, noise=model.holdout.noise
+            )
+            self._rows[key] = {
+                **self._outcome(n).quality,
+                **(week.as_columns() if week else {}),
+                "partition_on": START + timedelta(days=n),
+                "model_version": f"v{model.version}",
+            }
+        return self._rows[key]
+
+    def _outcome(self, n: int) -> Outcome:
+        outcomes = self.world.days[self.sequence[n]].outcomes
+        return outcomes[self.change.labels if n >= self.change.on else AS_BEFORE]
+
+    def _scored(self, n: int, model: Model) -> DayRows:
+        predictions, labels = self.world.days[self.sequence[n]].predictions, self._outcome(n).labels
+        return DayRows(
+            day=START + timedelta(days=n),
+            version=f"v{model.version}",
+            predictions=predictions,
+            labels=labels,
+            is_known=np.ones(len(labels), np.bool_),
+        )
 
     def alarms(self, n: int, model: Model) -> tuple[StandingAlarm, ...]:
         """Return the alarms on a day, from the days of its model: no row of a later day counts."""
@@ -195,8 +255,7 @@ def live(
     """
     rule, n_days = world.use_case.retraining, min(N_DAYS, until)
     year = Year(world=world, sequence=world.sequence(random, spell=spell)[:n_days], change=change or Change())
-    holdout, limits = world.holdout(random)
-    model = Model(version=1, since=0, holdout=holdout, limits=limits)
+    model = Model(version=1, since=0, holdout=world.holdout(random))
     trained, decisions = [START], list[RetrainingDecision]()
     for n in range(n_days):
         recent = year.performance(model, max(model.since, n - HISTORY.days), n + 1)
@@ -207,7 +266,9 @@ def live(
             model_version=f"v{model.version}",
             model_as_of=model.as_of,
             alarms=year.alarms(n, model),
-            realised=realised_quality(recent, model.holdout, model.limits, n_holdout_days=N_HOLDOUT_DAYS),
+            realised=realised_quality(
+                recent, model.holdout.metrics, model.holdout.limits, n_holdout_days=N_HOLDOUT_DAYS
+            ),
             n_new_examples=year.n_rows(model.since, n),
             n_fitted_examples=world.n_fitted,
             last_training_on=trained[-1],
@@ -217,8 +278,7 @@ def live(
         decisions.append(found)
         if found.decision == "retrain":
             # Trained before a change had labels to learn from, it is judged on what it was chosen on: days as before.
-            holdout, limits = world.holdout(random)
-            model = Model(version=model.version + 1, since=n + 1, holdout=holdout, limits=limits)
+            model = Model(version=model.version + 1, since=n + 1, holdout=world.holdout(random))
             trained.append(found.as_of)
     return decisions
 
@@ -267,7 +327,8 @@ def build(life: Lifecycle, use_case: UseCase, inputs: Sequence[Feature]) -> Worl
     rows = rows.append_column("prediction", pa.array(score_coded(model, encode(rows, signature, vocabulary))))
     reference = build_reference(rows.drop_columns(["prediction"]), inputs, rows["prediction"].to_numpy())
     random = np.random.default_rng(SEED)
-    days = tuple(_measured(of_days(rows, (day,)), day, use_case, reference, inputs, random) for day in scored)
+    rmse = float(np.sqrt(np.mean((labels_of(rows) - rows["prediction"].to_numpy()) ** 2)))
+    days = tuple(_measured(of_days(rows, (day,)), day, use_case, reference, inputs, rmse, random) for day in scored)
     return World(
         use_case=use_case,
         days=days,
@@ -277,14 +338,28 @@ def build(life: Lifecycle, use_case: UseCase, inputs: Sequence[Feature]) -> Worl
     )
 
 
-def _holdout(
-    days: Sequence[Day], use_case: UseCase, random: np.random.Generator
-) -> tuple[AnyMetrics, Mapping[str, Interval]]:
-    drawn = [days[n].rows for n in random.choice(len(days), N_HOLDOUT_DAYS, replace=False)]
-    rows, place = pa.concat_tables(drawn), np.repeat(np.arange(len(drawn)), [part.num_rows for part in drawn])
-    y, p = labels_of(rows), rows["prediction"].to_numpy()
-    limits = confidence_intervals(y, p, place, seed=SEED, task=use_case.task)
-    return meaning_of(use_case.task).evaluate(y, p), limits
+def _holdout(days: Sequence[Day], use_case: UseCase, random: np.random.Generator) -> Holdout:
+    """Draw days to test a model on, and others that it was chosen on: what is expected of it is learnt on both."""
+    test = random.choice(len(days), N_HOLDOUT_DAYS, replace=False)
+    others = np.setdiff1d(np.arange(len(days)), test)
+    chosen_on = np.random.default_rng([SEED, *test.tolist()]).permutation(others)[: use_case.split.validation_days]
+
+    def held_out(drawn: npt.NDArray[np.int64]) -> HeldOut:
+        sizes = [len(days[n].predictions) for n in drawn]
+        return HeldOut(
+            labels=np.concatenate([days[n].outcomes[AS_BEFORE].labels for n in drawn]),
+            predictions=np.concatenate([days[n].predictions for n in drawn]),
+            days=np.repeat(np.datetime64(START) + drawn, sizes),
+        )
+
+    shown = held_out(test)
+    expected = learn_expectations(held_out(chosen_on), shown, task=use_case.task, baselines=(), seed=SEED)
+    y, p, place = shown.labels, shown.predictions, np.unique(shown.days, return_inverse=True)[1]
+    return Holdout(
+        metrics=meaning_of(use_case.task).evaluate(y, p),
+        limits=confidence_intervals(y, p, place, seed=SEED, task=use_case.task),
+        noise=expected.day_noise.get("mean_label" if use_case.task == "regression" else "positive_share"),
+    )
 
 
 def _measured(
@@ -293,26 +368,29 @@ def _measured(
     use_case: UseCase,
     reference: Reference,
     inputs: Sequence[Feature],
+    rmse: float,
     random: np.random.Generator,
 ) -> Day:
     rows = rows.append_column("no_label_reason", pa.nulls(rows.num_rows, pa.string()))
-    edges = reference.prediction.edges
+    edges, place = reference.prediction.edges, rows.column_names.index("label")
 
-    def quality(of: pa.Table) -> pa.Table:
-        return measure_performance(
+    def outcome(labels: pa.Array) -> Outcome:
+        of = rows.set_column(place, "label", labels)
+        [quality] = measure_performance(
             of, use_case=use_case.name, day=day, model_version="v", task=use_case.task, edges=edges
-        )
+        ).to_pylist()
+        return Outcome(labels=labels_of(of), quality=quality)
 
     def drift(of: pa.Table) -> pa.Table:
         found = measure_drift(reference, of, of["prediction"], use_case=use_case.name, model_version="v", day=day)
         return found.select(_OF_DRIFT)
 
-    place = rows.column_names.index("label")
-    turned: dict[float, pa.Table] = {0.0: rows}
-    for share in SHARES_TURNED:
+    outcomes = {AS_BEFORE: outcome(rows["label"])}
+    for name, share in SHARES_TURNED.items():
         labels, chosen = rows["label"].to_numpy().copy(), random.random(rows.num_rows) < share
         labels[chosen] = random.permutation(labels[chosen])
-        turned[share] = rows.set_column(place, "label", pa.array(labels, rows["label"].type))
+        outcomes[name] = outcome(pa.array(labels, rows["label"].type))
+    outcomes[GROWN] = outcome(_grown(rows, use_case, rmse, np.random.default_rng([SEED, day.toordinal()])))
     moved = rows
     for feature in inputs:
         if feature.kind == "numeric" and pa.types.is_floating(rows[feature.name].type):
@@ -321,10 +399,22 @@ def _measured(
             moved = moved.set_column(rows.column_names.index(feature.name), feature.name, pc.add(column, spread))
     return Day(
         rows=rows.select(["label", "prediction"]),
-        quality={share: quality(of) for share, of in turned.items()},
+        predictions=np.asarray(rows["prediction"].to_numpy(), np.float64),
+        outcomes=outcomes,
         drift=drift(rows),
         moved=drift(moved),
     )
+
+
+def _grown(rows: pa.Table, use_case: UseCase, rmse: float, random: np.random.Generator) -> pa.Array:
+    """Return labels of a world where delays grow for all alike: a model that ranks them ranks them still."""
+    labels = rows["label"]
+    if use_case.task == "regression":
+        return pa.array(labels.cast(pa.float64()).to_numpy() + SHARE_GROWN * rmse)
+    # A negative label turns as often as it takes for odds that were as predicted to be so many times that.
+    p = np.asarray(rows["prediction"].to_numpy(), np.float64)
+    turns = random.random(len(p)) < (ODDS_GROWN - 1) * p / (1 + (ODDS_GROWN - 1) * p)
+    return pa.array(labels.cast(pa.bool_()).to_numpy() | turns).cast(labels.type)
 
 
 def _dated(table: pa.Table, n: int, version: int) -> pa.Table:
@@ -354,22 +444,23 @@ def report(world: World, *, n_years: int, n_changes: int, seed: int) -> bool:
             f"{np.mean(n_alarms):.1f} days a year with an alarm; {n_years} years: {_word(held[-1])}",
             flush=True,
         )
-    for share in SHARES_TURNED:
+    for labels in (*SHARES_TURNED, GROWN):
         answered: list[int] = []
         for n in range(n_changes):
             random = np.random.default_rng([seed, 99, n])
             # After the cool-down of the first model, and before its age asks.
             on = world.use_case.retraining.cool_down_days + 1
-            change = Change(on=on, share_turned=share)
+            change = Change(on=on, labels=labels)
             year = live(world, random, spell=SPELL, change=change, until=on + WITHIN_DAYS)
             first = next((k for k in range(on, len(year)) if is_false(year[k])), N_DAYS)
             answered.append(first - on + 1)
         is_within = np.mean(np.array(answered) <= WITHIN_DAYS)
-        if share == 1.0:
+        is_judged = labels != HALF_ANEW
+        if is_judged:
             held.append(bool(is_within >= LEAST_ANSWERED))
         print(
-            f"labels of {share:.0%} drawn anew from one day on: {is_within:.1%} answered within {WITHIN_DAYS} days, "
-            f"{_median(answered)}; {n_changes} runs" + (f": {_word(held[-1])}" if share == 1.0 else ""),
+            f"labels {labels} from one day on: {is_within:.1%} answered within {WITHIN_DAYS} days, "
+            f"{_median(answered)}; {n_changes} runs" + (f": {_word(held[-1])}" if is_judged else ""),
             flush=True,
         )
     drawn = range(max(1, n_years // 4))

@@ -1,4 +1,4 @@
-"""What stands on a day that a person should know: drift that lasts, quality lost, rows that were served wrong."""
+"""What stands on a day that a person should know: drift that lasts, quality or calibration lost, rows served wrong."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, timedelta
@@ -7,6 +7,7 @@ from typing import cast
 
 import pyarrow as pa
 
+from ml_assets.core.calibration_alarms import calibration_alarms
 from ml_assets.core.day_variation import DAYS_OF_A_WEEK
 from ml_assets.core.days import DayRange
 from ml_assets.core.drift_alarms import N_DAYS, N_DAYS_DRIFTED, DriftHistory
@@ -118,8 +119,12 @@ class Watch:
             *_quality_alarms(until(self._performance, day), day, package, self._use_case),
             *_estimated_alarms(until(self._estimated, day), day, package),
         ]
-        yield from self._drift.alarms(day, version, is_quality_lost=bool(quality))
+        # A slight one says that probabilities are off, which costs a threshold and no ranking.
+        calibration = list(calibration_alarms(self._performance, day, version, package.metrics.holdout))
+        is_lost = bool(quality) or any(alarm.severity == "severe" for alarm in calibration)
+        yield from self._drift.alarms(day, version, is_quality_lost=is_lost)
         yield from quality
+        yield from calibration
         yield from _skew_alarms(self._skew, day)
         # Whether to retrain is decided after the alarms of a day: what was decided yesterday stands today.
         yield from self._decided.get(day - timedelta(days=1), ())

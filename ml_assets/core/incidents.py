@@ -7,7 +7,9 @@ from typing import Literal
 
 import pyarrow as pa
 
-AlarmKind = Literal["drift", "prediction_drift", "broken_feed", "quality", "estimated_quality", "skew", "retraining"]
+AlarmKind = Literal[
+    "drift", "prediction_drift", "broken_feed", "quality", "calibration", "estimated_quality", "skew", "retraining"
+]
 
 # Judgement: a season crosses a limit back and forth for weeks; after a week's quiet it is a new one.
 QUIET_DAYS = 7

@@ -182,7 +182,9 @@ def performance_verdict(
     - the ROC AUC of all decisions pooled is more than 0.05 below the holdout's, and by more than the noise. (The mean
       of the days' own values would not compare: much of what the holdout's measures is telling bad days from good
       ones.) Of a regression, the RMSE of all decisions pooled is more than a quarter above the holdout's, likewise.
-      Severe where it is twice that, and the seven days before alarm as well: no week of weather lasts two.
+      Severe where it is twice that, and the seven days before alarm as well: no week of weather lasts two. Where all
+      seven days have labels, four times that and twice the noise are severe at once: a ranking turned round is no
+      weather.
 
     Raises DataMissing where there are no rows.
     """
@@ -197,8 +199,9 @@ def performance_verdict(
     lasts = before.num_rows >= _MINIMUM_DAYS and (_findings(before, holdout, noise, unit)[1] or _NOTHING).is_failed
     found = [skill, *([headline] if headline else [])]
     failed = [one for one in found if one.is_failed]
-    is_useless = skill.is_failed and labelled.num_rows == N_DAYS_JUDGED
-    is_severe = is_useless or (lasts and headline is not None and headline.is_large)
+    is_whole_week = labelled.num_rows == N_DAYS_JUDGED
+    is_large = headline is not None and (headline.is_large if lasts else headline.is_far and is_whole_week)
+    is_severe = is_large or (skill.is_failed and is_whole_week)
     reasons = tuple(one.words for one in failed or found)
     return Verdict(is_alarming=bool(failed), reasons=reasons, is_severe=is_severe)
 
@@ -239,6 +242,7 @@ def _classification_findings(
     return skill, QualityFinding(
         is_failed=gap > allowed,
         is_large=gap > max(2 * ROC_AUC_TOLERANCE, margin),
+        is_far=gap > max(4 * ROC_AUC_TOLERANCE, 2 * margin),
         words=f"{period}, ROC AUC {auc:.3f} is {words}",
     )
 

@@ -19,11 +19,15 @@ RMSE_TOLERANCE = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class QualityFinding:
-    """What some days say of a model in one sentence, whether that is alarming, and whether it is much."""
+    """What some days say of a model in one sentence, whether that is alarming, and how much it is.
+
+    ``is_large`` is twice what is tolerated; ``is_far`` four times that, and twice what chance allows.
+    """
 
     is_failed: bool
     words: str
     is_large: bool = False
+    is_far: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +164,7 @@ def regression_findings(
         QualityFinding(
             is_failed=is_high,
             is_large=gap > max(2 * RMSE_TOLERANCE * holdout.rmse, margin),
+            is_far=gap > max(4 * RMSE_TOLERANCE * holdout.rmse, 2 * margin),
             words=f"{period}, RMSE {rmse:.4g}{in_unit} is {'more than' if is_high else 'at most'} "
             f"{percent(share)} above the holdout's {holdout.rmse:.4g}",
         ),

@@ -2,10 +2,14 @@
 
 Each factor votes. Two votes ask for a training:
 
-- a severe loss of realised quality that is beyond the noise of the days, an age whose measured cost exceeds what is
-  tolerated, or half as many examples again as the model was fitted on ask alone;
-- a slighter loss, a loss that is only estimated, and drift of the predictions count one vote each: two ask together;
-- quality that is known and holds takes a vote from drift and estimate, not from age and growth.
+- a severe loss of realised quality that is beyond the noise of the days, predictions that are severely miscalibrated,
+  an age whose measured cost exceeds what is tolerated, or half as many examples again as the model was fitted on ask
+  alone;
+- a slighter loss, a slighter miscalibration, a loss that is only estimated, and drift of the predictions count one vote
+  each: two ask together;
+- quality that is known and holds takes a vote from drift and estimate, not from age and growth. It does not hold while
+  an alarm on the calibration stands: delays that grow for all alike leave the ranking as it was, and what is predicted
+  comes true no longer. That alarm has a band of its own, as wide as days differ: the luck of the days is in it already.
 
 Drift of inputs has a vote only as long as nothing is known of quality. Where labels come, they tell within days whether
 it costs anything, and a week of bad luck beside a season that moved every weather feature is no reason to train: that
@@ -56,7 +60,7 @@ DAYS_OF_A_STOP = 366
 # One more than a quality that holds takes away: that a fresh model would be better still is known.
 _MEASURED = VOTES_NEEDED + 1
 
-_QUALITY, _ESTIMATE = ("quality", "calibration"), ("estimated_quality",)
+_QUALITY, _CALIBRATION, _ESTIMATE = ("quality",), ("calibration",), ("estimated_quality",)
 _DRIFT_OF_PREDICTIONS, _DRIFT = ("prediction_drift",), ("drift", "prediction_drift")
 
 # Judgement: each evening asks again, on a week that overlaps the last one: at two standard errors a model that nothing
@@ -94,6 +98,11 @@ class Realised:
     n_days: int
     noise: float | None = None
     n_days_worse: int | None = None
+
+    @property
+    def words(self) -> str:
+        """What was found, and over how many days."""
+        return f"{self.measure} {self.found:.4g} over {self.n_days} days"
 
     def is_beyond(self, limit: float) -> bool:
         """Whether more is lost than so many standard errors, and on most of the days; so too where that is unknown."""
@@ -305,8 +314,8 @@ def _weighed(evidence: Evidence, rule: RetrainingRule) -> Iterator[Factor]:
     if evidence.model_as_of is None:
         yield _first_training(evidence)
         return
-    realised = _realised(evidence)
-    yield realised
+    yield _realised(evidence)
+    yield _calibration(evidence)
     yield _estimate(evidence)
     yield _drift(evidence)
     yield _age(evidence, rule)
@@ -327,22 +336,36 @@ def _first_training(evidence: Evidence) -> Factor:
 
 def _realised(evidence: Evidence) -> Factor:
     quality, alarms = evidence.realised, _of(evidence, _QUALITY)
-    found = f"{quality.measure} {quality.found:.4g} over {quality.n_days} days" if quality else "too few labelled days"
-    is_severe = any(alarm.severity == "severe" and alarm.kind == "quality" for alarm in alarms)
+    is_severe = any(alarm.severity == "severe" for alarm in alarms)
     if alarms and quality is not None and not quality.is_beyond(_DOUBTFUL):
         votes, words = 0, f"{_said(alarms)}, which the luck of the days explains"
     elif alarms:
         is_sure = is_severe and (quality is None or quality.is_beyond(_NOISE_LIMIT))
-        votes, words = 2 if is_sure else len({alarm.kind for alarm in alarms}), _said(alarms)
-    elif quality:
-        votes, words = -1, f"quality holds ({found}, holdout {quality.holdout:.4g})"
+        votes, words = 2 if is_sure else 1, _said(alarms)
+    elif quality and not _of(evidence, _CALIBRATION):
+        votes, words = -1, f"quality holds ({quality.words}, holdout {quality.holdout:.4g})"
     else:
         votes, words = 0, ""
     return Factor(
         name="realised_quality",
-        found=found,
+        found=quality.words if quality else "too few labelled days",
         threshold=f"holdout {quality.holdout:.4g}" if quality else "",
         votes=votes,
+        words=words,
+    )
+
+
+def _calibration(evidence: Evidence) -> Factor:
+    quality, alarms = evidence.realised, _of(evidence, _CALIBRATION)
+    is_severe, words = any(alarm.severity == "severe" for alarm in alarms), _said(alarms)
+    if alarms and quality and not _of(evidence, _QUALITY):
+        held = "the error" if quality.measure == "rmse" else "the ranking"
+        words += f", though {held} holds ({quality.words}, holdout {quality.holdout:.4g})"
+    return Factor(
+        name="calibration",
+        found=("severely miscalibrated" if is_severe else "miscalibrated") if alarms else "no alarm",
+        threshold="its band of 99 %",
+        votes=(2 if is_severe else 1) if alarms else 0,
         words=words,
     )
 
@@ -368,7 +391,7 @@ def _estimate(evidence: Evidence) -> Factor:
 def _drift(evidence: Evidence) -> Factor:
     alarms = _of(evidence, _DRIFT)
     is_severe = any(alarm.severity == "severe" for alarm in alarms)
-    is_blind = evidence.realised is None and not _of(evidence, _QUALITY)
+    is_blind = evidence.realised is None and not _of(evidence, (*_QUALITY, *_CALIBRATION))
     heard = alarms if is_blind else _of(evidence, _DRIFT_OF_PREDICTIONS)
     return Factor(
         name="drift",

@@ -20,7 +20,7 @@ from ml_assets.core.drift_alarms import DriftHistory
 from ml_assets.core.drift_tests import judge_day
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.incidents import Alarm
-from ml_assets.core.monitored import ALARMS, DRIFT, ESTIMATED, RETRAINING, SKEW
+from ml_assets.core.monitored import ALARMS, DRIFT, ESTIMATED, PERFORMANCE, RETRAINING, SKEW
 from ml_assets.core.ports import DayRange
 from ml_assets.core.reference import Reference, build_reference
 from ml_assets.use_cases import arrival_delay
@@ -160,8 +160,14 @@ def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DuckDBWarehous
     """An empty warehouse, and packages whose reference is the one above."""
 
     def load(store: object, name: str, version: str) -> SimpleNamespace:
-        holdout = SimpleNamespace(roc_auc=0.75)
-        return SimpleNamespace(reference=reference(), version=version, metrics=SimpleNamespace(holdout=holdout))
+        holdout = SimpleNamespace(roc_auc=0.75, positive_share=0.4, n_rows=1000)
+        return SimpleNamespace(
+            reference=reference(),
+            version=version,
+            metrics=SimpleNamespace(holdout=holdout, intervals={}),
+            as_of=FIRST,
+            manifest=SimpleNamespace(last_validation_day=FIRST - timedelta(days=22)),
+        )
 
     monkeypatch.setattr(alarms_module, "load_package", load)
     return DuckDBWarehouse(tmp_path / "warehouse.duckdb")
@@ -269,6 +275,18 @@ def test_a_reliable_estimate_alarms_where_its_whole_interval_is_too_low_on_two_d
     assert found[0]["explanation"] == (
         "roc_auc of 2013-07-03 is estimated at 0.675 (0.655 to 0.695), below the 0.7 that the holdout's 0.75 allows"
     )
+
+
+@pytest.mark.parametrize(("gap", "severity"), [(0.2, "severe"), (0.09, "warning")])
+def test_a_severe_miscalibration_makes_drift_of_inputs_costly_and_a_slight_one_does_not(
+    warehouse: DuckDBWarehouse, gap: float, severity: str
+):
+    put(warehouse, DRIFT, [row(day, 400) for day in (1, 2, 8, 9)])
+    week = {"week_gap": gap, "week_gap_margin": 0.08, "is_miscalibrated": True, "week_explanation": "off"}
+    of_day = {"use_case": USE_CASE.name, "model_version": "v1", "n_labelled": 0, **week}
+    put(warehouse, PERFORMANCE, [{**of_day, "partition_on": FIRST + timedelta(days=n)} for n in (0, 1, 7, 8)])
+    found = {(one["kind"], one["subject"]): one["severity"] for one in write(warehouse, 9, 9)}
+    assert found == {("calibration", "predictions"): severity, ("drift", "carrier"): severity}
 
 
 def test_retraining_that_has_stopped_is_one_incident_from_the_next_day_on(warehouse: DuckDBWarehouse):

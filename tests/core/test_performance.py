@@ -165,10 +165,31 @@ def test_a_week_is_not_alarming_within_the_noise_of_the_holdout():
 
 
 def test_a_large_loss_of_quality_is_severe_once_a_second_week_shows_it():
-    holdout = replace(HOLDOUT, positive_share=0.5)
+    # What a coin would rank lies 0.19 below: less than four times the 0.05 that is tolerated.
+    holdout = replace(HOLDOUT, roc_auc=0.69, positive_share=0.5)
     for n_days, is_severe in ((7, False), (9, False), (10, True), (14, True)):
         verdict = performance_verdict(history(*[[0.2501, 0.2502]] * n_days), holdout)
         assert (verdict.is_alarming, verdict.is_severe) == (True, is_severe)
+
+
+@pytest.mark.parametrize(
+    ("roc_auc", "n_days", "half_width", "is_severe"),
+    [
+        (0.71, 7, 0.0, True),
+        (0.69, 7, 0.0, False),
+        # Four times what is tolerated, on too few days to be sure, or within twice what chance allows.
+        (0.71, 6, 0.0, False),
+        (0.71, 7, 0.02, True),
+        (0.71, 7, 0.06, False),
+    ],
+)
+def test_a_ranking_that_collapsed_is_severe_after_a_week(
+    roc_auc: float, n_days: int, half_width: float, is_severe: bool
+):
+    holdout = replace(HOLDOUT, roc_auc=roc_auc, positive_share=0.5)
+    noise = HoldoutNoise(limits={"roc_auc": Interval(low=roc_auc - half_width, high=roc_auc + half_width)}, n_days=7)
+    verdict = performance_verdict(history(*[[0.2501, 0.2502]] * n_days), holdout, noise=noise)
+    assert (verdict.is_alarming, verdict.is_severe) == (True, is_severe)
 
 
 def test_a_whole_week_no_better_than_the_base_rate_is_severe_at_once():

@@ -119,5 +119,13 @@ def test_a_week_no_better_than_the_holdouts_mean_raises_an_alarm_whatever_the_ho
     assert "the RMSE is 1.1 % above that of predicting the holdout's mean" in verdict.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("error", "n_days", "is_severe"), [(19.9, 7, False), (20.1, 7, True), (20.1, 6, False), (15.1, 9, False)]
+)
+def test_errors_of_twice_the_holdouts_are_severe_after_a_week(error: float, n_days: int, is_severe: bool):
+    verdict = performance_verdict(week(error, n_days), HOLDOUT)
+    assert (verdict.is_alarming, verdict.is_severe) == (True, is_severe)
+
+
 def test_fewer_than_three_labelled_days_are_not_judged():
     assert performance_verdict(week(80.0, n_days=2), HOLDOUT).reasons[0].startswith("only 2 of the last 7 days")

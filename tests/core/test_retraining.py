@@ -57,10 +57,13 @@ def test_a_calm_day_waits_and_says_what_was_found():
 @pytest.mark.parametrize(
     ("alarms", "changed", "decision"),
     [
-        # A severe loss that came true asks alone; a slighter one, or one of calibration, does not.
+        # A severe loss that came true asks alone, be it of the ranking or of the calibration; a slighter one does not.
         ((alarm("quality"),), {}, "retrain"),
         ((alarm("quality", "warning"),), {}, "wait"),
-        ((alarm("calibration"),), {}, "wait"),
+        ((alarm("calibration"),), {}, "retrain"),
+        ((alarm("calibration", "warning"),), {}, "wait"),
+        ((alarm("calibration", "warning"), alarm("quality", "warning")), {}, "retrain"),
+        ((alarm("calibration", "warning"), alarm("drift")), {"realised": None}, "wait"),
         # Drift of features alone, however severe, asks for nothing while quality is known to hold.
         ((alarm("drift"), alarm("prediction_drift")), {}, "wait"),
         ((alarm("broken_feed"),), {"realised": None}, "wait"),
@@ -118,6 +121,31 @@ def test_a_loss_that_the_luck_of_the_days_explains_asks_for_nothing(
     better = Realised(measure="rmse", found=5.0, holdout=8.0, n_days=7, noise=0.1)
     assert not better.is_beyond(1.5)
     assert replace(better, found=8.4).is_beyond(3.0)
+
+
+def test_the_luck_of_the_days_of_the_ranking_never_silences_a_miscalibration():
+    lucky = replace(HOLDS, found=0.77, noise=0.05, n_days_worse=5)
+    assert decided(alarm("quality"), realised=lucky).decision == "wait"
+    found = decided(alarm("calibration", words="25 % predicted, 60 % realised"), realised=lucky)
+    assert (found.decision, found.reason) == (
+        "retrain",
+        "25 % predicted, 60 % realised, though the ranking holds (roc_auc 0.77 over 7 days, holdout 0.78)",
+    )
+    both = decided(alarm("quality"), alarm("calibration"), realised=lucky)
+    assert (both.decision, both.reason) == ("retrain", "severe calibration")
+
+
+@pytest.mark.parametrize(("measure", "held"), [("roc_auc", "the ranking holds"), ("rmse", "the error holds")])
+def test_quality_is_not_said_to_hold_while_predictions_do_not_come_true(measure: str, held: str):
+    realised = replace(HOLDS, measure=measure)
+    found = decided(alarm("calibration", "warning"), realised=realised)
+    assert found.votes == 1
+    assert found.reason.startswith(f"not enough asks for a training: warning calibration, though {held} ({measure} 0.7")
+    assert "quality holds" not in found.reason
+    # What speaks for a loss beside it is not voted down.
+    estimated = Estimated(measure=measure, estimated=0.7, holdout=0.78, recent_error=None)
+    assert decided(alarm("calibration", "warning"), alarm("estimated_quality"), estimated=estimated).votes == 2
+    assert decided(alarm("estimated_quality"), estimated=estimated).votes == 0
 
 
 @pytest.mark.parametrize(("error", "decision"), [(None, "retrain"), (0.01, "retrain"), (0.06, "wait"), (0.08, "wait")])

@@ -47,7 +47,7 @@ _KINDS: Mapping[str, tuple[str, str]] = {
         "Wait for the outcomes unless drift or skew says the same; they come with the next days.",
     ),
     "calibration": (
-        "Probabilities no longer mean what they say",
+        "Predictions no longer mean what they say",
         "Where a threshold acts on them, check it; retraining sets them right.",
     ),
 }
