@@ -32,7 +32,7 @@ from ml_assets.core.regression import RegressionMetrics
 from ml_assets.core.regression_performance import RMSE_TOLERANCE
 from ml_assets.core.retraining import DAYS_OF_A_STOP, retraining_alarms
 from ml_assets.core.spec import UseCase
-from ml_assets.core.tasks import AnyMetrics, meaning_of
+from ml_assets.core.tasks import AnyMetrics, meaning_of, words_of
 
 ALARMS_SCHEMA = pa.schema(
     {
@@ -187,7 +187,7 @@ def _estimated_alarms(estimated: pa.Table, day: date, package: ModelPackage) -> 
                 kind="estimated_quality",
                 subject=metric,
                 severity="warning",
-                explanation=f"{metric} of {newest['partition_on']} is estimated at {newest['estimated']:.4g} "
+                explanation=f"{words_of(metric)} of {newest['partition_on']} is estimated at {newest['estimated']:.4g} "
                 f"({newest['low']:.4g} to {newest['high']:.4g}), {'above' if is_loss else 'below'} the {limit:.4g} "
                 f"that the holdout's {getattr(holdout, metric):.4g} allows",
                 since=bad[0]["partition_on"],

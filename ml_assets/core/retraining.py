@@ -36,6 +36,7 @@ from ml_assets.core.incidents import Alarm, Incidents
 from ml_assets.core.performance import Verdict
 from ml_assets.core.spec import RetrainingRule
 from ml_assets.core.staleness_curves import StalenessCurve
+from ml_assets.core.tasks import words_of
 
 RETRAINING_SCHEMA = pa.schema(
     {
@@ -102,7 +103,7 @@ class Realised:
     @property
     def words(self) -> str:
         """What was found, and over how many days."""
-        return f"{self.measure} {self.found:.4g} over {self.n_days} days"
+        return f"{words_of(self.measure)} {self.found:.4g} over {self.n_days} days"
 
     def is_beyond(self, limit: float) -> bool:
         """Whether more is lost than so many standard errors, and on most of the days; so too where that is unknown."""
@@ -379,7 +380,7 @@ def _estimate(evidence: Evidence) -> Factor:
         words += f", which is no more than recent estimates were off by ({off_by:.2g})"
     return Factor(
         name="estimated_quality",
-        found=f"{estimate.measure} {estimate.estimated:.4g}" if estimate else "not estimated",
+        found=f"{words_of(estimate.measure)} {estimate.estimated:.4g}" if estimate else "not estimated",
         threshold=f"holdout {estimate.holdout:.4g}, off by {'?' if off_by is None else f'{off_by:.2g}'} lately"
         if estimate
         else "",

@@ -163,3 +163,12 @@ _MEANINGS: Mapping[Task, TaskMeaning] = {meaning.task: meaning for meaning in (C
 def meaning_of(task: Task) -> TaskMeaning:
     """Return what a task means."""
     return _MEANINGS[task]
+
+
+def words_of(measure: str) -> str:
+    """Return how people read the name of a measure, whatever the task.
+
+    >>> words_of("roc_auc")
+    'ROC AUC'
+    """
+    return next(found.words for meaning in _MEANINGS.values() for found in meaning.measures if found.name == measure)

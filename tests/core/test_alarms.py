@@ -273,7 +273,7 @@ def test_a_reliable_estimate_alarms_where_its_whole_interval_is_too_low_on_two_d
     # 0.75 of the holdout less 0.05 is the limit; the second day's interval reaches it.
     assert [(of_day["partition_on"], of_day["since"]) for of_day in found] == [(FIRST + timedelta(days=2), FIRST)]
     assert found[0]["explanation"] == (
-        "roc_auc of 2013-07-03 is estimated at 0.675 (0.655 to 0.695), below the 0.7 that the holdout's 0.75 allows"
+        "ROC AUC of 2013-07-03 is estimated at 0.675 (0.655 to 0.695), below the 0.7 that the holdout's 0.75 allows"
     )
 
 
