@@ -6,7 +6,8 @@ Each factor votes. Two votes ask for a training:
   an age whose measured cost exceeds what is tolerated, or half as many examples again as the model was fitted on ask
   alone;
 - a slighter loss, a slighter miscalibration, a loss that is only estimated, and drift of the predictions count one vote
-  each: two ask together;
+  each: two ask together. (A ranking that is lost tilts the slope of the calibration too: beyond the bands of both, a
+  slight loss is no longer a doubtful one.)
 - quality that is known and holds takes a vote from drift and estimate, not from age and growth. It does not hold while
   an alarm on the calibration stands: delays that grow for all alike leave the ranking as it was, and what is predicted
   comes true no longer. That alarm has a band of its own, as wide as days differ: the luck of the days is in it already.
@@ -360,8 +361,8 @@ def _calibration(evidence: Evidence) -> Factor:
     quality, alarms = evidence.realised, _of(evidence, _CALIBRATION)
     is_severe, words = any(alarm.severity == "severe" for alarm in alarms), _said(alarms)
     if alarms and quality and not _of(evidence, _QUALITY):
-        held = "the error" if quality.measure == "rmse" else "the ranking"
-        words += f", though {held} holds ({quality.words}, holdout {quality.holdout:.4g})"
+        lost = "the error has grown" if quality.measure == "rmse" else "the ranking is lost"
+        words += f", though no alarm says that {lost} ({quality.words}, holdout {quality.holdout:.4g})"
     return Factor(
         name="calibration",
         found=("severely miscalibrated" if is_severe else "miscalibrated") if alarms else "no alarm",

@@ -129,20 +129,22 @@ def test_the_luck_of_the_days_of_the_ranking_never_silences_a_miscalibration():
     found = decided(alarm("calibration", words="25 % predicted, 60 % realised"), realised=lucky)
     assert (found.decision, found.reason) == (
         "retrain",
-        "25 % predicted, 60 % realised, though the ranking holds (ROC AUC 0.77 over 7 days, holdout 0.78)",
+        "25 % predicted, 60 % realised, though no alarm says that the ranking is lost "
+        "(ROC AUC 0.77 over 7 days, holdout 0.78)",
     )
     both = decided(alarm("quality"), alarm("calibration"), realised=lucky)
     assert (both.decision, both.reason) == ("retrain", "severe calibration")
 
 
 @pytest.mark.parametrize(
-    ("measure", "held"), [("roc_auc", "the ranking holds (ROC AUC 0.7"), ("rmse", "the error holds (RMSE 0.7")]
+    ("measure", "lost"), [("roc_auc", "the ranking is lost (ROC AUC"), ("rmse", "the error has grown (RMSE")]
 )
-def test_quality_is_not_said_to_hold_while_predictions_do_not_come_true(measure: str, held: str):
+def test_quality_is_not_said_to_hold_while_predictions_do_not_come_true(measure: str, lost: str):
     realised = replace(HOLDS, measure=measure)
     found = decided(alarm("calibration", "warning"), realised=realised)
     assert found.votes == 1
-    assert found.reason.startswith(f"not enough asks for a training: warning calibration, though {held}")
+    words = f"warning calibration, though no alarm says that {lost} 0.78 over 7 days, holdout 0.78)"
+    assert found.reason.startswith(f"not enough asks for a training: {words}")
     assert "quality holds" not in found.reason
     # What speaks for a loss beside it is not voted down.
     estimated = Estimated(measure=measure, estimated=0.7, holdout=0.78, recent_error=None)

@@ -4,6 +4,7 @@ The twin lived the same days without the fault. ``differs()`` is all that is not
 each test accounts for the whole of it; only the slow drift's outlives the twin.
 """
 
+import re
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -223,7 +224,7 @@ def test_labels_that_come_late_are_waited_for_and_then_the_day_is_what_it_would_
 def test_a_slow_drift_is_found_while_it_grows_and_asks_for_one_training_with_its_evidence(
     world: World, differs: Differs
 ):
-    days = DayRange(first=FORK, last=FORK + timedelta(days=16))
+    days = DayRange(first=FORK, last=FORK + timedelta(days=12))
     world.land(days, lambda source: faults.slow_turn(source, days.dates, minutes_a_day=6))
     lived = world.live(days.last)
 
@@ -236,14 +237,14 @@ def test_a_slow_drift_is_found_while_it_grows_and_asks_for_one_training_with_its
     assert not {day for day, *_ in early.alarms if day in ALL_DAYS}, "what one week of days explains is no alarm"
     asked = [day for day in lived if day.decision == "retrain"]
     assert len(asked) == 1
-    # A week of bad days may be luck; the second one is not.
-    assert FORK + timedelta(days=7) < asked[0].partition_on <= FORK + timedelta(days=15)
+    # That a week ranks badly may be luck; it is none where what was predicted for it did not come true either.
+    assert FORK + timedelta(days=6) <= asked[0].partition_on <= FORK + timedelta(days=8)
     (decided,) = world.query(
         "select as_of, reason, evidence from monitoring.retraining_decisions where decision = 'retrain' "
         f"and partition_on >= date '{FORK}'"
     )
-    assert "ROC AUC 0.3" in str(decided["reason"])
-    assert '"kind":"quality"' in str(decided["evidence"])
+    assert re.search(r"ROC AUC 0\.[45].* is not within .*miscalibrated: .*slope", str(decided["reason"]))
+    assert {'"kind":"quality"', '"kind":"calibration"'} <= set(re.findall(r'"kind":"\w+"', str(decided["evidence"])))
     # What was learnt of the old ways is no better: the gates say so, and the champion stays.
     (trained,) = [day for day in lived if day.outcome]
     assert (trained.partition_on, trained.outcome) == (decided["as_of"], "refused")
