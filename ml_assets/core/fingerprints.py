@@ -2,14 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import Distribution, distributions
-from typing import cast
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def json_hash(document: object) -> str:
@@ -75,10 +75,10 @@ def canonical_type(column_type: pa.DataType) -> pa.DataType:
     raise TypeError(f"a column of type {column_type} has no canonical form; expected numbers, text, dates or times")
 
 
-def _value_bytes(column: pa.ChunkedArray) -> tuple[bytes, ...]:
+def _value_bytes(column: pa.ChunkedArray) -> Sequence[bytes | memoryview]:
     if pa.types.is_string(column.type):
-        values = [value.encode() for value in cast("list[str]", column.fill_null("").to_pylist())]
-        return np.array([len(value) for value in values], dtype="<i4").tobytes(), b"".join(values)
+        texts = column.fill_null("")
+        return [pc.binary_length(texts).to_numpy().astype("<i4").tobytes(), *map(_text_bytes, texts.chunks)]
     if pa.types.is_boolean(column.type):
         return (np.packbits(column.fill_null(False).to_numpy()).tobytes(),)
     if pa.types.is_floating(column.type):
@@ -87,3 +87,12 @@ def _value_bytes(column: pa.ChunkedArray) -> tuple[bytes, ...]:
         return (np.where(np.isnan(values), np.nan, values).astype("<f8").tobytes(),)
     whole = column.cast(pa.int32()).cast(pa.int64()) if pa.types.is_date(column.type) else column.cast(pa.int64())
     return (whole.fill_null(0).to_numpy().astype("<i8").tobytes(),)
+
+
+def _text_bytes(texts: pa.StringArray) -> bytes | memoryview:
+    """Return the UTF-8 of texts without nulls, one after the other, as it lies in memory."""
+    _, offsets, data = texts.buffers()
+    if data is None or offsets is None or not len(texts):
+        return b""
+    ends = np.frombuffer(offsets, dtype=np.int32)
+    return memoryview(data)[ends[texts.offset] : ends[texts.offset + len(texts)]]
