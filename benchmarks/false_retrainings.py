@@ -19,8 +19,8 @@ which no training mends.
 
 Exits with 1 where there is more than one false training a year, where less than 95 % of the changes that turn all
 labels, or of those that let them grow, are answered within three weeks by what was found (age asks besides), or where
-drift of inputs adds a training. It is three weeks since a loss is severe only where it has lasted two: no week of
-weather does.
+drift of inputs adds a training. It is three weeks since most losses are severe only where they have lasted two: no
+week of weather does.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The Dagster instance outside a laptop: PostgreSQL by connections that are kept, compute logs in a bucket.
 
 Dagster opens a connection for every statement: some four hundred for a run of twenty steps, most of what the run costs.
-And a run fails where another one uses a pool for the first time at the same moment.
+In Dagster's own storage a run also fails where another one uses a pool for the first time at the same moment.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class CloudInstance(dg.DagsterInstance):
 
 
 class _Events(PostgresEventLogStorage):
-    """Dagster's events and pools on PostgreSQL, but that a pool is made, or its limit changed, by one statement.
+    """Dagster's events and pools on PostgreSQL, except that a pool is made, or its limit changed, by one statement.
 
     Dagster inserts the pool and, where it is there already, goes on in a transaction that PostgreSQL has given up: the
     run fails. See https://github.com/dagster-io/dagster/issues/33552.
@@ -65,13 +65,18 @@ class _Events(PostgresEventLogStorage):
         insert = postgresql.insert(ConcurrencyLimitsTable).values(pool)
         with self.index_transaction() as connection:
             # Whoever comes second waits here for the first, and finds its places made.
-            connection.execute(insert.on_conflict_do_update(index_elements=["concurrency_key"], set_=pool))
+            connection.execute(insert.on_conflict_do_update(index_elements=["concurrency_key"], set_={"limit": limit}))
             self._allocate_concurrency_slots(connection, concurrency_key, limit)
         return True
 
 
 def _events_of(storage: PostgresEventLogStorage) -> _Events:
-    return _Events(storage.postgres_url, should_autocreate_tables=False, inst_data=storage.inst_data)
+    return _Events(
+        storage.postgres_url,
+        should_autocreate_tables=False,  # the storage that is handed over has made them
+        inst_data=storage.inst_data,
+        token_provider=storage._token_provider,
+    )
 
 
 class EnvironmentComputeLogs(ComputeLogManager, ConfigurableClass):

@@ -119,10 +119,11 @@ class Watch:
             *_quality_alarms(until(self._performance, day), day, package, self._use_case),
             *_estimated_alarms(until(self._estimated, day), day, package),
         ]
-        # A slight one says that probabilities are off, which costs a threshold and no ranking.
         calibration = list(calibration_alarms(self._performance, day, version, package.metrics.holdout))
-        is_lost = bool(quality) or any(alarm.severity == "severe" for alarm in calibration)
-        yield from self._drift.alarms(day, version, is_quality_lost=is_lost)
+        # Judgement: a slight miscalibration is too common to make moved inputs costly.
+        is_untrue = any(alarm.severity == "severe" for alarm in calibration)
+        beside = "while quality is lost" if quality else "while predictions do not come true" if is_untrue else ""
+        yield from self._drift.alarms(day, version, beside=beside)
         yield from quality
         yield from calibration
         yield from _skew_alarms(self._skew, day)

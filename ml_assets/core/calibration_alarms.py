@@ -15,12 +15,16 @@ from ml_assets.core.tasks import AnyMetrics
 
 # What an incident is about: a model has one calibration.
 SUBJECT = "predictions"
-# Judgement: a threshold that acts on the predictions then acts on another share of the decisions.
-LARGE_SHARE = 0.25
+# Judgement: of the holdout's positive share, or of its RMSE. Less than a tenth changes nothing that anybody does; from
+# a quarter on, a threshold that acts on the predictions acts on another share of the decisions.
+SLIGHT_SHARE, LARGE_SHARE = 0.1, 0.25
+# Judgement: a slope nearer to 1 leaves the predictions at both ends about where they were.
+SLIGHT_TILT = 0.1
 # Judgement: a week so many times its band away is no weather; in 2013, lived day by day, no model had one.
 FAR = 2.0
 
-_COLUMNS = ("partition_on", "model_version", "is_miscalibrated", "week_gap", "week_gap_margin", "week_explanation")
+_FIGURES = ("week_gap", "week_gap_margin", "week_slope", "week_slope_margin", "week_explanation")
+_COLUMNS = ("partition_on", "model_version", *_FIGURES)
 _WEEK = timedelta(days=N_DAYS_POOLED)
 
 
@@ -28,9 +32,10 @@ _WEEK = timedelta(days=N_DAYS_POOLED)
 class _Week:
     """What the row of a day says of the week before it."""
 
-    is_miscalibrated: bool
     gap: float
     margin: float
+    slope: float | None
+    slope_margin: float | None
     explanation: str
 
     @property
@@ -38,9 +43,20 @@ class _Week:
         """1 where the mean label lies above its band, -1 below, 0 within."""
         return 0 if abs(self.gap) <= self.margin else 1 if self.gap > 0 else -1
 
+    @property
+    def is_tilted(self) -> bool:
+        """Whether the slope lies outside of its band, and far enough from 1 to matter."""
+        if self.slope is None or self.slope_margin is None:
+            return False
+        return abs(self.slope - 1) > max(self.slope_margin, SLIGHT_TILT)
+
+    def is_off_by(self, least: float) -> bool:
+        """Whether the mean label lies outside of its band, and at least so far from the mean prediction."""
+        return self.side != 0 and abs(self.gap) >= least
+
 
 def calibration_alarms(performance: pa.Table, day: date, version: str, holdout: AnyMetrics) -> Iterator[Alarm]:
-    """Yield one where the last week was miscalibrated, beyond its band of 99 %, on two of the last three days.
+    """Yield one where the week was off on two of the last three days: beyond its band, and enough to matter.
 
     Args:
         performance: rows of ``monitoring.performance``; those of later days and of other versions do not count, and
@@ -49,21 +65,23 @@ def calibration_alarms(performance: pa.Table, day: date, version: str, holdout: 
         version: the model that predicted the day.
         holdout: what that model showed on the holdout it was promoted on.
 
-    It is severe where on two of the three days the mean label left the band by at least a quarter of the holdout's
-    positive share (of a regression, of its RMSE), and left it to the same side in the week before: no week of weather
-    lasts two. Where it is twice the band away it is severe at once. A slope that is off is a warning however far: the
-    ranking is judged by itself.
+    A week counts where the mean label lies outside of its band of 99 % and a tenth of the holdout's positive share (of
+    a regression, of its RMSE) from the mean prediction, or where the slope lies outside of its own and a tenth from 1.
+    It is severe where on two of the three days they lie a quarter apart, and either lay outside on the same side in
+    the week before (no week of weather lasts two), or lie more than twice the band apart. A slope that is off is a
+    warning however far: the ranking is judged by itself.
     """
     weeks = _weeks(performance, day, version)
-    bad = [each for each, week in weeks.items() if each > day - timedelta(days=N_DAYS) and week.is_miscalibrated]
+    whole = holdout.rmse if isinstance(holdout, RegressionMetrics) else holdout.positive_share
+    newest = {each: week for each, week in weeks.items() if each > day - timedelta(days=N_DAYS)}
+    bad = [each for each, week in newest.items() if week.is_off_by(SLIGHT_SHARE * whole) or week.is_tilted]
     if len(bad) < N_DAYS_DRIFTED:
         return
-    least = LARGE_SHARE * (holdout.rmse if isinstance(holdout, RegressionMetrics) else holdout.positive_share)
-    large = [each for each in bad if weeks[each].side and abs(weeks[each].gap) >= least]
+    large = [each for each in bad if weeks[each].is_off_by(LARGE_SHARE * whole)]
     lasting = [each for each in large if (before := weeks.get(each - _WEEK)) and before.side == weeks[each].side]
-    far = [each for each in large if abs(weeks[each].gap) > FAR * weeks[each].margin]
-    is_lasting, is_severe = (len(found) >= N_DAYS_DRIFTED for found in (set(lasting), {*lasting, *far}))
-    said = weeks[bad[-1]].explanation
+    grave = [each for each in large if each in lasting or abs(weeks[each].gap) > FAR * weeks[each].margin]
+    is_lasting, is_severe = len(lasting) >= N_DAYS_DRIFTED, len(grave) >= N_DAYS_DRIFTED
+    said = weeks[(grave if is_severe else bad)[-1]].explanation
     yield Alarm(
         kind="calibration",
         subject=SUBJECT,
@@ -81,9 +99,10 @@ def _weeks(performance: pa.Table, day: date, version: str) -> Mapping[date, _Wee
     found = performance.select(_COLUMNS).filter(of_version & pc.field("week_gap_margin").is_valid())
     return {
         row["partition_on"]: _Week(
-            is_miscalibrated=row["is_miscalibrated"],
             gap=row["week_gap"],
             margin=row["week_gap_margin"],
+            slope=row["week_slope"],
+            slope_margin=row["week_slope_margin"],
             explanation=row["week_explanation"],
         )
         for row in found.sort_by("partition_on").to_pylist()

@@ -58,10 +58,10 @@ class DriftHistory:
         for row in drift.to_pylist():
             self._days.setdefault(row["partition_on"], {})[row["feature"]] = row
 
-    def alarms(self, day: date, version: str, *, is_quality_lost: bool = False) -> Iterator[Alarm]:
+    def alarms(self, day: date, version: str, *, beside: str = "") -> Iterator[Alarm]:
         """Yield what stands on a day; what its days show by themselves goes before what the week shows.
 
-        ``is_quality_lost`` tells whether an alarm on the quality of the predictions stands as well.
+        ``beside`` says what else is lost, such as quality, that makes a moved input costly; empty where nothing is.
         """
         stretch = [day - timedelta(days=back) for back in reversed(range(N_DAYS))]
         alone, lasting = ([of(each, version) for each in stretch] for of in (self._alone, self._over_a_week))
@@ -70,8 +70,8 @@ class DriftHistory:
             hits = [drifted[feature] for drifted in found if feature in drifted]
             if len(hits) >= N_DAYS_DRIFTED:
                 standing.setdefault(feature, hits)
-        beside = "while quality is lost" if is_quality_lost else "while the predictions moved too"
-        has_cost = is_quality_lost or "prediction" in standing
+        has_cost = bool(beside) or "prediction" in standing
+        beside = beside or "while the predictions moved too"
         for feature, hits in standing.items():
             is_broken, is_large = (
                 sum(of_hit) >= N_DAYS_DRIFTED

@@ -1,4 +1,4 @@
-"""The parity gate: a model's ONNX graph says what its library says, on every row and at every learned threshold."""
+"""The parity gate: a model's ONNX graph says what its library says, on every row and at learned thresholds."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain

@@ -182,9 +182,9 @@ def performance_verdict(
     - the ROC AUC of all decisions pooled is more than 0.05 below the holdout's, and by more than the noise. (The mean
       of the days' own values would not compare: much of what the holdout's measures is telling bad days from good
       ones.) Of a regression, the RMSE of all decisions pooled is more than a quarter above the holdout's, likewise.
-      Severe where it is twice that, and the seven days before alarm as well: no week of weather lasts two. Where all
-      seven days have labels, four times that and twice the noise are severe at once: a ranking turned round is no
-      weather.
+      Severe where it is more than twice what is tolerated, and the seven days before alarm as well: no week of weather
+      lasts two. Where all seven days have labels, more than four times what is tolerated and twice the noise are severe
+      at once: a ranking turned round is no weather.
 
     Raises DataMissing where there are no rows.
     """
@@ -200,8 +200,8 @@ def performance_verdict(
     found = [skill, *([headline] if headline else [])]
     failed = [one for one in found if one.is_failed]
     is_whole_week = labelled.num_rows == N_DAYS_JUDGED
-    is_large = headline is not None and (headline.is_large if lasts else headline.is_far and is_whole_week)
-    is_severe = is_large or (skill.is_failed and is_whole_week)
+    lost = headline or _NOTHING
+    is_severe = (lasts and lost.is_large) or (is_whole_week and (lost.is_far or skill.is_failed))
     reasons = tuple(one.words for one in failed or found)
     return Verdict(is_alarming=bool(failed), reasons=reasons, is_severe=is_severe)
 

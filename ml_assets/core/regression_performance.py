@@ -21,7 +21,8 @@ RMSE_TOLERANCE = 0.25
 class QualityFinding:
     """What some days say of a model in one sentence, whether that is alarming, and how much it is.
 
-    ``is_large`` is twice what is tolerated; ``is_far`` four times that, and twice what chance allows.
+    ``is_large``: more than twice what is tolerated, and beyond the noise. ``is_far``: more than four times what is
+    tolerated, and more than twice the noise.
     """
 
     is_failed: bool

@@ -360,7 +360,7 @@ def _realised(evidence: Evidence) -> Factor:
 def _calibration(evidence: Evidence) -> Factor:
     quality, alarms = evidence.realised, _of(evidence, _CALIBRATION)
     is_severe, words = any(alarm.severity == "severe" for alarm in alarms), _said(alarms)
-    if alarms and quality and not _of(evidence, _QUALITY):
+    if alarms and quality and not _of(evidence, (*_QUALITY, *_ESTIMATE)):
         lost = "the error has grown" if quality.measure == "rmse" else "the ranking is lost"
         words += f", though no alarm says that {lost} ({quality.words}, holdout {quality.holdout:.4g})"
     return Factor(

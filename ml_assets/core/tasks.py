@@ -159,6 +159,8 @@ REGRESSION = TaskMeaning(
 
 _MEANINGS: Mapping[Task, TaskMeaning] = {meaning.task: meaning for meaning in (CLASSIFICATION, REGRESSION)}
 
+_WORDS = {measure.name: measure.words for meaning in _MEANINGS.values() for measure in meaning.measures}
+
 
 def meaning_of(task: Task) -> TaskMeaning:
     """Return what a task means."""
@@ -171,4 +173,4 @@ def words_of(measure: str) -> str:
     >>> words_of("roc_auc")
     'ROC AUC'
     """
-    return next(found.words for meaning in _MEANINGS.values() for found in meaning.measures if found.name == measure)
+    return _WORDS.get(measure, measure.replace("_", " "))

@@ -136,7 +136,10 @@ class Machine:
 
     def wait_for_kills(self) -> None:
         """Let minute after minute pass until each daemon that is to be killed has written often enough to be."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while self.n_killed < self.n_to_kill:
+            if time.monotonic() > deadline:
+                raise Stuck(f"{self.n_killed} of {self.n_to_kill} kills came")
             self.settle()
 
     def wait_for_sensors(self) -> None:
