@@ -80,7 +80,7 @@ class Monitoring:
 @pytest.fixture
 def monitoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Monitoring]:
     def load(store: object, name: str, version: str) -> SimpleNamespace:
-        holdout = SimpleNamespace(roc_auc=0.75)
+        holdout = SimpleNamespace(roc_auc=0.75, positive_share=0.4)
         return SimpleNamespace(version=version, reference=None, metrics=SimpleNamespace(holdout=holdout))
 
     monkeypatch.setattr(core_alarms, "load_package", load)
