@@ -57,7 +57,7 @@ ONE_DAY = DayRange(first=DAY, last=DAY)
 MOST_OF_SCAN, LEAST_BELOW_EVIDENTLY, MOST_MB = 2.5, 30.0, 500
 # Judgement: DuckDB keeps to 1 GB, and a thousand references and histograms are as much again.
 MOST_MB_WIDE = 2000
-ROUNDS, ROUNDS_OF_LARGE = 5, 3
+ROUNDS, ROUNDS_OF_LARGE = 15, 3
 N_FLIGHTS = 336_776
 WIDE_COLUMNS, WIDE_ROWS, WIDE_ROWS_OF_PEERS, WIDE_ROWS_AT_ONCE = 1000, 3_000_000, 100_000, 100_000
 CATEGORIES = ("carrier", "origin", "dest", "manufacturer", "plane_model", "plane_type", "tailnum", "route")
