@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from html import escape
@@ -29,8 +30,8 @@ from tests.core.conftest import FIRST_DAY, make_examples
 DAYS = DayRange(first=FIRST_DAY, last=FIRST_DAY + timedelta(days=15))
 
 
-def lives_in(folder: Path) -> list[Life]:
-    """Return two use cases on the same storms, their examples landed."""
+def lives_in(folder: Path, names: Sequence[str] = ("storms", "gales")) -> list[Life]:
+    """Return use cases on the same storms, their examples landed."""
     use_case = UseCase(
         name="storms",
         question="Will it storm?",
@@ -58,7 +59,7 @@ def lives_in(folder: Path) -> list[Life]:
         Feature(name="wind_speed_mph", kind="numeric", view="weather", description="Mean wind.", unit="mph"),
     )
     found: list[Life] = []
-    for name in ("storms", "gales"):
+    for name in names:
         one = replace(use_case, name=name)
         life = Life(use_case=one, inputs=inputs, code_version="c1", days=DAYS, folder=folder / name)
         if not (life.folder / "warehouse.duckdb").exists():
@@ -83,6 +84,22 @@ def test_killed_again_and_again_a_replay_ends_with_the_record_of_one_that_was_le
             n_kills += process.wait() == -signal.SIGKILL
     assert n_kills >= 2
     assert record_of([life.tell() for life in lives]) == expected
+
+
+def test_of_three_lives_the_one_that_is_ahead_waits_for_the_others(tmp_path: Path):
+    ahead, *others = lives_in(tmp_path, names=("storms", "gales", "squalls"))
+    for lived in ahead.live():
+        if lived.partition_on == DAYS.dates[9]:
+            break
+    seen: list[tuple[str, date]] = []
+    live_all([ahead, *others], lambda lived: seen.append((lived.use_case, lived.partition_on)), n_processes=2)
+    assert sorted(seen) == sorted(
+        [(ahead.use_case.name, day) for day in DAYS.dates[10:]]
+        + [(life.use_case.name, day) for life in others for day in DAYS.dates]
+    )
+    # Where it stands is known once it has told of a day.
+    before = seen[: seen.index((ahead.use_case.name, DAYS.dates[11]))]
+    assert max(day for name, day in before if name != ahead.use_case.name) >= DAYS.dates[10]
 
 
 def test_a_life_that_cannot_go_on_ends_the_replay_and_says_which_it_was(tmp_path: Path):
@@ -153,11 +170,6 @@ def test_a_replay_of_a_held_day_alone_ends_and_says_why_nothing_was_predicted(tm
     assert "raw.weather of 2013-12-31 has a severe fault (volume): no row" in said
     assert replay.manifest.is_finished
     assert [lived.n_decisions for life in replay.lives for lived in life.lived()] == [0, 0, 0]
-
-
-def test_the_use_case_of_the_most_features_is_lived_first(environment: Environment):
-    names = [life.use_case.name for life in Replay(environment, DAYS).lives]
-    assert names == ["arrival_delay", "cancellation", "air_time"]
 
 
 def test_a_replay_belongs_on_this_machine(environment: Environment):

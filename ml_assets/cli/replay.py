@@ -28,7 +28,7 @@ def replay(
     from_day: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day that is lived.")],
     to_day: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The last one.")],
     n_processes: Annotated[
-        int | None, typer.Option("--processes", min=1, help="Use cases lived at once; one more than cores.")
+        int | None, typer.Option("--processes", min=1, help="Use cases that live a day at once; as many as cores.")
     ] = None,
     is_anew: Annotated[
         bool, typer.Option("--anew", help="Forget what was lived of these days, and begin again.")
@@ -49,8 +49,7 @@ def replay(
                 found.land(screen.on_event)
             lives = found.lives
             with display_of(lives) as shown:
-                # Lives differ in length: with one more than cores, no core stands idle once the shortest has ended.
-                found.live(shown.on_day, n_processes=n_processes or min(len(lives), multiprocessing.cpu_count() + 1))
+                found.live(shown.on_day, n_processes=n_processes or min(len(lives), multiprocessing.cpu_count()))
             stories = found.conclude()
             found.took(monotonic() - started)
         else:

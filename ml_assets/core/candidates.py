@@ -21,7 +21,7 @@ from ml_assets.core.fingerprints import environment_hash
 from ml_assets.core.intervals import confidence_intervals
 from ml_assets.core.names import artifact_path, identifier
 from ml_assets.core.package import Manifest, ModelPackage, PackageMetrics, Recipe, load_package, save_package
-from ml_assets.core.parity import answer_scale, largest_difference
+from ml_assets.core.parity import answer_scale, compare
 from ml_assets.core.portable_parity import verified_portable
 from ml_assets.core.ports import ArtifactStore, Parameter, Tracker
 from ml_assets.core.records import answers
@@ -195,13 +195,11 @@ def _package(
     fitted = done.fitted
     model, meaning = fitted.to_onnx(), meaning_of(use_case.task)
     scale = answer_scale(coded.train.labels, use_case.task)
-    difference = largest_difference(model, fitted, [coded.validation.inputs, coded.test.inputs], scale=scale)
-    judged = [training_set.validation, training_set.test]
-    portable = verified_portable(model, judged, signature=coded.signature, vocabulary=coded.vocabulary, scale=scale)
-    train, validation, test = (
-        answers(lambda batch: score_coded(model, batch), part.inputs)
-        for part in (coded.train, coded.validation, coded.test)
-    )
+    parity = compare(model, fitted, [coded.validation.inputs, coded.test.inputs], scale=scale)
+    validation, test = parity.answers
+    answered = [(training_set.validation, validation), (training_set.test, test)]
+    portable = verified_portable(model, answered, signature=coded.signature, vocabulary=coded.vocabulary, scale=scale)
+    train = answers(lambda batch: score_coded(model, batch), coded.train.inputs)
     best = min(fitted.history, key=lambda epoch: epoch.validation_loss, default=None)
     baseline_features = use_case.baseline_features or tuple(feature.name for feature in inputs)
     fitted_baselines = meaning.fit_baselines(training_set.train, baseline_features)
@@ -221,7 +219,7 @@ def _package(
         n_epochs=len(fitted.history),
         best_epoch=best.number if best else 0,
         validation_loss=meaning.loss_of(coded.validation.labels, validation),
-        largest_parity_difference=difference,
+        largest_parity_difference=parity.largest_difference,
         epochs=tuple((e.number, e.train_loss, e.validation_loss) for e in fitted.history),
         warm_start=done.record,
         segments=fitted.outcomes if isinstance(fitted, FittedSegments) else (),

@@ -1,13 +1,14 @@
 """The parity gate: a model's ONNX graph says what its library says, on every row and at learned thresholds."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 
 from ml_assets.core.encoding import NULL_CODE, UNSEEN_CODE, Coded, Task
 from ml_assets.core.errors import PackageRefused
-from ml_assets.core.records import in_batches
+from ml_assets.core.records import answers, in_batches
 from ml_assets.core.scoring import score_coded
 from ml_assets.core.trainers import FittedModel
 
@@ -31,10 +32,19 @@ def answer_scale(train_labels: np.ndarray, task: Task) -> float:
     return float(np.std(train_labels, dtype=np.float64)) if task == "regression" else 1.0
 
 
-def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded], *, scale: float = 1.0) -> float:
-    """Return the largest absolute difference between ONNX and the library; raise PackageRefused above 1e-5.
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """What came of comparing: the largest absolute difference, and what ONNX answers for the rows of each part.
 
-    It is given in ``scale``, see ``answer_scale``.
+    The difference is given in ``scale``, see ``answer_scale``; the answers are float64 [n].
+    """
+
+    largest_difference: float
+    answers: Sequence[np.ndarray]
+
+
+def compare(model: bytes, fitted: FittedModel, parts: Sequence[Coded], *, scale: float = 1.0) -> Parity:
+    """Compare ONNX with the library; raise PackageRefused where they differ by more than 1e-5 of the scale.
 
     Next to the rows themselves it compares
 
@@ -46,13 +56,11 @@ def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded]
     Of a part that is larger than the memory all rows are compared in batches, and "some rows" are of its first batch.
     """
     largest = 0.0
-    thresholds = fitted.thresholds
-    every_row = (batch for part in parts for batch in in_batches(part))
-    some = [next(in_batches(part)) for part in parts]
-    beside = ((_odd_rows(part), *_one_column_odd(part)) for part in some)
-    at_thresholds = _at_thresholds(max(some, key=len), thresholds)
-    for coded in chain(every_row, *beside, at_thresholds):
-        difference = np.abs(_answers(model, coded) - _expected(fitted, coded)) / scale
+
+    def verified(coded: Coded) -> np.ndarray:
+        nonlocal largest
+        found = _answers(model, coded)
+        difference = np.abs(found - _expected(fitted, coded)) / scale
         largest = max(largest, float(np.max(difference, initial=0.0)))
         # A comparison that is false for NaN would let one pass.
         if not bool(np.all(difference <= LARGEST_PARITY_DIFFERENCE)):
@@ -61,7 +69,14 @@ def largest_difference(model: bytes, fitted: FittedModel, parts: Sequence[Coded]
                 f"the ONNX graph differs from the fitted model by {difference[row]:.2g} on row {row} of {len(coded)}; "
                 f"expected at most {LARGEST_PARITY_DIFFERENCE:g}{in_scale(scale)}; the candidate is not saved"
             )
-    return largest
+        return found
+
+    answers_of_parts = [answers(verified, part) for part in parts]
+    some = [next(in_batches(part)) for part in parts]
+    beside = ((_odd_rows(part), *_one_column_odd(part)) for part in some)
+    for coded in chain(*beside, _at_thresholds(max(some, key=len), fitted.thresholds)):
+        verified(coded)
+    return Parity(largest_difference=largest, answers=answers_of_parts)
 
 
 def in_scale(scale: float) -> str:

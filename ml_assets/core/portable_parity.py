@@ -12,21 +12,28 @@ from ml_assets.core.portable_model import odd_rows, to_portable
 from ml_assets.core.scoring import score_coded, score_portable
 
 LARGEST_PORTABLE_DIFFERENCE = 1e-6
+# Tables of raw columns, each with what the coded graph answers for its rows, float64 [n].
+Answered = Sequence[tuple[pa.Table, np.ndarray]]
 
 
 def verified_portable(
-    model: bytes, tables: Sequence[pa.Table], *, signature: Signature, vocabulary: Vocabulary, scale: float = 1.0
+    model: bytes,
+    answered: Answered,
+    *,
+    signature: Signature,
+    vocabulary: Vocabulary,
+    scale: float = 1.0,
 ) -> bytes:
     """Return the portable graph of a coded one, compared on all rows of these tables; raises what its parts raise."""
     portable = to_portable(model, signature=signature, vocabulary=vocabulary)
-    largest_portable_difference(model, portable, tables, signature, vocabulary, scale=scale)
+    largest_portable_difference(model, portable, answered, signature, vocabulary, scale=scale)
     return portable
 
 
 def largest_portable_difference(
     model: bytes,
     portable: bytes,
-    tables: Sequence[pa.Table],
+    answered: Answered,
     signature: Signature,
     vocabulary: Vocabulary,
     *,
@@ -38,8 +45,9 @@ def largest_portable_difference(
     of its first. Raises PackageRefused above 1e-6.
     """
     largest = 0.0
-    for table in (*tables, *(odd_rows(table, signature, vocabulary) for table in tables)):
-        coded = score_coded(model, encode(table, signature, vocabulary))
+    odd = [odd_rows(table, signature, vocabulary) for table, _ in answered]
+    answered_odd = [(table, score_coded(model, encode(table, signature, vocabulary))) for table in odd]
+    for table, coded in (*answered, *answered_odd):
         difference = np.abs(score_portable(portable, table, signature) - coded) / scale
         largest = max(largest, float(np.max(difference, initial=0.0)))
         # A comparison that is false for NaN would let one pass.

@@ -84,8 +84,8 @@ class Replay:
 
     @property
     def lives(self) -> list[Life]:
-        """The use cases that are lived, the one that takes longest first: that of the most features."""
-        lives = [
+        """The use cases that are lived."""
+        return [
             Life(
                 use_case=use_case,
                 inputs=use_case.inputs(self._views),
@@ -96,7 +96,6 @@ class Replay:
             for use_case in load_use_cases()
             if use_case.name in self.manifest.use_cases
         ]
-        return sorted(lives, key=lambda life: -len(life.inputs))
 
     def land(self, on_event: OnEvent) -> None:
         """Land the days through the asset graph, in a home of their own, and give each use case its examples.
@@ -125,7 +124,7 @@ class Replay:
         self._keep(is_landed=True, held=held, faults=faults)
 
     def live(self, on_day: OnDay, *, n_processes: int) -> None:
-        """Live what is left of each use case, so many at a time; raise ReplayFailed where one cannot go on."""
+        """Live what is left of each use case, so many days at once; raise ReplayFailed where one cannot go on."""
         live_all(self.lives, on_day, n_processes=n_processes)
 
     def conclude(self) -> list[Story]:

@@ -4,12 +4,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import cast
 
 from ml_assets.backends.duckdb_warehouse import DuckDBWarehouse
 from ml_assets.backends.object_store import ObjectArtifactStore
@@ -82,53 +83,66 @@ class Life:
 
 
 def live_all(lives: Sequence[Life], on_day: OnDay, *, n_processes: int) -> None:
-    """Live what is left of each, in this order, so many at a time; raise ReplayFailed where one cannot go on.
+    """Live what is left of each, so many days at once; raise ReplayFailed where one cannot go on.
 
-    With one process it is this one. The others end when this one does, however it ends: what they have completed
-    stays.
+    With one process it is this one, one life after the other. Otherwise each life has a process of its own, and there
+    is one more of them than days lived at once: whichever is furthest behind lives next, so that they end together and
+    no core stands idle. The processes end when this one does, however it ends: what they have completed stays.
     """
     if n_processes == 1:
         for life in lives:
             for lived in life.live():
                 on_day(lived)
         return
-    waiting, running = list(lives), dict[Connection, _Running]()
+    waiting, running = list(lives), list[_Running]()
     try:
         while waiting or running:
-            while waiting and len(running) < n_processes:
-                begun = _begin(waiting.pop(0))
-                running[begun.told] = begun
-            for told in wait(list(running)):
-                connection = cast("Connection", told)
-                if _is_over(running[connection], on_day):
-                    del running[connection]
+            while waiting and len(running) <= n_processes:
+                running.append(_begin(waiting.pop(0)))
+            _give_turns(running, n_at_once=n_processes)
+            told = wait([one.link for one in running])
+            for one in [one for one in running if one.link in told]:
+                if _is_over(one, on_day):
+                    running.remove(one)
     finally:
-        for begun in running.values():
-            begun.process.kill()
-            begun.process.join()
+        for one in running:
+            one.process.kill()
+            one.process.join()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Running:
+    """A process that lives a day whenever it is given its turn, and tells of it; ``reached`` is the last it told of."""
+
     life: Life
     process: SpawnProcess
-    told: Connection
+    link: Connection
+    reached: date
+    has_turn: bool = False
 
 
 def _begin(life: Life) -> _Running:
     context = get_context("spawn")
-    told, telling = context.Pipe(duplex=False)
-    process = context.Process(target=_live_apart, args=(life, telling), name=f"replay of {life.use_case.name}")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_live_apart, args=(life, theirs), name=f"replay of {life.use_case.name}")
     process.start()
-    telling.close()
-    return _Running(life=life, process=process, told=told)
+    theirs.close()
+    return _Running(life=life, process=process, link=ours, reached=life.days.first)
+
+
+def _give_turns(running: Sequence[_Running], *, n_at_once: int) -> None:
+    idle = sorted((one for one in running if not one.has_turn), key=lambda one: one.reached)
+    for one in idle[: n_at_once - sum(one.has_turn for one in running)]:
+        one.has_turn = True
+        with suppress(BrokenPipeError):  # a process that has ended is told of by its link
+            one.link.send("live")
 
 
 def _is_over(running: _Running, on_day: OnDay) -> bool:
     """Pass on what a process tells, and return whether it has ended; raise ReplayFailed where it ended badly."""
     try:
-        message: LivedDay | str = running.told.recv()
-    except EOFError:
+        message: LivedDay | str = running.link.recv()
+    except (EOFError, ConnectionResetError):
         running.process.join()
         if running.process.exitcode:
             raise ReplayFailed(
@@ -138,19 +152,21 @@ def _is_over(running: _Running, on_day: OnDay) -> bool:
         return True
     if isinstance(message, str):
         raise ReplayFailed(f"{running.life.use_case.name}: {message}")
+    running.has_turn, running.reached = False, message.partition_on
     on_day(message)
     return False
 
 
-def _live_apart(life: Life, telling: Connection) -> None:
-    """Live in a process of its own, and tell of each day; a failure is told in words."""
+def _live_apart(life: Life, link: Connection) -> None:
+    """Live in a process of its own, a day for each turn, and tell of it; a failure is told in words."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process is interrupted too, and ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        for lived in life.live():
-            telling.send(lived)
+        days = life.live()
+        while link.recv() and (lived := next(days, None)):
+            link.send(lived)
     except MlAssetsError as error:
-        telling.send(f"{type(error).__name__}: {error}")
+        link.send(f"{type(error).__name__}: {error}")
     # As at the end of any command: with torch loaded, DuckDB's binding prints a page about leaks that are none.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 

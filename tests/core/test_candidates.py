@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from ml_assets.core.encoding import UNSEEN_CODE, encode
 from ml_assets.core.errors import PackageRefused
-from ml_assets.core.parity import largest_difference
+from ml_assets.core.parity import compare
 from ml_assets.core.scoring import score, score_coded
 from ml_assets.core.trainers import FittedModel
 from ml_assets.core.trainers.lightning import FittedNetwork
@@ -110,7 +110,7 @@ def test_the_parity_gate_sees_a_difference_that_only_nulls_show(trained, example
     complete = examples.filter(examples["wind_speed_mph"].is_valid())
     coded = encode(complete, package.signature, package.vocabulary)
     with pytest.raises(PackageRefused, match="of 5"):
-        largest_difference(package.model, BlindToNulls(), [coded])
+        compare(package.model, BlindToNulls(), [coded])
 
 
 def test_the_parity_gate_sees_a_difference_that_only_an_unseen_category_shows(trained, examples):
@@ -125,7 +125,7 @@ def test_the_parity_gate_sees_a_difference_that_only_an_unseen_category_shows(tr
 
     coded = encode(examples, package.signature, package.vocabulary)
     with pytest.raises(PackageRefused, match=r"differs .* of (5|64);"):
-        largest_difference(package.model, BlindToUnseen(), [coded])
+        compare(package.model, BlindToUnseen(), [coded])
 
 
 def test_the_parity_gate_sees_a_difference_at_one_float32_beside_a_threshold(trained, examples):
@@ -142,7 +142,7 @@ def test_the_parity_gate_sees_a_difference_at_one_float32_beside_a_threshold(tra
 
     coded = encode(examples, package.signature, package.vocabulary)
     with pytest.raises(PackageRefused, match="differs from the fitted model by 1 on row 16 of 24"):
-        largest_difference(package.model, Jumps(), [coded])
+        compare(package.model, Jumps(), [coded])
 
 
 def test_an_answer_of_nan_is_a_difference(trained, examples):
@@ -153,7 +153,7 @@ def test_an_answer_of_nan_is_a_difference(trained, examples):
             return np.full(len(inputs), np.nan)
 
     with pytest.raises(PackageRefused, match="by nan on row 0"):
-        largest_difference(package.model, Silent(), [encode(examples, package.signature, package.vocabulary)])
+        compare(package.model, Silent(), [encode(examples, package.signature, package.vocabulary)])
 
 
 def test_a_champion_lends_its_weights_only_if_it_never_saw_the_days_it_would_be_judged_on(trained, train):

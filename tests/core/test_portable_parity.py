@@ -11,16 +11,18 @@ from ml_assets.core.encoding import Signature, Vocabulary, encode
 from ml_assets.core.errors import PackageRefused
 from ml_assets.core.portable_model import to_portable
 from ml_assets.core.portable_parity import largest_portable_difference
+from ml_assets.core.scoring import score
 
 
 def test_the_portable_gate_sees_swapped_categories(trained, examples):
     package = trained[1].package
     swapped = Vocabulary(values={"origin": ("JFK", "EWR", "LGA")})
     portable = to_portable(package.model, signature=package.signature, vocabulary=swapped)
+    answered = [(examples, score(package, examples))]
     with pytest.raises(PackageRefused, match=r"portable graph differs .* expected at most 1e-06"):
-        largest_portable_difference(package.model, portable, [examples], package.signature, package.vocabulary)
+        largest_portable_difference(package.model, portable, answered, package.signature, package.vocabulary)
     difference = largest_portable_difference(
-        package.model, package.portable, [examples], package.signature, package.vocabulary
+        package.model, package.portable, answered, package.signature, package.vocabulary
     )
     assert difference <= 1e-6
 
@@ -38,9 +40,9 @@ def test_the_portable_gate_sees_what_only_unseen_or_null_text_shows(trained, exa
     complete = examples.filter(examples["origin"].is_valid())
     codes = set(encode(complete, package.signature, package.vocabulary).categorical.ravel().tolist())
     assert codes == {2, 3, 4}
-    tables = package.signature, package.vocabulary
+    answered, coding = [(complete, score(package, complete))], (package.signature, package.vocabulary)
     with pytest.raises(PackageRefused, match="of 5; expected"):
-        largest_portable_difference(package.model, portable.SerializeToString(), [complete], *tables)
+        largest_portable_difference(package.model, portable.SerializeToString(), answered, *coding)
 
 
 def test_a_broken_portable_graph_is_refused_and_nothing_is_saved(trained, train, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ml_assets.core.encoding import Coded, Signature, Task, Vocabulary
 from ml_assets.core.errors import InvalidDeclaration, TrainingDataMissing, TrainingFailed
-from ml_assets.core.parity import answer_scale, largest_difference
+from ml_assets.core.parity import answer_scale, compare
 from ml_assets.core.trainers import Epoch, FittedModel, Hyperparameters, Labelled, OnEpoch, Trainer, WarmStart
 from ml_assets.core.trainers.routed_graph import routed
 from ml_assets.core.trainers.segment_choice import compared
@@ -169,7 +169,7 @@ class SegmentedTrainer(Trainer):
             outcomes.append(outcome)
             if outcome.has_own_model:
                 # The gate of the whole graph tries a threshold on any rows, and few of them are this segment's.
-                largest_difference(model.to_onnx(), model, [rows[1].inputs], scale=scale)
+                compare(model.to_onnx(), model, [rows[1].inputs], scale=scale)
                 own[code] = model
         return FittedSegments(
             parent=parent,

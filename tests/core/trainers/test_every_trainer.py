@@ -13,7 +13,7 @@ import pytest
 from ml_assets.core.encoding import Coded, Input, Signature, Vocabulary, encode
 from ml_assets.core.errors import BadInput, InvalidDeclaration, PackageRefused, TrainingDataMissing, TrainingFailed
 from ml_assets.core.package import load_package
-from ml_assets.core.parity import largest_difference
+from ml_assets.core.parity import compare
 from ml_assets.core.scoring import score, score_coded
 from ml_assets.core.trainers import (
     Epoch,
@@ -280,7 +280,7 @@ def test_an_estimator_is_a_name_of_the_table_and_never_an_import_path():
 
 
 def _parity(fitted: FittedModel, model: bytes) -> float:
-    return largest_difference(model, fitted, [VALIDATION.inputs, _examples(400, 5).inputs])
+    return compare(model, fitted, [VALIDATION.inputs, _examples(400, 5).inputs]).largest_difference
 
 
 @pytest.mark.parametrize("name", ["hist_gradient_boosting", "lightgbm"])
@@ -332,7 +332,7 @@ def test_a_split_of_lightgbm_that_only_a_null_does_not_pass_lets_infinity_pass()
     inputs = replace(TRAIN.inputs, numeric=numeric)
     fitted = _fit(CASES["lightgbm"], replace(TRAIN, inputs=inputs, labels=is_null.astype(np.float32)))
     assert np.inf in fitted.thresholds[0]
-    assert largest_difference(fitted.to_onnx(), fitted, [inputs]) <= 1e-5
+    assert compare(fitted.to_onnx(), fitted, [inputs]).largest_difference <= 1e-5
 
 
 def test_a_split_below_its_threshold_exported_as_at_most_is_caught_by_the_parity_gate(monkeypatch):

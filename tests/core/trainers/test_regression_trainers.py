@@ -11,7 +11,7 @@ import pytest
 from ml_assets.core.encoding import Coded, Input, Output, Signature, Vocabulary
 from ml_assets.core.errors import BadInput, InvalidDeclaration, PackageRefused, TrainingDataMissing, TrainingFailed
 from ml_assets.core.package import load_package
-from ml_assets.core.parity import answer_scale, largest_difference
+from ml_assets.core.parity import answer_scale, compare
 from ml_assets.core.regression import RegressionMetrics, rmse
 from ml_assets.core.scoring import score, score_coded, score_portable
 from ml_assets.core.spec import Label, PromotionRule
@@ -94,7 +94,7 @@ def test_the_rounds_kept_are_those_with_the_lowest_rmse_of_validation_in_minutes
 def test_onnx_answers_as_the_library_does_within_a_hundred_thousandth_of_the_spread(case):
     fitted = _fit(case)
     model = fitted.to_onnx()
-    assert largest_difference(model, fitted, [VALIDATION.inputs], scale=SCALE) <= 1e-5
+    assert compare(model, fitted, [VALIDATION.inputs], scale=SCALE).largest_difference <= 1e-5
     for value in (np.nan, np.inf, -np.inf, 3e38, -1e-36, 0.0):
         odd = Coded(numeric=np.full((5, 2), value, dtype=np.float32), categorical=np.arange(5)[:, None])
         expected = fitted.predict(odd)
@@ -183,7 +183,7 @@ def test_a_difference_of_the_graph_is_refused_in_spreads_of_the_label():
             return fitted.predict(inputs) + 2e-5 * SCALE
 
     with pytest.raises(PackageRefused, match=r"by 2e-05 on row .* expected at most 1e-05 times the spread 8\d\.\d+ of"):
-        largest_difference(fitted.to_onnx(), Off(), [VALIDATION.inputs], scale=SCALE)
+        compare(fitted.to_onnx(), Off(), [VALIDATION.inputs], scale=SCALE)
 
 
 def test_a_candidate_of_each_trainer_is_packaged_reloaded_and_scores(case, trained, train, use_case, examples, inputs):

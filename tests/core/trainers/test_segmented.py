@@ -20,7 +20,7 @@ from ml_assets.core.errors import (
 )
 from ml_assets.core.feature_views import LatestView
 from ml_assets.core.package import load_package
-from ml_assets.core.parity import answer_scale, largest_difference
+from ml_assets.core.parity import answer_scale, compare
 from ml_assets.core.portable_model import to_portable
 from ml_assets.core.scoring import score, score_coded, score_portable
 from ml_assets.core.trainers import FittedModel, Labelled, Trainer, WarmStart, trainer_named
@@ -149,7 +149,7 @@ def test_a_tiny_segment_null_and_unseen_are_answered_by_the_parent_exactly(fitte
 
 
 def test_onnx_answers_as_the_library_does_in_every_segment_and_at_every_threshold(fitted):
-    assert largest_difference(fitted.to_onnx(), fitted, [VALIDATION.inputs, TEST.inputs]) <= 1e-5
+    assert compare(fitted.to_onnx(), fitted, [VALIDATION.inputs, TEST.inputs]).largest_difference <= 1e-5
     of_all = {column: set(values) for column, values in fitted.thresholds.items()}
     for model in (fitted.parent, *fitted.own.values()):
         assert all(set(values) <= of_all[column] for column, values in model.thresholds.items())
@@ -392,9 +392,9 @@ def test_the_rounding_of_a_regression_in_the_hundreds_is_no_difference():
     scale = answer_scale(train.labels, "regression")
     for code, model in fitted.own.items():
         of_segment = [_with_origin(validation.inputs, code)]
-        assert largest_difference(model.to_onnx(), model, of_segment, scale=scale) <= 1e-5
+        assert compare(model.to_onnx(), model, of_segment, scale=scale).largest_difference <= 1e-5
         with pytest.raises(PackageRefused, match="differs from the fitted model by 1"):
-            largest_difference(model.to_onnx(), model, of_segment)
+            compare(model.to_onnx(), model, of_segment)
 
 
 def test_a_graph_whose_library_says_otherwise_is_refused():
