@@ -83,7 +83,7 @@ class LocalEventLog(SqliteEventLogStorage):
     A step that waits for a place in a pool, or has one, holds a lock on a file of its own. The kernel lets go of the
     lock when the process ends, however it ends: that is how the next claim knows whose place is free.
 
-    ``_connect`` and ``_db_lock`` are not public API of Dagster; tests/test_local_instance.py holds them.
+    What begins with an underscore is not public API of Dagster; tests/test_local_instance.py holds it.
     """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
@@ -91,7 +91,7 @@ class LocalEventLog(SqliteEventLogStorage):
         self._runs = create_engine("sqlite://", creator=self._open, poolclass=NullPool)
         # The file of all assets is wanted again at once: its connection is kept.
         self._index = create_engine("sqlite://", creator=self._open, poolclass=QueuePool, pool_size=1)
-        self._tables = set[str]()
+        self._tables, self._columns = set[str](), set[str]()
         self._locks: dict[Path, int] = {}
         self.held_pools = set[tuple[str, str]]()
         self._locks_folder = Path(base_dir) / "pool_locks"
@@ -200,6 +200,12 @@ class LocalEventLog(SqliteEventLogStorage):
         if table_name not in self._tables and super().has_table(table_name):
             self._tables.add(table_name)
         return table_name in self._tables
+
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        # Dagster asks the file for its columns with every event of an asset; none of them ever goes either.
+        if column_name not in self._columns and super()._has_asset_key_col_on_connection(conn, column_name):
+            self._columns.add(column_name)
+        return column_name in self._columns
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

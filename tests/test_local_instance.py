@@ -11,9 +11,11 @@ import yaml
 from dagster._core.events import AssetMaterializationPlannedData
 from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
 from dagster._core.storage.dagster_run import RunOpConcurrency
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.test_utils import create_run_for_test
 from dagster._core.utils import make_new_run_id
 from sqlalchemy import event
+from sqlalchemy.engine import Connection
 
 from ml_assets.local_instance import LocalEventLog, LocalInstance
 
@@ -100,6 +102,23 @@ def test_dagsters_own_instance_reads_what_it_wrote_and_the_other_way_round(home:
             assert any("ASSET_MATERIALIZATION" in entry for entry in told[0])
         for reader in (ours, theirs):
             assert reader.get_materialized_partitions(days.key) == {"a", "b"}
+
+
+def test_the_columns_of_the_assets_table_are_looked_up_once(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    looked_up: list[str] = []
+    ask = SqliteEventLogStorage._has_asset_key_col_on_connection
+
+    def counted(self: SqliteEventLogStorage, conn: Connection, column_name: str) -> bool:
+        looked_up.append(column_name)
+        return ask(self, conn, column_name)
+
+    monkeypatch.setattr(SqliteEventLogStorage, "_has_asset_key_col_on_connection", counted)
+    dg.materialize([days], instance=instance, partition_key="a", run_config=SILENT)
+    assert looked_up == ["last_materialization_timestamp"]
+    record = instance.get_asset_records([days.key])[0]
+    assert record.asset_entry.last_materialization is not None
 
 
 def test_a_run_waits_for_the_place_of_a_process_that_lives_and_takes_that_of_one_that_was_killed(

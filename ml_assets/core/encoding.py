@@ -135,7 +135,8 @@ def encode(table: pa.Table, signature: Signature, vocabulary: Vocabulary) -> Cod
 
 def refuse_absent(table: pa.Table, names: Sequence[str]) -> None:
     """Raise BadInput where the examples lack one of these columns."""
-    absent = [name for name in names if name not in table.column_names]
+    present = set(table.column_names)  # of a table of 100 columns the list takes longer than the rest
+    absent = [name for name in names if name not in present]
     if absent:
         raise BadInput(f"the examples lack the columns {absent} that the model reads; materialize the examples again")
 

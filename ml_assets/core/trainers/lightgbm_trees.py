@@ -61,7 +61,7 @@ class LightgbmSettings:
         on_epoch: OnEpoch,
         task: Task,
     ) -> FittedTrees:
-        """Fit an LGBMClassifier or LGBMRegressor on train with as many trees as validation likes best."""
+        """Fit an LGBMModel on train with as many trees as validation likes best."""
         import lightgbm
 
         rounds = Rounds(on_epoch=on_epoch)
@@ -75,7 +75,9 @@ class LightgbmSettings:
         is_regression = task == "regression"
         metric = "rmse" if is_regression else "binary_logloss"
         labels = CentredLabels.of(train.labels, validation.labels, task=task)
-        model = (lightgbm.LGBMRegressor if is_regression else lightgbm.LGBMClassifier)(
+        # Not LGBMClassifier: it codes the labels anew, and then takes the train rows for other ones to evaluate on.
+        model = lightgbm.LGBMModel(
+            objective="regression" if is_regression else "binary",
             **options,
             metric=metric,
             subsample_freq=1,

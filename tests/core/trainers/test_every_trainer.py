@@ -25,6 +25,7 @@ from ml_assets.core.trainers import (
     tree_ensemble,
 )
 from ml_assets.core.trainers.boosting import FittedTrees
+from ml_assets.core.trainers.lightgbm_trees import LightgbmSettings
 from ml_assets.core.trainers.refusals import refuse_nan_loss
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "own_trainer.md"
@@ -333,6 +334,24 @@ def test_a_split_of_lightgbm_that_only_a_null_does_not_pass_lets_infinity_pass()
     fitted = _fit(CASES["lightgbm"], replace(TRAIN, inputs=inputs, labels=is_null.astype(np.float32)))
     assert np.inf in fitted.thresholds[0]
     assert compare(fitted.to_onnx(), fitted, [inputs]).largest_difference <= 1e-5
+
+
+@pytest.mark.parametrize("task", ["binary_classification", "regression"])
+def test_lightgbm_bins_the_train_rows_once_although_it_is_told_their_loss_too(task, monkeypatch):
+    import lightgbm.sklearn
+
+    binned: list[int] = []
+
+    class Counted(lightgbm.Dataset):
+        def __init__(self, data, *args, **kwargs) -> None:
+            super().__init__(data, *args, **kwargs)
+            binned.append(len(data))
+
+    monkeypatch.setattr(lightgbm.sklearn, "Dataset", Counted)
+    settings = LightgbmSettings(n_estimators=3)
+    fitted = settings.fit(TRAIN, VALIDATION, cardinalities=[5, 92], seed=1, on_epoch=lambda n, m: None, task=task)
+    assert binned == [len(TRAIN.labels), len(VALIDATION.labels)]
+    assert all(epoch.train_loss > 0 and epoch.validation_loss > 0 for epoch in fitted.history)
 
 
 def test_a_split_below_its_threshold_exported_as_at_most_is_caught_by_the_parity_gate(monkeypatch):
