@@ -104,6 +104,28 @@ def test_dagsters_own_instance_reads_what_it_wrote_and_the_other_way_round(home:
             assert reader.get_materialized_partitions(days.key) == {"a", "b"}
 
 
+def test_events_stored_together_leave_the_row_of_their_asset_as_dagster_would(
+    home: Path, instance: dg.DagsterInstance, tmp_path_factory: pytest.TempPathFactory
+):
+    runs = [dg.materialize([days], instance=instance, partition_key=day, run_config=SILENT) for day in ("b", "a")]
+    told = [
+        entry
+        for run in runs
+        for entry in instance.all_logs(run.run_id)
+        if entry.dagster_event and entry.dagster_event.asset_key
+    ]
+    assert len(told) >= 4, "planned and materialized, twice"
+    found: list[object] = []
+    for storage in (LocalEventLog(str(home / "ours")), SqliteEventLogStorage(str(home / "theirs"))):
+        storage.register_instance(instance)
+        storage.store_event_batch(told)
+        (record,) = storage.get_asset_records([days.key])
+        assert storage.get_materialized_partitions(days.key) == {"a", "b"}
+        found.append((record.storage_id, record.asset_entry))
+    assert found[0] == found[1]
+    assert found[0][1].last_materialization.dagster_event.partition == "a"
+
+
 def test_the_columns_of_the_assets_table_are_looked_up_once(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ):

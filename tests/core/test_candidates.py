@@ -141,7 +141,7 @@ def test_the_parity_gate_sees_a_difference_at_one_float32_beside_a_threshold(tra
             return score_coded(package.model, inputs) + (inputs.numeric[:, 0] == beside)
 
     coded = encode(examples, package.signature, package.vocabulary)
-    with pytest.raises(PackageRefused, match="differs from the fitted model by 1 on row 16 of 24"):
+    with pytest.raises(PackageRefused, match=r"differs from the fitted model by 1 on row \d+ of 48"):
         compare(package.model, Jumps(), [coded])
 
 
