@@ -18,20 +18,22 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 
 from ml_assets.backends.environments import Environment
 from ml_assets.calendar import day_starts_at
+from ml_assets.cli.faults import release
 from ml_assets.core import training_sets
 from ml_assets.core.candidates import TrainedCandidate, train_candidate
+from ml_assets.core.data_quality.verdicts import faults_between
 from ml_assets.core.feature_views import Feature
 from ml_assets.core.ports import DayRange, Tracker
 from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import AnyMetrics, meaning_of
 from ml_assets.core.training_sets import TrainingSet
-from ml_assets.lifecycle import LANDING, Lifecycle
+from ml_assets.lifecycle import LANDING, Lifecycle, RunFailed
 from ml_assets.resources import feature_views_of, resources_of
 from ml_assets.use_cases import air_time, arrival_delay, cancellation, code_version_of, load_use_cases
 
@@ -109,9 +111,23 @@ class Clock:
 
 
 def land_year(life: Lifecycle) -> None:
-    """Land, build and join every day of the year for all use cases, unless the warehouse has all of them."""
-    if not all(_has_whole_year(life, use_case.examples_table) for use_case in load_use_cases()):
+    """Land, build and join every day of the year for all use cases, unless the warehouse has all of them.
+
+    Days of spoilt data, as the 31st of December without any weather, are released: the year is measured whole.
+    """
+    if all(_has_whole_year(life, use_case.examples_table) for use_case in load_use_cases()):
+        return
+    try:
         life.run_groups(LANDING, YEAR)
+    except RunFailed as failure:
+        if not failure.is_held:
+            raise
+        held = [fault for fault in faults_between(life.warehouse, YEAR) if not fault.released_by]
+        for table, day in sorted({(fault.table, fault.day) for fault in held}):
+            moment = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            release(table=table, day=moment, by="benchmarks", reason="the year is measured whole")
+        for day in sorted({fault.day for fault in held}):
+            life.run_groups(LANDING, DayRange(first=day, last=day))
 
 
 def _has_whole_year(life: Lifecycle, table: str) -> bool:

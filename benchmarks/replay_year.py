@@ -28,7 +28,7 @@ from ml_assets.core.reports.replay import charts_of, worth_words
 from ml_assets.replaying import Replay
 
 YEAR = DayRange(first=date(2013, 1, 1), last=date(2013, 12, 31))
-MOST_SECONDS, N_PROCESSES = 900.0, 2
+MOST_SECONDS, N_AT_ONCE = 900.0, 2
 PAGE = Path(__file__).parents[1] / "docs" / "a_year.md"
 PICTURE = PAGE.with_name("a_year.png")
 _BETWEEN = r"(<!-- figures: {name} -->\n).*?(<!-- end of figures -->)"
@@ -61,7 +61,7 @@ def _lived(found: Replay) -> Sequence[Story]:
     started = time.perf_counter()
     found.land(lambda _event: None)
     print(f"landed in {time.perf_counter() - started:.0f} s")
-    found.live(lambda _lived: None, n_processes=N_PROCESSES)
+    found.live(lambda _lived: None, n_at_once=N_AT_ONCE)
     stories = found.conclude()
     found.took(time.perf_counter() - started)
     return stories

@@ -40,6 +40,11 @@ def days() -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata={"n_rows": 3})
 
 
+@dg.asset(key=["raw", "more_days"], partitions_def=dg.StaticPartitionsDefinition(["a", "b"]), pool=POOL)
+def more_days() -> dg.MaterializeResult:
+    return dg.MaterializeResult(metadata={"n_rows": 5})
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     (tmp_path / "dagster.yaml").write_text(SETTINGS.read_text())
@@ -104,26 +109,26 @@ def test_dagsters_own_instance_reads_what_it_wrote_and_the_other_way_round(home:
             assert reader.get_materialized_partitions(days.key) == {"a", "b"}
 
 
-def test_events_stored_together_leave_the_row_of_their_asset_as_dagster_would(
-    home: Path, instance: dg.DagsterInstance, tmp_path_factory: pytest.TempPathFactory
-):
-    runs = [dg.materialize([days], instance=instance, partition_key=day, run_config=SILENT) for day in ("b", "a")]
+def test_events_stored_together_leave_the_row_of_their_asset_as_dagster_would(home: Path, instance: dg.DagsterInstance):
+    both = [days, more_days]
+    runs = [dg.materialize(both, instance=instance, partition_key=day, run_config=SILENT) for day in ("b", "a")]
     told = [
         entry
         for run in runs
         for entry in instance.all_logs(run.run_id)
         if entry.dagster_event and entry.dagster_event.asset_key
     ]
-    assert len(told) >= 4, "planned and materialized, twice"
-    found: list[object] = []
+    assert len(told) >= 8, "two assets, planned and materialized, twice"
+    found: list[dict[dg.AssetKey, object]] = []
     for storage in (LocalEventLog(str(home / "ours")), SqliteEventLogStorage(str(home / "theirs"))):
         storage.register_instance(instance)
         storage.store_event_batch(told)
-        (record,) = storage.get_asset_records([days.key])
-        assert storage.get_materialized_partitions(days.key) == {"a", "b"}
-        found.append((record.storage_id, record.asset_entry))
+        records = storage.get_asset_records([asset.key for asset in both])
+        assert all(storage.get_materialized_partitions(asset.key) == {"a", "b"} for asset in both)
+        assert all(record.asset_entry.last_materialization.dagster_event.partition == "a" for record in records)
+        found.append({record.asset_entry.asset_key: record.asset_entry for record in records})
     assert found[0] == found[1]
-    assert found[0][1].last_materialization.dagster_event.partition == "a"
+    assert set(found[0]) == {days.key, more_days.key}
 
 
 def test_the_columns_of_the_assets_table_are_looked_up_once(

@@ -1,5 +1,6 @@
 """Replays in processes of their own: killed at any moment they go on, and what was begun by other code is refused."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -20,6 +21,7 @@ from ml_assets.cli import app
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import BadInput
 from ml_assets.core.feature_views import Feature
+from ml_assets.core.replays.record import LivedDay
 from ml_assets.core.replays.story import record_of
 from ml_assets.core.spec import Decisions, Label, PromotionRule, SplitRule, UseCase
 from ml_assets.replaying import MANIFEST, PAGE, RECORD, Life, Manifest, Replay, ReplayFailed
@@ -28,9 +30,10 @@ from tests.conftest import environment_of
 from tests.core.conftest import FIRST_DAY, make_examples
 
 DAYS = DayRange(first=FIRST_DAY, last=FIRST_DAY + timedelta(days=15))
+NAMES = ("storms", "gales", "squalls")
 
 
-def lives_in(folder: Path, names: Sequence[str] = ("storms", "gales")) -> list[Life]:
+def lives_in(folder: Path, names: Sequence[str] = NAMES[:2]) -> list[Life]:
     """Return use cases on the same storms, their examples landed."""
     use_case = UseCase(
         name="storms",
@@ -69,9 +72,9 @@ def lives_in(folder: Path, names: Sequence[str] = ("storms", "gales")) -> list[L
 
 
 def test_killed_again_and_again_a_replay_ends_with_the_record_of_one_that_was_left_alone(tmp_path: Path):
-    live_all(lives_in(tmp_path / "alone"), lambda lived: None, n_processes=1)
-    expected = record_of([life.tell() for life in lives_in(tmp_path / "alone")])
-    lives, seed = lives_in(tmp_path / "killed"), 5
+    live_all(lives_in(tmp_path / "alone", names=NAMES), lambda lived: None, n_at_once=1)
+    expected = record_of([life.tell() for life in lives_in(tmp_path / "alone", names=NAMES)])
+    lives, seed = lives_in(tmp_path / "killed", names=NAMES), 5
     draw = random.Random(seed)
     print("seed", seed)
     n_kills = 0
@@ -87,12 +90,12 @@ def test_killed_again_and_again_a_replay_ends_with_the_record_of_one_that_was_le
 
 
 def test_of_three_lives_the_one_that_is_ahead_waits_for_the_others(tmp_path: Path):
-    ahead, *others = lives_in(tmp_path, names=("storms", "gales", "squalls"))
+    ahead, *others = lives_in(tmp_path, names=NAMES)
     for lived in ahead.live():
         if lived.partition_on == DAYS.dates[9]:
             break
     seen: list[tuple[str, date]] = []
-    live_all([ahead, *others], lambda lived: seen.append((lived.use_case, lived.partition_on)), n_processes=2)
+    live_all([ahead, *others], lambda lived: seen.append((lived.use_case, lived.partition_on)), n_at_once=2)
     assert sorted(seen) == sorted(
         [(ahead.use_case.name, day) for day in DAYS.dates[10:]]
         + [(life.use_case.name, day) for life in others for day in DAYS.dates]
@@ -102,11 +105,26 @@ def test_of_three_lives_the_one_that_is_ahead_waits_for_the_others(tmp_path: Pat
     assert max(day for name, day in before if name != ahead.use_case.name) >= DAYS.dates[10]
 
 
+@pytest.mark.parametrize("nth", [0, 2], ids=["at once", "on a later day"])
+def test_a_life_whose_process_is_killed_ends_the_replay_and_the_others_with_it(tmp_path: Path, nth: int):
+    lives = lives_in(tmp_path, names=NAMES)
+
+    def on_day(lived: LivedDay) -> None:
+        if lived.use_case == "gales" and lived.partition_on == DAYS.dates[nth]:
+            of_gales = next(p for p in multiprocessing.active_children() if p.name == "replay of gales")
+            of_gales.kill()
+
+    with pytest.raises(ReplayFailed, match="lives gales ended with -9; run the command again"):
+        live_all(lives, on_day, n_at_once=2)
+    assert not multiprocessing.active_children()
+    assert all(len(life.lived()) < len(DAYS.dates) for life in lives)
+
+
 def test_a_life_that_cannot_go_on_ends_the_replay_and_says_which_it_was(tmp_path: Path):
     lives = lives_in(tmp_path)
     (lives[0].folder / "warehouse.duckdb").write_bytes(b"no tables, but noise" * 1000)
     with pytest.raises(ReplayFailed, match="lives storms ended with 1; run the command again"):
-        live_all(lives, lambda lived: None, n_processes=2)
+        live_all(lives, lambda lived: None, n_at_once=2)
 
 
 def manifest(folder: Path, **changes: object) -> None:
@@ -162,7 +180,7 @@ def test_a_day_of_spoilt_data_is_held_and_said_and_all_others_are_there_to_be_li
 def test_a_replay_of_a_held_day_alone_ends_and_says_why_nothing_was_predicted(tmp_path: Path):
     day = "2013-12-31"
     with environment_of(tmp_path):
-        answer = CliRunner().invoke(app, ["replay", "--from", day, "--to", day, "--processes", "1"])
+        answer = CliRunner().invoke(app, ["replay", "--from", day, "--to", day, "--at-once", "1"])
         assert answer.exit_code == 0, answer.output
         replay = Replay(Environment.current(), DayRange(first=date(2013, 12, 31), last=date(2013, 12, 31)))
     said = " ".join(answer.output.split())
@@ -179,7 +197,7 @@ def test_a_replay_belongs_on_this_machine(environment: Environment):
 
 def _kill_all_at(target: int) -> None:
     """Live, and die with all processes as soon as so many days are complete: in the midst of the next ones."""
-    lives = lives_in(Path(sys.argv[1]))
+    lives = lives_in(Path(sys.argv[1]), names=NAMES)
     n_lived = sum(len(life.lived()) for life in lives)
 
     def on_day(_lived: object) -> None:
@@ -188,7 +206,7 @@ def _kill_all_at(target: int) -> None:
         if n_lived >= target:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    live_all(lives, on_day, n_processes=2)
+    live_all(lives, on_day, n_at_once=2)
 
 
 if __name__ == "__main__":

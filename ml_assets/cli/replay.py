@@ -27,14 +27,16 @@ _DAYS_BETWEEN_LINES = 28
 def replay(
     from_day: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day that is lived.")],
     to_day: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The last one.")],
-    n_processes: Annotated[
-        int | None, typer.Option("--processes", min=1, help="Use cases that live a day at once; as many as cores.")
+    n_at_once: Annotated[
+        int | None, typer.Option("--at-once", min=1, help="Days lived at once, by default one for each core.")
     ] = None,
     is_anew: Annotated[
         bool, typer.Option("--anew", help="Forget what was lived of these days, and begin again.")
     ] = False,
 ) -> None:
     """Live days one by one as production would have: train when asked for, predict, watch, decide; then compare.
+
+    Each use case lives in a process of its own (up to 3 GB); with --at-once 1 they live one after the other, in one.
 
     It has tables, models and ledger of its own, below ``data/replays``: nothing else is touched. After a kill the same
     command goes on where it was; once finished it says again what came of it.
@@ -49,7 +51,7 @@ def replay(
                 found.land(screen.on_event)
             lives = found.lives
             with display_of(lives) as shown:
-                found.live(shown.on_day, n_processes=n_processes or min(len(lives), multiprocessing.cpu_count()))
+                found.live(shown.on_day, n_at_once=n_at_once or min(len(lives), multiprocessing.cpu_count()))
             stories = found.conclude()
             found.took(monotonic() - started)
         else:

@@ -13,7 +13,8 @@ from ml_assets.core.scoring import score_coded
 from ml_assets.core.trainers import FittedModel
 
 LARGEST_PARITY_DIFFERENCE = 1e-5
-# Judgement: LightGBM has at most 255 for a column, a network its bins; the gate adds 48,000 rows at most.
+# Judgement: a model of LightGBM's defaults has at most 254 for a column, a network its bins; of segments with models
+# of their own there may be more, which are thinned. The gate adds 48,000 rows at most.
 _THRESHOLDS_PER_COLUMN = 1000
 _ROWS_PER_THRESHOLD = 16
 _STEP_BETWEEN_ROWS = 7919  # a prime
@@ -59,7 +60,7 @@ def compare(model: bytes, fitted: FittedModel, parts: Sequence[Coded], *, scale:
 
     def verified(coded: Coded) -> np.ndarray:
         nonlocal largest
-        found = _answers(model, coded)
+        found = _answers_of_graph(model, coded)
         difference = np.abs(found - _expected(fitted, coded)) / scale
         largest = max(largest, float(np.max(difference, initial=0.0)))
         # A comparison that is false for NaN would let one pass.
@@ -84,10 +85,10 @@ def in_scale(scale: float) -> str:
     return "" if scale == 1.0 else f" times the spread {scale:.4g} of the training labels"
 
 
-def _answers(model: bytes, coded: Coded) -> np.ndarray:
+def _answers_of_graph(model: bytes, coded: Coded) -> np.ndarray:
     """Return what the graph says; raise PackageRefused for one that ONNX Runtime cannot run on the two inputs."""
     try:
-        answers = score_coded(model, coded)
+        found = score_coded(model, coded)
     except MemoryError:
         raise
     except Exception as error:  # the errors of ONNX Runtime have no class in common
@@ -95,19 +96,19 @@ def _answers(model: bytes, coded: Coded) -> np.ndarray:
             f"ONNX Runtime cannot run the graph: {error}; expected the inputs numeric (float32 [n, k]) and categorical "
             "(int64 [n, m]), the output prediction (float32 [n]) and an opset that it knows; the candidate is not saved"
         ) from error
-    return _one_each(answers, coded, whose="the ONNX graph")
+    return _one_each(found, coded, whose="the ONNX graph")
 
 
 def _expected(fitted: FittedModel, coded: Coded) -> np.ndarray:
     return _one_each(fitted.predict(coded), coded, whose="the fitted model")
 
 
-def _one_each(answers: np.ndarray, coded: Coded, *, whose: str) -> np.ndarray:
-    if answers.shape != (len(coded),):
+def _one_each(found: np.ndarray, coded: Coded, *, whose: str) -> np.ndarray:
+    if found.shape != (len(coded),):
         raise PackageRefused(
-            f"{whose} gives answers of shape {answers.shape} for {len(coded)} rows; expected one number each"
+            f"{whose} gives answers of shape {found.shape} for {len(coded)} rows; expected one number each"
         )
-    return answers
+    return found
 
 
 def _odd_rows(part: Coded) -> Coded:
@@ -139,8 +140,8 @@ def _at_thresholds(part: Coded, thresholds: Mapping[int, np.ndarray]) -> Iterato
     """Yield rows with every number at a threshold of its column, or one float32 below or above it, if there is any.
 
     A threshold deep in a tree is reached by some rows only, so every value is tried on several rows, with other values
-    of the other columns each time. Of 500 trees these rows reach both sides of half of the splits; four times as many
-    rows, each with one number at a threshold, reach a quarter.
+    of the other columns each time. These rows reach more splits than as many in which one number alone is at a
+    threshold. What lies below a split that only nulls pass is reached by every other row, which keeps its nulls.
     """
     values = {column: _beside(found) for column, found in thresholds.items() if len(found)}
     if not values or not len(part):
@@ -150,8 +151,10 @@ def _at_thresholds(part: Coded, thresholds: Mapping[int, np.ndarray]) -> Iterato
     n_rows = _ROWS_PER_THRESHOLD * max(len(of_column) for of_column in values.values())
     rows = (np.arange(n_rows) * _STEP_BETWEEN_ROWS) % len(part)
     numeric = part.numeric[rows]
+    may_be_null = np.arange(n_rows) % 2 == 0
     for column, of_column in values.items():
-        numeric[:, column] = draw.permutation(np.resize(of_column, n_rows))
+        is_null = may_be_null & np.isnan(numeric[:, column])
+        numeric[:, column] = np.where(is_null, np.nan, draw.permutation(np.resize(of_column, n_rows)))
     yield Coded(numeric=numeric, categorical=part.categorical[rows])
 
 

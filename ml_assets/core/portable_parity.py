@@ -48,6 +48,8 @@ def largest_portable_difference(
     odd = [odd_rows(table, signature, vocabulary) for table, _ in answered]
     answered_odd = [(table, score_coded(model, encode(table, signature, vocabulary))) for table in odd]
     for table, coded in (*answered, *answered_odd):
+        if coded.shape != (table.num_rows,):
+            raise ValueError(f"there are answers of shape {coded.shape} for {table.num_rows} rows; expected one each")
         difference = np.abs(score_portable(portable, table, signature) - coded) / scale
         largest = max(largest, float(np.max(difference, initial=0.0)))
         # A comparison that is false for NaN would let one pass.

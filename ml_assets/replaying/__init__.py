@@ -123,9 +123,9 @@ class Replay:
         faults = tuple(fault for fault in faults_between(lifecycle.warehouse, self.days) if not fault.released_by)
         self._keep(is_landed=True, held=held, faults=faults)
 
-    def live(self, on_day: OnDay, *, n_processes: int) -> None:
+    def live(self, on_day: OnDay, *, n_at_once: int) -> None:
         """Live what is left of each use case, so many days at once; raise ReplayFailed where one cannot go on."""
-        live_all(self.lives, on_day, n_processes=n_processes)
+        live_all(self.lives, on_day, n_at_once=n_at_once)
 
     def conclude(self) -> list[Story]:
         """Write record and page, and return what they tell."""

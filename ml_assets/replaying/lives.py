@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -82,24 +82,24 @@ class Life:
         )
 
 
-def live_all(lives: Sequence[Life], on_day: OnDay, *, n_processes: int) -> None:
+def live_all(lives: Sequence[Life], on_day: OnDay, *, n_at_once: int) -> None:
     """Live what is left of each, so many days at once; raise ReplayFailed where one cannot go on.
 
-    With one process it is this one, one life after the other. Otherwise each life has a process of its own, and there
-    is one more of them than days lived at once: whichever is furthest behind lives next, so that they end together and
-    no core stands idle. The processes end when this one does, however it ends: what they have completed stays.
+    One at once is one life after the other, in this process. Otherwise each life has a process of its own, which holds
+    its models all the while, and whichever is furthest behind lives next: so they end together, and no core stands
+    idle. The processes end when this one does, however it ends: what they have completed stays.
     """
-    if n_processes == 1:
+    if n_at_once == 1:
         for life in lives:
             for lived in life.live():
                 on_day(lived)
         return
-    waiting, running = list(lives), list[_Running]()
+    running = list[_Running]()
     try:
-        while waiting or running:
-            while waiting and len(running) <= n_processes:
-                running.append(_begin(waiting.pop(0)))
-            _give_turns(running, n_at_once=n_processes)
+        for life in lives:
+            running.append(_begin(life))
+        while running:
+            _give_turns(running, n_at_once=n_at_once)
             told = wait([one.link for one in running])
             for one in [one for one in running if one.link in told]:
                 if _is_over(one, on_day):
@@ -112,7 +112,10 @@ def live_all(lives: Sequence[Life], on_day: OnDay, *, n_processes: int) -> None:
 
 @dataclass(kw_only=True)
 class _Running:
-    """A process that lives a day whenever it is given its turn, and tells of it; ``reached`` is the last it told of."""
+    """A process that lives a day whenever it is given its turn, and tells of it; ``reached`` is the last it told of.
+
+    Before it has told of any, that is the day before the first.
+    """
 
     life: Life
     process: SpawnProcess
@@ -127,14 +130,14 @@ def _begin(life: Life) -> _Running:
     process = context.Process(target=_live_apart, args=(life, theirs), name=f"replay of {life.use_case.name}")
     process.start()
     theirs.close()
-    return _Running(life=life, process=process, link=ours, reached=life.days.first)
+    return _Running(life=life, process=process, link=ours, reached=life.days.first - timedelta(days=1))
 
 
 def _give_turns(running: Sequence[_Running], *, n_at_once: int) -> None:
     idle = sorted((one for one in running if not one.has_turn), key=lambda one: one.reached)
     for one in idle[: n_at_once - sum(one.has_turn for one in running)]:
         one.has_turn = True
-        with suppress(BrokenPipeError):  # a process that has ended is told of by its link
+        with suppress(ConnectionError):  # a process that has ended is told of by its link
             one.link.send("live")
 
 
@@ -142,7 +145,7 @@ def _is_over(running: _Running, on_day: OnDay) -> bool:
     """Pass on what a process tells, and return whether it has ended; raise ReplayFailed where it ended badly."""
     try:
         message: LivedDay | str = running.link.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, ConnectionError):
         running.process.join()
         if running.process.exitcode:
             raise ReplayFailed(
@@ -167,6 +170,8 @@ def _live_apart(life: Life, link: Connection) -> None:
             link.send(lived)
     except MlAssetsError as error:
         link.send(f"{type(error).__name__}: {error}")
+    except (EOFError, ConnectionError):
+        os._exit(1)  # the first process is gone
     # As at the end of any command: with torch loaded, DuckDB's binding prints a page about leaks that are none.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 

@@ -27,6 +27,7 @@ from ml_assets.core.trainers import (
 from ml_assets.core.trainers.boosting import FittedTrees
 from ml_assets.core.trainers.lightgbm_trees import LightgbmSettings
 from ml_assets.core.trainers.refusals import refuse_nan_loss
+from ml_assets.core.trainers.tree_ensemble import Node, TreeEnsemble
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "own_trainer.md"
 
@@ -334,6 +335,50 @@ def test_a_split_of_lightgbm_that_only_a_null_does_not_pass_lets_infinity_pass()
     fitted = _fit(CASES["lightgbm"], replace(TRAIN, inputs=inputs, labels=is_null.astype(np.float32)))
     assert np.inf in fitted.thresholds[0]
     assert compare(fitted.to_onnx(), fitted, [inputs]).largest_difference <= 1e-5
+
+
+def test_a_threshold_that_only_nulls_of_another_column_reach_is_held_to_parity():
+    rng = np.random.default_rng(4)
+    wind, gust = rng.normal(size=(2, 4000)).astype(np.float32)
+    gust[rng.random(4000) < 0.3] = np.nan
+    inputs = Coded(numeric=np.stack([wind, gust], axis=1), categorical=np.zeros((4000, 1), dtype=np.int64))
+
+    def ensemble(at: float) -> TreeEnsemble:
+        """Wind is looked at where the gust is null alone; elsewhere the gust decides."""
+        of_nulls = [
+            Node(column=1, threshold=np.inf, left=1, right=2),
+            Node(value=0.1),
+            Node(column=0, threshold=at, left=3, right=4),
+            *(Node(value=1.0), Node(value=-1.0)),
+        ]
+        of_gusts = [Node(column=1, threshold=0.5, is_null_left=True, left=1, right=2), Node(value=0.1), Node(value=0.2)]
+        trees = [of_nulls, of_gusts]
+        return TreeEnsemble(trees=trees, base=0.0, comparison="<=", n_numeric=2, cardinalities=[3])
+
+    right, beside = ensemble(0.25), ensemble(float(np.nextafter(np.float32(0.25), np.float32(np.inf))))
+    model = right.to_onnx()
+    fitted = FittedTrees(
+        ensemble=right, answer=lambda rows: _by_graph(model, rows, n_numeric=2), history=(), libraries={}
+    )
+    assert compare(model, fitted, [inputs]).largest_difference == 0.0
+    with pytest.raises(PackageRefused, match="differs from the fitted model"):
+        compare(beside.to_onnx(), fitted, [inputs])
+
+
+def _by_graph(model: bytes, rows: np.ndarray, *, n_numeric: int) -> np.ndarray:
+    categorical = rows[:, n_numeric:].astype(np.int64)
+    return score_coded(model, Coded(numeric=rows[:, :n_numeric].astype(np.float32), categorical=categorical))
+
+
+@pytest.mark.parametrize("task", ["binary_classification", "regression"])
+def test_lightgbm_keeps_the_trees_that_validation_likes_best_also_where_it_was_not_stopped(task):
+    turned = replace(VALIDATION, labels=1 - VALIDATION.labels)  # what is learned makes it worse from the first tree on
+    settings = LightgbmSettings(n_estimators=8, early_stopping_rounds=30)
+    fitted = settings.fit(TRAIN, turned, cardinalities=[5, 92], seed=1, on_epoch=lambda n, m: None, task=task)
+    losses = [epoch.validation_loss for epoch in fitted.history]
+    assert len(losses) == 8
+    assert int(np.argmin(losses)) == 0
+    assert len(fitted.ensemble.trees) == 1
 
 
 @pytest.mark.parametrize("task", ["binary_classification", "regression"])
