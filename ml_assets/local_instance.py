@@ -1,7 +1,7 @@
 """The Dagster instance of a laptop: Dagster's own on SQLite, healed of two faults.
 
-Its event log compiles every SQL statement anew for every query, asks for tables and columns again with every event, and
-writes an asset's row for every partition: more than half of the CPU time of a run of small steps. And a run that is
+Its event log compiles every SQL statement anew for every query, which is half the CPU time of a run of small steps; it
+asks for tables and columns again with every event, and writes an asset's row for every partition. And a run that is
 killed keeps its place in a pool for ever, so that the next run waits for a process that is gone.
 """
 
