@@ -35,7 +35,8 @@ ABOVE_THE_LINE = {
     "resources": {"calendar", "job_costs", "backends", "core"},
     "job_costs": {"backends", "core"},
     "calendar": {"core"},
-    "local_instance": set[str](),
+    "local_instance": {"local_event_log"},
+    "local_event_log": set[str](),
     "cloud_instance": {"backends", "core"},
     "doctor": {"cloud_instance", "resources", "calendar", "backends", "core"},
 }

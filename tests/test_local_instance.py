@@ -4,20 +4,25 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.definitions.partitions.subset import PartitionsSubset
 from dagster._core.events import AssetMaterializationPlannedData
 from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
 from dagster._core.storage.dagster_run import RunOpConcurrency
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.test_utils import create_run_for_test
 from dagster._core.utils import make_new_run_id
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
-from ml_assets.local_instance import LocalEventLog, LocalInstance
+from ml_assets.local_event_log import LocalEventLog
+from ml_assets.local_instance import LocalInstance
 
 SETTINGS = Path(__file__).parents[1] / "deploy" / "local" / "dagster.yaml"
 POOL, STEP = "warehouse", "write"
@@ -129,6 +134,34 @@ def test_events_stored_together_leave_the_row_of_their_asset_as_dagster_would(ho
         found.append({record.asset_entry.asset_key: record.asset_entry for record in records})
     assert found[0] == found[1]
     assert set(found[0]) == {days.key, more_days.key}
+
+
+@pytest.mark.parametrize("partitions", [["a", "b"], None])
+def test_a_planned_check_is_written_down_as_dagster_would(
+    home: Path, instance: dg.DagsterInstance, partitions: list[str] | None
+):
+    subset = partitions and dg.StaticPartitionsDefinition(["a", "b", "c"]).subset_with_partition_keys(partitions)
+    planned = AssetCheckEvaluationPlanned(
+        asset_key=days.key, check_name="has_rows", partitions_subset=cast("PartitionsSubset | None", subset)
+    )
+    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED
+    told = dg.EventLogEntry(
+        error_info=None,
+        level="debug",
+        user_message="",
+        run_id=make_new_run_id(),
+        timestamp=1_400_000_000.0,
+        dagster_event=dg.DagsterEvent(kind.value, "job", event_specific_data=planned),
+    )
+    found: list[list[dict[str, object]]] = []
+    for storage in (LocalEventLog(str(home / "ours")), SqliteEventLogStorage(str(home / "theirs"))):
+        storage.register_instance(instance)
+        storage.store_event(told)
+        with storage.index_connection() as connection:
+            rows = connection.execute(AssetCheckExecutionsTable.select()).mappings().all()
+        found.append([{name: value for name, value in row.items() if name != "create_timestamp"} for row in rows])
+    assert found[0] == found[1]
+    assert [row["partition"] for row in found[0]] == (partitions or [None])
 
 
 def test_the_columns_of_the_assets_table_are_looked_up_once(

@@ -28,6 +28,9 @@ _SPARE_BYTES = 64 * 2**20
 _STREAMING_MEMORY = "256MB"
 # Judgement: a day's joins and statistics take less; of a larger table, no more is kept than this.
 _SESSION_MEMORY = "1GB"
+# Judgement: a checkpoint writes whole parts of a table anew, half a second for a year of examples. DuckDB's own 16 MB
+# are full every fortnight; what a killed session leaves is read again when the file is next opened, a second of it.
+_SESSION_LOG = "64MB"
 _DISK_IS_FULL = re.compile(r"No space left on device|File too large|quota exceeded|max_temp_directory_size", re.I)
 
 
@@ -71,6 +74,7 @@ class DuckDBWarehouse:
             return
         connection = self._open()
         connection.execute("SET threads=1")
+        connection.execute(f"SET checkpoint_threshold='{_SESSION_LOG}'")
         self._of_thread.connection = connection
         try:
             connection.execute(self._usual_memory)

@@ -30,6 +30,7 @@ _PAGES = {
 # Larger content goes up in parts, of which a few are on their way at a time.
 PART_BYTES = 8 * 1024 * 1024
 _N_PARTS_AT_ONCE = 4
+_N_REQUESTS_AT_ONCE = 32
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 
 _T = TypeVar("_T")
@@ -62,6 +63,11 @@ class ObjectArtifactStore:
     @property
     def _is_remote(self) -> bool:
         return self._url.startswith(("s3://", "gs://"))
+
+    @property
+    def n_requests_at_once(self) -> int:
+        """For how many files it is best asked at a time: in the cloud each takes 50 ms, whatever its size."""
+        return _N_REQUESTS_AT_ONCE if self._is_remote else 1
 
     @cached_property
     def _connection(self) -> Connection:
@@ -243,11 +249,11 @@ class ObjectArtifactStore:
         store = self._store
         if not isinstance(store, LocalStore):
             return
-        found = Path(cast("str", store.prefix))
+        found = str(store.prefix)
         for segment in artifact_path(path).split("/"):
-            found /= segment
+            found = f"{found}/{segment}"
             try:
-                mode = found.lstat().st_mode
+                mode = os.lstat(found).st_mode
             except FileNotFoundError:
                 return
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

@@ -24,10 +24,11 @@ from ml_assets.core.monitored import (
     recent_rows,
     until,
 )
-from ml_assets.core.package import ModelPackage, load_package
+from ml_assets.core.package import ModelPackage
 from ml_assets.core.performance import ROC_AUC_TOLERANCE, performance_verdict
 from ml_assets.core.ports import ArtifactStore, Warehouse
 from ml_assets.core.quality_noise import HoldoutNoise
+from ml_assets.core.recalled import recall_package
 from ml_assets.core.regression import RegressionMetrics
 from ml_assets.core.regression_performance import RMSE_TOLERANCE
 from ml_assets.core.retraining import DAYS_OF_A_STOP, retraining_alarms
@@ -74,7 +75,7 @@ def write_alarms(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, 
         estimated=rows_of(ESTIMATED, HISTORY.days),
         skew=rows_of(SKEW, 0),
         decisions=rows_of(RETRAINING, DAYS_OF_A_STOP),
-        package_of=cache(lambda version: load_package(store, use_case.name, version)),
+        package_of=cache(lambda version: recall_package(store, use_case.name, version)),
     )
     incidents = Incidents(rows_of(ALARMS, QUIET_DAYS, last=days.first - timedelta(days=1)))
     rows: list[dict[str, object]] = []

@@ -15,9 +15,10 @@ from ml_assets.core.estimated_performance import (
     estimated_performance,
 )
 from ml_assets.core.monitored import ESTIMATED, PERFORMANCE, SHADOWS, SLICES
-from ml_assets.core.package import ModelPackage, load_package
+from ml_assets.core.package import ModelPackage
 from ml_assets.core.performance import PERFORMANCE_SCHEMA, measure_performance
 from ml_assets.core.ports import ArtifactStore, Warehouse
+from ml_assets.core.recalled import recall_package
 from ml_assets.core.scored_rows import (
     JudgedPeriod,
     ScoredRows,
@@ -25,11 +26,11 @@ from ml_assets.core.scored_rows import (
     read_scored_rows,
     sliced_columns,
 )
-from ml_assets.core.scoring_days import rows_of_days
 from ml_assets.core.shadow_performance import (
     N_DAYS_COMPARED,
     SHADOW_PERFORMANCE_SCHEMA,
     Shadows,
+    read_shadow_rows,
     shadow_performance,
     shadows_on,
 )
@@ -81,7 +82,7 @@ def write_performance(
         rows = read_scored_rows(warehouse, use_case, read, columns=columns)
         others = SHADOW_SCHEMA.empty_table()
         if warehouse.columns(use_case.shadow_table) is not None:
-            others = rows_of_days(warehouse, use_case.shadow_table, read)
+            others = read_shadow_rows(warehouse, use_case, read)
         measured = _Measured(
             rows=rows,
             shadows=shadows_on(rows, others),
@@ -183,6 +184,6 @@ class _Measured:
 
     def _of_version(self, version: str) -> tuple[ModelPackage, EstimateChecks]:
         if version not in self.models:
-            self.models[version] = load_package(self._store, self._use_case.name, version)
+            self.models[version] = recall_package(self._store, self._use_case.name, version)
             self._checks[version] = EstimateChecks(self.models[version].expectations)
         return self.models[version], self._checks[version]

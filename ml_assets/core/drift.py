@@ -18,9 +18,9 @@ from ml_assets.core.drift_tests import MINIMUM_ROWS, explain, judge_day, percent
 from ml_assets.core.errors import BadInput, DataMissing
 from ml_assets.core.moments import Moments
 from ml_assets.core.monitored import DRIFT
-from ml_assets.core.package import load_package
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, Warehouse
+from ml_assets.core.recalled import recall_package
 from ml_assets.core.reference import BinKind, Bins, Floats, Reference, build_reference
 from ml_assets.core.spec import UseCase
 
@@ -86,7 +86,7 @@ def write_drift(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, d
     with warehouse.session():
         parts = [DRIFT_SCHEMA.empty_table()]
         for version, stretch in _stretches_of_models(warehouse, use_case, days):
-            reference = load_package(store, use_case.name, version).reference
+            reference = recall_package(store, use_case.name, version).reference
             parts.append(drift_of_days(warehouse, use_case, reference, stretch, model_version=version))
         rows = pa.concat_tables(parts)
         stored = rows

@@ -163,7 +163,7 @@ def save_package(store: ArtifactStore, manifest: Manifest, content: Mapping[str,
     """
     if set(content) != set(CONTENT_FILES):
         raise ValueError(f"a package has the files {sorted(CONTENT_FILES)}; these are {sorted(content)}")
-    folder = _folder(manifest.recipe.use_case, manifest.version)
+    folder = package_folder(manifest.recipe.use_case, manifest.version)
     files = {name: _described(data) for name, data in sorted(content.items())}
     document = msgspec.json.format(msgspec.json.encode(replace(manifest, files=files), order="deterministic"))
     path = f"{folder}/{MANIFEST}"
@@ -177,9 +177,14 @@ def save_package(store: ArtifactStore, manifest: Manifest, content: Mapping[str,
     return load_package(store, manifest.recipe.use_case, manifest.version)
 
 
+def package_folder(use_case_name: str, version: str) -> str:
+    """Return the folder of the store that a version's files lie in."""
+    return artifact_path(f"models/{identifier(use_case_name)}/{version}")
+
+
 def package_exists(store: ArtifactStore, use_case_name: str, version: str) -> bool:
     """Tell whether a version was written to its end; whether it is whole, only ``load_package`` can say."""
-    return store.exists(f"{_folder(use_case_name, version)}/{MANIFEST}")
+    return store.exists(f"{package_folder(use_case_name, version)}/{MANIFEST}")
 
 
 def list_versions(store: ArtifactStore, use_case_name: str) -> Sequence[str]:
@@ -199,7 +204,7 @@ def load_package(
     Raises ArtifactMissing where there is no such version, PackageRefused for one with a changed, missing, unlisted or
     oversized file, a manifest of another model, or an ONNX graph that reaches outside its own bytes.
     """
-    folder = _folder(use_case_name, version)
+    folder = package_folder(use_case_name, version)
     if not package_exists(store, use_case_name, version):
         raise ArtifactMissing(
             f"{use_case_name} has no model {version}; there are {list_versions(store, use_case_name)}"
@@ -286,7 +291,3 @@ def _parsed(content: bytes, kind: type[_T], name: str) -> _T:
         raise PackageRefused(
             f"{name} is no {kind.__name__} of this release: {error}; train the version again or roll back"
         ) from error
-
-
-def _folder(use_case_name: str, version: str) -> str:
-    return artifact_path(f"models/{identifier(use_case_name)}/{version}")

@@ -76,6 +76,11 @@ class StoredFile:
 class ArtifactStore(Protocol):
     """Immutable files under validated paths: training sets, model packages, the ledger, reports."""
 
+    @property
+    def n_requests_at_once(self) -> int:
+        """For how many files it is best asked at a time."""
+        ...
+
     def put(self, path: str, content: bytes) -> None:
         """Write a file whole: a reader sees the old content or the new one, never a part."""
         ...

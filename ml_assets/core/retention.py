@@ -92,7 +92,7 @@ def prune(
         judged = (item for item in found if (item.key.kind == "package") == are_packages)
         for _, of_kind in groupby(judged, key=lambda item: item.key.kind):
             items = list(of_kind)
-            removed = side_by_side(is_removed, items)
+            removed = side_by_side(store, is_removed, items)
             yield from (item for item, is_gone in zip(items, removed, strict=True) if is_gone)
 
 

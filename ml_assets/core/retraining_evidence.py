@@ -21,10 +21,11 @@ from ml_assets.core.evaluation import Metrics
 from ml_assets.core.experiments import has_failed
 from ml_assets.core.intervals import Interval
 from ml_assets.core.monitored import ALARMS, ESTIMATED, HISTORY, PERFORMANCE, RETRAINING, recent_rows, until
-from ml_assets.core.package import ModelPackage, load_package
+from ml_assets.core.package import ModelPackage
 from ml_assets.core.performance import N_DAYS_JUDGED, newest_days, pool_histograms
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, Warehouse
+from ml_assets.core.recalled import recall_package
 from ml_assets.core.registry import FINAL, LedgerEntry
 from ml_assets.core.regression_performance import pool_errors
 from ml_assets.core.resumes import Resume, resumes
@@ -141,7 +142,7 @@ class _Gathered:
         ledger = registry.entries(store, use_case.name)
         of_days = quality.filter(pc.field("partition_on") >= pa.scalar(days.first))
         versions = of_days["model_version"].unique().to_pylist() if of_days.num_rows else []
-        packages = {version: load_package(store, use_case.name, version) for version in versions}
+        packages = {version: recall_package(store, use_case.name, version) for version in versions}
         oldest = min((package.as_of for package in packages.values()), default=None)
         return _Gathered(
             store=store,

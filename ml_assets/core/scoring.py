@@ -29,7 +29,7 @@ PREDICTIONS_SCHEMA = pa.schema(
     }
 )
 # A session keeps what its largest run needed, and a smaller run is not slower.
-_ROWS_AT_ONCE = 16_384
+_ROWS_AT_ONCE = 4_096
 _CONFIRMED_BY = ("partition_on", "decided_at", "prediction", "model_version")
 
 

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 
 from ml_assets.core import registry
 from ml_assets.core.days import DayRange, local_day
-from ml_assets.core.package import ModelPackage, load_package
+from ml_assets.core.package import ModelPackage
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, Warehouse
+from ml_assets.core.recalled import recall_package
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.scoring import PREDICTIONS_SCHEMA, keep_confirmed, prediction_rows, score
 from ml_assets.core.served import served_rows
@@ -155,7 +156,7 @@ def scored_stretches(
     ):
         stretch = list(found)
         rows = examples.filter(pc.field("partition_on").isin(pa.array([day for day, *_ in stretch], pa.date32())))
-        package = load_package(store, use_case.name, version, expected_hash=package_hash)
+        package = recall_package(store, use_case.name, version, expected_hash=package_hash)
         yield Stretch(package=package, previous=stretch[0][2], examples=rows, scores=score(package, rows))
 
 

@@ -8,11 +8,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ml_assets.core.days import DayRange
 from ml_assets.core.encoding import Task
 from ml_assets.core.estimates import realised_quality
 from ml_assets.core.evaluation import Floats
 from ml_assets.core.paired_bootstrap import DayResamples, Estimate
+from ml_assets.core.point_in_time.dialects import Sql
+from ml_assets.core.ports import Warehouse
 from ml_assets.core.scored_rows import DayRows, ScoredRows
+from ml_assets.core.spec import UseCase
 from ml_assets.core.tasks import meaning_of
 
 SHADOW_PERFORMANCE_SCHEMA = pa.schema(
@@ -66,6 +70,13 @@ class ShadowScores:
 
 # By role and version.
 Shadows = Mapping[tuple[str, str], ShadowScores]
+
+
+def read_shadow_rows(warehouse: Warehouse, use_case: UseCase, days: DayRange) -> pa.Table:
+    """Return the shadow scores of these days, in no order: there are several for each prediction, many to sort."""
+    of_days = Sql(dialect=warehouse.dialect).of_days()
+    sql = f"select * from {use_case.shadow_table} where {of_days}"  # noqa: S608 - validated names
+    return warehouse.query(sql, {"first_day": days.first, "last_day": days.last})
 
 
 def shadows_on(rows: ScoredRows, shadows: pa.Table) -> Shadows:

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from ml_assets.core.errors import ArtifactMissing, BadInput, PackageRefused
-from ml_assets.core.package import ModelPackage, load_package
+from ml_assets.core.package import ModelPackage
 from ml_assets.core.ports import ArtifactStore
+from ml_assets.core.recalled import recall_package
 from ml_assets.core.registry import LedgerEntry
 from ml_assets.core.scoring import score
 
@@ -65,7 +66,7 @@ def shadow_rows(
     for place, entry in enumerate(previous, start=1):
         role = f"previous_{place}"
         try:
-            package = load_package(store, entry.use_case, entry.version, expected_hash=entry.package_hash)
+            package = recall_package(store, entry.use_case, entry.version, expected_hash=entry.package_hash)
             parts.append(_rows(examples, score(package, examples), role, entry.version))
         except (ArtifactMissing, BadInput, PackageRefused) as error:
             skipped.append(Skipped(role=role, model_version=entry.version, reason=str(error)))

@@ -169,7 +169,7 @@ def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DuckDBWarehous
             manifest=SimpleNamespace(last_validation_day=FIRST - timedelta(days=22)),
         )
 
-    monkeypatch.setattr(alarms_module, "load_package", load)
+    monkeypatch.setattr(alarms_module, "recall_package", load)
     return DuckDBWarehouse(tmp_path / "warehouse.duckdb")
 
 

@@ -40,7 +40,7 @@ def use_case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     package = SimpleNamespace(
         expectations=expectations, reference=SimpleNamespace(prediction=SimpleNamespace(edges=(0.3, 0.6)))
     )
-    monkeypatch.setattr(daily_quality, "load_package", lambda _store, _use_case, _version: package)
+    monkeypatch.setattr(daily_quality, "recall_package", lambda _store, _use_case, _version: package)
     return USE_CASES[request.param]
 
 

@@ -121,7 +121,7 @@ def test_each_shadow_scores_each_decision_and_one_that_cannot_is_skipped_with_it
     def broken(*_args: object, **_options: object) -> None:
         raise MemoryError("a failure that is nobody's missing package")
 
-    monkeypatch.setattr(shadows, "load_package", broken)
+    monkeypatch.setattr(shadows, "recall_package", broken)
     with pytest.raises(MemoryError):
         shadow_rows(examples, champion, [twin], store)
 

@@ -50,7 +50,7 @@ REFERENCES = {
 @pytest.fixture
 def warehouse(monkeypatch: pytest.MonkeyPatch) -> DuckDBWarehouse:
     monkeypatch.setattr(
-        drift, "load_package", lambda store, name, version: SimpleNamespace(reference=REFERENCES[version])
+        drift, "recall_package", lambda store, name, version: SimpleNamespace(reference=REFERENCES[version])
     )
     rows = examples()
     of_rows = [VERSIONS[i // N] for i in range(rows.num_rows)]

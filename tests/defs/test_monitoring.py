@@ -83,7 +83,7 @@ def monitoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moni
         holdout = SimpleNamespace(roc_auc=0.75, positive_share=0.4)
         return SimpleNamespace(version=version, reference=None, metrics=SimpleNamespace(holdout=holdout))
 
-    monkeypatch.setattr(core_alarms, "load_package", load)
+    monkeypatch.setattr(core_alarms, "recall_package", load)
     monkeypatch.setenv("ML_ASSETS_HOME", str(tmp_path))
     for stage in (alarms, retraining, alerts):
         monkeypatch.setattr(stage, "load_use_cases", lambda: (USE_CASE,))

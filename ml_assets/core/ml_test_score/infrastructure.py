@@ -297,6 +297,10 @@ class _Rehearsal(ArtifactStore):
     real: ArtifactStore
     written: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
+    @property
+    def n_requests_at_once(self) -> int:
+        return self.real.n_requests_at_once
+
     def put(self, path: str, content: bytes) -> None:
         self.written[path] = content
 

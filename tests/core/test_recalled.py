@@ -1,0 +1,76 @@
+"""A package that this process has read before: from memory, and never once a file of it was written since."""
+
+from pathlib import Path
+
+import pytest
+
+from ml_assets.backends.object_store import ObjectArtifactStore
+from ml_assets.core.errors import ArtifactMissing, PackageRefused
+from ml_assets.core.package import CONTENT_FILES, MANIFEST, MODEL
+from ml_assets.core.recalled import recall_package
+
+from .conftest import MemoryStore
+
+USE_CASE = "storm_delay"
+
+
+class CountingStore(MemoryStore):
+    """Counts how many files were read."""
+
+    n_read = 0
+
+    def get(self, path: str) -> bytes:
+        self.n_read += 1
+        return super().get(path)
+
+
+@pytest.fixture
+def saved(trained):
+    """The shared package in a store of its own, its version and its folder."""
+    version = trained[1].package.version
+    return CountingStore(trained[2].files), version, f"models/{USE_CASE}/{version}"
+
+
+def test_a_package_is_read_once_and_is_what_was_saved(saved, trained):
+    store, version, _ = saved
+    first = recall_package(store, USE_CASE, version)
+    n_read = store.n_read
+    assert first == trained[1].package
+    assert recall_package(store, USE_CASE, version, expected_hash=first.package_hash) is first
+    assert store.n_read == n_read
+
+
+@pytest.mark.parametrize("name", CONTENT_FILES)
+def test_a_file_damaged_after_it_was_read_is_refused(saved, name):
+    store, version, folder = saved
+    recall_package(store, USE_CASE, version)
+    content = bytearray(store.files[f"{folder}/{name}"])
+    content[-1] ^= 1
+    store.files[f"{folder}/{name}"] = bytes(content)
+    with pytest.raises(PackageRefused, match=f"{name} is .* its manifest says"):
+        recall_package(store, USE_CASE, version)
+
+
+def test_a_file_of_a_local_folder_damaged_after_it_was_read_is_refused(saved, tmp_path: Path):
+    memory, version, folder = saved
+    store = ObjectArtifactStore(tmp_path.as_uri())
+    for path, content in memory.files.items():
+        if path.startswith(folder):
+            store.put(path, content)
+    package = recall_package(ObjectArtifactStore(tmp_path.as_uri()), USE_CASE, version)
+    assert recall_package(store, USE_CASE, version) is package, "another object of the same store"
+    path = tmp_path / folder / MODEL
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(PackageRefused, match="its manifest says"):
+        recall_package(store, USE_CASE, version)
+
+
+def test_a_package_that_is_gone_or_is_not_the_one_in_charge_is_not_recalled(saved):
+    store, version, folder = saved
+    in_charge = recall_package(store, USE_CASE, version).package_hash
+    store.files[f"{folder}/{MANIFEST}"] += b"\n"
+    with pytest.raises(PackageRefused, match=f"put {in_charge[:12]} in charge"):
+        recall_package(store, USE_CASE, version, expected_hash=in_charge)
+    del store.files[f"{folder}/{MANIFEST}"]
+    with pytest.raises(ArtifactMissing):
+        recall_package(store, USE_CASE, version)
