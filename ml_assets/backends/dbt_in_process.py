@@ -1,6 +1,7 @@
 """dbt inside this process: one parse, then one invocation per run; no child process that could outlive a kill."""
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from ml_assets.core.errors import WarehouseError
 from ml_assets.core.ports import DayRange
 
 if TYPE_CHECKING:
+    from dbt.cli.main import dbtRunner
     from dbt.contracts.graph.manifest import Manifest
     from dbt_common.events.base_types import EventMsg
 
@@ -115,7 +117,6 @@ class DbtInProcess:
         A failed model or test is reported in ``failures``, after everything that does not depend on it was built.
         """
         from dbt.adapters.factory import reset_adapters
-        from dbt.cli.main import dbtRunner
         from google.protobuf.json_format import MessageToDict
 
         events: list[Mapping[str, object]] = []
@@ -126,7 +127,7 @@ class DbtInProcess:
 
         variables = {**self._variables, "first_day": days.first.isoformat(), "last_day": days.last.isoformat()}
         try:
-            result = dbtRunner(manifest=self._manifest[1], callbacks=[keep]).invoke(
+            result = _runner()(manifest=self._manifest[1], callbacks=[keep]).invoke(
                 [
                     *(*_QUIET, "--no-write-json", "build", *selection),
                     *("--exclude-resource-type", "unit_test", *self._arguments(variables)),
@@ -156,11 +157,10 @@ class DbtInProcess:
         that a model reads must be there: dbt asks them for their columns.
         """
         from dbt.adapters.factory import reset_adapters
-        from dbt.cli.main import dbtRunner
 
         variables = {**self._variables, "first_day": "2013-01-01", "last_day": "2013-01-01"}  # each names its own days
         try:
-            result = dbtRunner(manifest=self._manifest[1]).invoke(
+            result = _runner()(manifest=self._manifest[1]).invoke(
                 [
                     *(*_QUIET, "--no-write-json", "test", "--select", "test_type:unit"),
                     *self._arguments(variables),
@@ -183,7 +183,6 @@ class DbtInProcess:
     def debug(self) -> str:
         """Return what ``dbt debug`` finds wrong with profile and connection, nothing where all is well."""
         from dbt.adapters.factory import reset_adapters
-        from dbt.cli.main import dbtRunner
         from google.protobuf.json_format import MessageToDict
 
         told: list[str] = []
@@ -194,7 +193,7 @@ class DbtInProcess:
 
         with tempfile.TemporaryDirectory() as logs:
             try:
-                result = dbtRunner(callbacks=[keep]).invoke(
+                result = _runner()(callbacks=[keep]).invoke(
                     [*_QUIET, "--log-path", logs, "debug", "--connection", *self._project(self._variables)]
                 )
             finally:
@@ -310,6 +309,7 @@ class DbtInProcess:
     @cached_property
     def _manifest(self) -> "tuple[bytes, Manifest]":
         """The mark and the manifest as dbt's own objects: as the last process kept it, if nothing has changed since."""
+        _runner()
         from dbt.contracts.graph.manifest import Manifest
         from dbt.parser.manifest import extended_mashumuro_decoder
 
@@ -325,8 +325,8 @@ class DbtInProcess:
         return self.target_folder / f"manifest-{installed_version('dbt-core')}-{self._target}.msgpack"
 
     def _parse(self) -> "tuple[bytes, Manifest]":
+        runner = _runner()
         from dbt.adapters.factory import reset_adapters
-        from dbt.cli.main import dbtRunner
         from dbt.parser.manifest import extended_mashumaro_encoder
 
         # Before dbt reads them: a file that changes meanwhile is then parsed again, not missed.
@@ -335,7 +335,7 @@ class DbtInProcess:
         # Two processes may parse at once (webserver and daemon of a fresh clone): each writes aside, then renames.
         scratch = Path(tempfile.mkdtemp(dir=self.target_folder))
         try:
-            result = dbtRunner().invoke(
+            result = runner().invoke(
                 [
                     *_QUIET,
                     "parse",
@@ -402,6 +402,19 @@ def _cost(answer: Mapping[str, object]) -> dict[str, float]:
     billed, slot_ms = answer.get("bytes_billed"), answer.get("slot_ms")
     found = {"bytes_billed": float(billed)} if isinstance(billed, int) else {}
     return found | ({"slot_seconds": slot_ms / 1000} if isinstance(slot_ms, int) else {})
+
+
+def _runner() -> "type[dbtRunner]":
+    """Return dbt's runner, without the handler that its import gives the root logger (through snowplow-tracker).
+
+    With that, every line of Dagster's would be printed a second time, in the middle of a progress bar.
+    """
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    from dbt.cli.main import dbtRunner
+
+    root.handlers[:] = handlers
+    return dbtRunner
 
 
 def _close_duckdb() -> None:

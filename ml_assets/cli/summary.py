@@ -37,7 +37,7 @@ def summarise(
     table.add_row(
         "landed",
         f"{rows['n_flights']:,} flights and {rows['n_weather']:,} weather hours of {landed}; "
-        f"{rows['n_quarantined']} rows quarantined",
+        f"{rows['n_quarantined']} row{'' if rows['n_quarantined'] == 1 else 's'} quarantined",
     )
     words = {
         "promoted": "promoted" if entry.as_of == served.first else "of a later training than this one",

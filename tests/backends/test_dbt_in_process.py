@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from datetime import date
 from pathlib import Path
@@ -49,6 +51,23 @@ def built(project: Path) -> list[tuple[date, int]]:
 
 def no_parse(*_: object) -> None:
     raise AssertionError("the project was parsed again")
+
+
+@pytest.mark.parametrize("call", ["prepare()", "debug()", "build([], days=DayRange(first=DAY, last=DAY))"])
+def test_dbt_leaves_pythons_root_logger_as_it_was(project: Path, call: str):
+    program = f"""
+import logging
+from datetime import date
+from pathlib import Path
+from ml_assets.backends.dbt_in_process import DbtInProcess
+from ml_assets.core.days import DayRange
+DAY = date(2013, 1, 1)
+variables = {{"warehouse_path": "warehouse.duckdb", "first_day": "1900-01-01"}}
+DbtInProcess(Path({str(project)!r}), target="local", variables=variables).{call}
+assert "snowplow_tracker" in __import__("sys").modules, "nothing is tried"
+assert logging.getLogger().handlers == [], logging.getLogger().handlers
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=project.parent)
 
 
 def test_the_next_process_builds_from_the_kept_manifest_for_days_of_its_own(
