@@ -1,8 +1,9 @@
 """The event log of a laptop: Dagster's own on SQLite, healed of two faults.
 
 It compiles every SQL statement anew for every query, which is half the CPU time of a run of small steps; it asks for
-tables and columns again with every event, and writes an asset's row, and a check's plan, for every partition. And a run
-that is killed keeps its place in a pool for ever, so that the next run waits for a process that is gone.
+tables and columns again with every event, writes an asset's row for every partition, and serialises what is planned of
+a check for each. And a run that is killed keeps its place in a pool for ever, so that the next run waits for a process
+that is gone.
 """
 
 import fcntl

@@ -18,9 +18,11 @@ from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.test_utils import create_run_for_test
 from dagster._core.utils import make_new_run_id
+from dagster._serdes import serialize_value
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
+from ml_assets import local_event_log
 from ml_assets.local_event_log import LocalEventLog
 from ml_assets.local_instance import LocalInstance
 
@@ -137,8 +139,8 @@ def test_events_stored_together_leave_the_row_of_their_asset_as_dagster_would(ho
 
 
 @pytest.mark.parametrize("partitions", [["a", "b"], None])
-def test_a_planned_check_is_written_down_as_dagster_would(
-    home: Path, instance: dg.DagsterInstance, partitions: list[str] | None
+def test_a_planned_check_is_written_down_as_dagster_would_with_its_event_serialised_once(
+    home: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, partitions: list[str] | None
 ):
     subset = partitions and dg.StaticPartitionsDefinition(["a", "b", "c"]).subset_with_partition_keys(partitions)
     planned = AssetCheckEvaluationPlanned(
@@ -153,6 +155,13 @@ def test_a_planned_check_is_written_down_as_dagster_would(
         timestamp=1_400_000_000.0,
         dagster_event=dg.DagsterEvent(kind.value, "job", event_specific_data=planned),
     )
+    serialised: list[object] = []
+
+    def counted(value: dg.EventLogEntry) -> str:
+        serialised.append(value)
+        return serialize_value(value)
+
+    monkeypatch.setattr(local_event_log, "serialize_value", counted)
     found: list[list[dict[str, object]]] = []
     for storage in (LocalEventLog(str(home / "ours")), SqliteEventLogStorage(str(home / "theirs"))):
         storage.register_instance(instance)
@@ -161,7 +170,9 @@ def test_a_planned_check_is_written_down_as_dagster_would(
             rows = connection.execute(AssetCheckExecutionsTable.select()).mappings().all()
         found.append([{name: value for name, value in row.items() if name != "create_timestamp"} for row in rows])
     assert found[0] == found[1]
-    assert [row["partition"] for row in found[0]] == (partitions or [None])
+    assert {row["partition"] for row in found[0]} == set(partitions or [None])
+    assert len(found[0]) == len(partitions or [None])
+    assert serialised == [told]
 
 
 def test_the_columns_of_the_assets_table_are_looked_up_once(

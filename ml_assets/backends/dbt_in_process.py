@@ -309,7 +309,7 @@ class DbtInProcess:
     @cached_property
     def _manifest(self) -> "tuple[bytes, Manifest]":
         """The mark and the manifest as dbt's own objects: as the last process kept it, if nothing has changed since."""
-        _runner()
+        _runner()  # before dbt's parser is imported, and with it what that would leave behind
         from dbt.contracts.graph.manifest import Manifest
         from dbt.parser.manifest import extended_mashumuro_decoder
 

@@ -22,14 +22,14 @@ from ml_assets.core.writes import at_hand, refuse_other_columns, refuse_other_da
 
 # Judgement: a backfill of another stage waits this long before it gives up; a day's write takes well under a second.
 _LOCK_PATIENCE = timedelta(seconds=30)
-# Judgement: room for the write-ahead log and one checkpoint beside the rows themselves.
+# Judgement: room for a checkpoint of the log beside the rows themselves.
 _SPARE_BYTES = 64 * 2**20
 # Judgement: what DuckDB keeps of a stream in memory before it writes to its file; more did not make it faster.
 _STREAMING_MEMORY = "256MB"
 # Judgement: a day's joins and statistics take less; of a larger table, no more is kept than this.
 _SESSION_MEMORY = "1GB"
-# Judgement: a checkpoint writes whole parts of a table anew, half a second for a year of examples. DuckDB's own 16 MB
-# are full every fortnight; what a killed session leaves is read again when the file is next opened, a second of it.
+# Judgement: a checkpoint writes whole parts of a table anew, half a second for a year of examples, and DuckDB's own
+# 16 MB are soon full. What a killed session leaves of it is read when the file is next opened: 39 MB took 0.4 s.
 _SESSION_LOG = "64MB"
 _DISK_IS_FULL = re.compile(r"No space left on device|File too large|quota exceeded|max_temp_directory_size", re.I)
 

@@ -30,7 +30,7 @@ _PAGES = {
 # Larger content goes up in parts, of which a few are on their way at a time.
 PART_BYTES = 8 * 1024 * 1024
 _N_PARTS_AT_ONCE = 4
-_N_REQUESTS_AT_ONCE = 32
+_N_READS_AT_ONCE = 32
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 
 _T = TypeVar("_T")
@@ -65,9 +65,9 @@ class ObjectArtifactStore:
         return self._url.startswith(("s3://", "gs://"))
 
     @property
-    def n_requests_at_once(self) -> int:
-        """For how many files it is best asked at a time: in the cloud each takes 50 ms, whatever its size."""
-        return _N_REQUESTS_AT_ONCE if self._is_remote else 1
+    def n_reads_at_once(self) -> int:
+        """For how many small files it is best asked at a time: of a local folder one, a thread takes longer than it."""
+        return _N_READS_AT_ONCE if self._is_remote else 1
 
     @cached_property
     def _connection(self) -> Connection:
@@ -159,7 +159,10 @@ class ObjectArtifactStore:
         if folder:
             self._refuse_links(folder)
         found = self._ask(prefix, lambda: [meta for batch in obstore.list(self._store, folder) for meta in batch])
-        files = [StoredFile(path=m["path"], size=m["size"], modified_at=m["last_modified"]) for m in found]
+        files = [
+            StoredFile(path=m["path"], size=m["size"], modified_at=m["last_modified"], tag=m["e_tag"] or "")
+            for m in found
+        ]
         return sorted(files, key=lambda file: file.path)
 
     def delete(self, path: str) -> None:

@@ -185,13 +185,13 @@ def _in_columns(columns: Sequence[Bins], *, is_guarded: bool) -> str:
     What is the same for all columns is said once, for all whose name matches: of many columns, and of one day's rows,
     DuckDB would spend more time reading the statement than the table.
     """
-    edges = [", ".join(repr(edge) for edge in (*bins.edges, math.inf)) for bins in columns]
-    counts = [
-        f"map_values(histogram(_c{i}, CAST('[{of_column}]' AS DOUBLE[]))) AS counts{i}"
-        for i, of_column in enumerate(edges)
-    ]
+    counts = list[str]()
+    for i, bins in enumerate(columns):
+        edges = ", ".join(repr(edge) for edge in (*bins.edges, math.inf))
+        counts.append(f"map_values(histogram(_c{i}, CAST('[{edges}]' AS DOUBLE[]))) AS counts{i}")
     # Unguarded, every number that is there is finite, and the histogram has counted it.
-    finite, distance = (r"COLUMNS('_f(\d+)')" if is_guarded else r"COLUMNS('_c(\d+)')"), r"COLUMNS('_d(\d+)')"
+    finite = r"COLUMNS('_f(\d+)')" if is_guarded else r"COLUMNS('_c(\d+)')"
+    distance = r"COLUMNS('_d(\d+)')"
     n_finite = [rf"COUNT({finite}) AS 'finite\1'"] if is_guarded else []
     sums = [
         rf"MIN({finite}) AS 'low\1'",

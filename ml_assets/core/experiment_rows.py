@@ -234,7 +234,8 @@ def _damaged(kind: ExperimentKind, row_id: str, path: str, found: str) -> Experi
 
 def _read_all(store: ArtifactStore, paths: Sequence[str], kind: type[_T]) -> Iterator[tuple[str, _T | str]]:
     """Yield each path with what ``_read`` gives for it."""
-    return zip(paths, side_by_side(store, lambda path: _read(store, path, kind), paths), strict=True)
+    found = side_by_side(lambda path: _read(store, path, kind), paths, n_at_once=store.n_reads_at_once)
+    return zip(paths, found, strict=True)
 
 
 def _read(store: ArtifactStore, path: str, kind: type[_T]) -> _T | str:

@@ -8,9 +8,10 @@ import pyarrow.compute as pc
 
 from ml_assets.core.days import DayRange
 from ml_assets.core.errors import DataMissing
-from ml_assets.core.package import ModelPackage, load_package
+from ml_assets.core.package import ModelPackage
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, Warehouse
+from ml_assets.core.recalled import recall_package
 from ml_assets.core.spec import UseCase
 
 DRIFT, PERFORMANCE, RETRAINING = "monitoring.drift", "monitoring.performance", "monitoring.retraining_decisions"
@@ -51,7 +52,7 @@ def newest_model(performance: pa.Table, use_case: UseCase, store: ArtifactStore)
     """Return the model that made the newest of these days' predictions, whoever the ledger names by now."""
     if not performance.num_rows:
         raise DataMissing(f"no day of {use_case.name} has been predicted yet; materialize its predictions first")
-    return load_package(store, use_case.name, performance["model_version"][-1].as_py())
+    return recall_package(store, use_case.name, performance["model_version"][-1].as_py())
 
 
 def report_path(use_case: UseCase, day: date) -> str:

@@ -66,19 +66,23 @@ class Warehouse(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFile:
-    """A file of an artifact store; ``size`` in bytes, ``modified_at`` (UTC) by the clock of the store."""
+    """A file of an artifact store; ``size`` in bytes, ``modified_at`` (UTC) by the clock of the store.
+
+    ``tag`` is another one each time the file is written (an ETag); empty where the store has none.
+    """
 
     path: str
     size: int
     modified_at: datetime
+    tag: str = ""
 
 
 class ArtifactStore(Protocol):
     """Immutable files under validated paths: training sets, model packages, the ledger, reports."""
 
     @property
-    def n_requests_at_once(self) -> int:
-        """For how many files it is best asked at a time."""
+    def n_reads_at_once(self) -> int:
+        """For how many small files it is best asked at a time."""
         ...
 
     def put(self, path: str, content: bytes) -> None:

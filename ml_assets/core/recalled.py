@@ -12,9 +12,9 @@ def recall_package(
 ) -> ModelPackage:
     """Return what ``load_package`` does, from memory while the store describes the same files as when it was read.
 
-    For whoever only uses a package, day after day: every package returned was verified, and one whose files were
-    written since is verified anew. Damage that leaves size and time of a file alone is found by ``load_package`` only.
-    Raises what that does.
+    For whoever uses a package day after day: every package returned was verified, and one whose files were written
+    since is verified anew. Damage that leaves a file's size, time and tag alone is found by ``load_package`` only.
+    Raises what that does, and BadInput where the folder is a link.
     """
     folder = package_folder(use_case_name, version)
     files = _Files(address=store.address(folder), described=tuple(store.describe(folder)), store=store)
@@ -33,7 +33,7 @@ class _Files:
     store: ArtifactStore = field(compare=False)
 
 
-# A day's work looks at the champion, its two predecessors and whichever model predicted the days before.
-@lru_cache(maxsize=8)
+# A day's work looks at the champion and two predecessors of each use case; a package is a few megabytes at most.
+@lru_cache(maxsize=32)
 def _verified(files: _Files, use_case_name: str, version: str) -> ModelPackage:
     return load_package(files.store, use_case_name, version)

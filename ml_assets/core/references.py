@@ -193,7 +193,9 @@ def _roots(store: ArtifactStore, files: Sequence[StoredFile], predicted: Predict
             ablations.append(found)
         elif found := _TUNED.fullmatch(path):
             newest_tuned[found["use_case"]] = path  # sorted by date
-    for named in side_by_side(store, lambda page: _versions_named(store.get(page[0]), page["use_case"]), pages):
+    for named in side_by_side(
+        lambda page: _versions_named(store.get(page[0]), page["use_case"]), pages, n_at_once=store.n_reads_at_once
+    ):
         roots += named
     for found in ablations:
         ablation = _read(store, found[0], _OnTrainingSet, "no ablation", "run it again")
@@ -239,7 +241,7 @@ def _artifacts(store: ArtifactStore, files: Sequence[StoredFile]) -> Mapping[Key
         for kind, pattern in _PATHS.items():
             if found := pattern.fullmatch(file.path):
                 grouped.setdefault(Key(kind, found["use_case"], found["name"]), []).append(file)
-    targets = side_by_side(store, lambda item: _refers_to(store, *item), grouped.items())
+    targets = side_by_side(lambda item: _refers_to(store, *item), grouped.items(), n_at_once=store.n_reads_at_once)
     return {
         key: Artifact(key=key, files=tuple(own), refers_to=refers_to)
         for (key, own), refers_to in zip(grouped.items(), targets, strict=True)

@@ -230,7 +230,11 @@ def entries(store: ArtifactStore, use_case: str) -> Sequence[LedgerEntry]:
                 f"{store.address(path)}: expected {_path(use_case, sequence)} here; the ledger must hold 000001.json "
                 "and so on without gaps: restore the missing entry, or remove what does not belong"
             )
-    return side_by_side(store, lambda numbered: _read(store, numbered[1], numbered[0]), enumerate(found, start=1))
+    return side_by_side(
+        lambda numbered: _read(store, numbered[1], numbered[0]),
+        enumerate(found, start=1),
+        n_at_once=store.n_reads_at_once,
+    )
 
 
 def champion_on(store: ArtifactStore, use_case: str, day: date) -> LedgerEntry | None:

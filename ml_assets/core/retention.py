@@ -92,10 +92,12 @@ def prune(
         judged = (item for item in found if (item.key.kind == "package") == are_packages)
         for _, of_kind in groupby(judged, key=lambda item: item.key.kind):
             items = list(of_kind)
-            removed = side_by_side(store, is_removed, items)
+            removed = side_by_side(is_removed, items, n_at_once=_N_REMOVED_AT_ONCE)
             yield from (item for item, is_gone in zip(items, removed, strict=True) if is_gone)
 
 
+# On a disk too: each waits until the file is off it for good.
+_N_REMOVED_AT_ONCE = 32
 _ORDER = ("package", "candidate report", "candidate pointer", "training set pointer", "training set")
 
 

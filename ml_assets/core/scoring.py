@@ -109,7 +109,8 @@ def keep_confirmed(new_rows: pa.Table, existing_rows: pa.Table) -> pa.Table:
     return pa.concat_tables([new, existing]).take(pa.array(source))
 
 
-@lru_cache(maxsize=8)
+# As many models as the use cases of a day have: each a champion and two predecessors.
+@lru_cache(maxsize=16)
 def _session(model: bytes, n_threads: int) -> "InferenceSession":
     """Return the session of a model, opened once for the same bytes."""
     import onnxruntime

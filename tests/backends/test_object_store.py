@@ -52,6 +52,21 @@ def test_a_file_comes_back_byte_for_byte(store: ObjectArtifactStore, content: by
     assert store.get("models/arrival_delay/2013-07-01-3fa2c1d0/model.onnx") == content
 
 
+@pytest.mark.parametrize(("scheme", "expected"), [("s3", 32), ("gs", 32), ("file", 1), ("memory", 1)])
+def test_only_in_the_cloud_are_many_small_files_read_at_once(scheme: str, expected: int):
+    assert ObjectArtifactStore(f"{scheme}://somewhere").n_reads_at_once == expected
+
+
+def test_a_file_has_another_tag_once_it_is_written_again(store: ObjectArtifactStore):
+    store.put("models/delay/model.onnx", b"one")
+    (before,) = store.describe("models/delay")
+    assert store.describe("models/delay") == [before]
+    store.put("models/delay/model.onnx", b"two")
+    (after,) = store.describe("models/delay")
+    assert before.tag
+    assert after.tag not in ("", before.tag)
+
+
 def test_put_replaces_what_was_there(store: ObjectArtifactStore):
     store.put("reports/day.html", b"a long first version")
     store.put("reports/day.html", b"second")

@@ -25,10 +25,10 @@ os.environ.setdefault("KERAS_BACKEND", "torch")  # read when Keras is first impo
 class MemoryStore:
     """An artifact store in memory.
 
-    Its files were written long ago, each content at a time of its own, unless ``modified_at`` says otherwise.
+    Its files were written long ago, unless ``modified_at`` says otherwise.
     """
 
-    n_requests_at_once = 1
+    n_reads_at_once = 1
 
     def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
         self.files = dict(files or {})
@@ -58,7 +58,12 @@ class MemoryStore:
 
     def describe(self, prefix: str) -> Sequence[StoredFile]:
         return [
-            StoredFile(path=path, size=len(content), modified_at=self.modified_at.get(path, _written_at(content)))
+            StoredFile(
+                path=path,
+                size=len(content),
+                modified_at=self.modified_at.get(path, LONG_AGO),
+                tag=f"{crc32(content):x}",
+            )
             for path, content in sorted(self.files.copy().items())
             if path.startswith(f"{prefix}/" if prefix else "")
         ]
@@ -68,10 +73,6 @@ class MemoryStore:
 
     def address(self, path: str) -> str:
         return f"memory://{path}"
-
-
-def _written_at(content: bytes) -> datetime:
-    return LONG_AGO + timedelta(microseconds=crc32(content))
 
 
 class SpyTracker:

@@ -1,5 +1,8 @@
 """A package that this process has read before: from memory, and never once a file of it was written since."""
 
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from ml_assets.backends.object_store import ObjectArtifactStore
 from ml_assets.core.errors import ArtifactMissing, PackageRefused
 from ml_assets.core.package import CONTENT_FILES, MANIFEST, MODEL
+from ml_assets.core.ports import StoredFile
 from ml_assets.core.recalled import recall_package
 
 from .conftest import MemoryStore
@@ -61,6 +65,43 @@ def test_a_file_of_a_local_folder_damaged_after_it_was_read_is_refused(saved, tm
     assert recall_package(store, USE_CASE, version) is package, "another object of the same store"
     path = tmp_path / folder / MODEL
     path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(PackageRefused, match="its manifest says"):
+        recall_package(store, USE_CASE, version)
+
+
+class PlainStore(MemoryStore):
+    """A store at an address of its own, which says nothing of its files but name, size and time."""
+
+    def __init__(self, address: str, files: Mapping[str, bytes]) -> None:
+        super().__init__(files)
+        self._address = address
+
+    def address(self, path: str) -> str:
+        return f"{self._address}/{path}"
+
+    def describe(self, prefix: str) -> Sequence[StoredFile]:
+        return [replace(file, tag="") for file in super().describe(prefix)]
+
+
+def test_the_package_of_another_store_is_not_recalled_however_alike_the_two_are(saved):
+    memory, version, folder = saved
+    damaged = {**memory.files, f"{folder}/{MODEL}": memory.files[f"{folder}/{MODEL}"][:-1] + b"?"}
+    assert recall_package(PlainStore("memory://one", memory.files), USE_CASE, version).version == version
+    with pytest.raises(PackageRefused, match="its manifest says"):
+        recall_package(PlainStore("memory://other", damaged), USE_CASE, version)
+
+
+def test_a_file_that_was_replaced_by_one_of_its_size_and_time_is_refused(saved, tmp_path: Path):
+    memory, version, folder = saved
+    store = ObjectArtifactStore(tmp_path.as_uri())
+    for path, content in memory.files.items():
+        if path.startswith(folder):
+            store.put(path, content)
+    recall_package(store, USE_CASE, version)
+    path, restored = tmp_path / folder / MODEL, tmp_path / "restored"
+    restored.write_bytes(path.read_bytes()[:-1] + b"?")
+    os.utime(restored, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    restored.replace(path)
     with pytest.raises(PackageRefused, match="its manifest says"):
         recall_package(store, USE_CASE, version)
 

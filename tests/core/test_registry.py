@@ -21,7 +21,7 @@ GATE = Gate(name="calibrated", is_passed=True, found=0.02, expected=0.1, detail=
 class StoreInMemory:
     """An ArtifactStore over a dict, whose ``create`` is atomic as on every backend."""
 
-    n_requests_at_once = 1
+    n_reads_at_once = 1
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

@@ -189,7 +189,7 @@ class Failing:
 
     def __getattr__(self, name: str) -> object:
         found = getattr(self._whole, name)
-        return found if name in ("dialect", "session", "address", "n_requests_at_once") else self._fuse.guard(found)
+        return found if name in ("dialect", "session", "address", "n_reads_at_once") else self._fuse.guard(found)
 
 
 class Fuse:

@@ -477,7 +477,7 @@ def test_thirty_two_artifacts_go_at_a_time_each_with_its_manifest_first(store):
         order.append(path)
         delete(path)
 
-    store.n_requests_at_once, store.delete = 32, met
+    store.delete = met
     assert len(removed(store)) == 64
     assert {path.split("/")[0] for path in store.files} == {"ledger"}
     for first, folder in ((order[:32], "models"), (order[32 * (len(CONTENT_FILES) + 1) :][:32], "training_sets")):

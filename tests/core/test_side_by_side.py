@@ -3,20 +3,10 @@ import threading
 import pytest
 
 from ml_assets.core.side_by_side import side_by_side
-from tests.core.conftest import MemoryStore
 
 
-class FarStore(MemoryStore):
-    """A store that is best asked for 32 files at a time."""
-
-    n_requests_at_once = 32
-
-
-FAR = FarStore()
-
-
-def test_a_near_store_is_read_by_the_thread_that_asks():
-    assert set(side_by_side(MemoryStore(), lambda _: threading.get_ident(), range(3))) == {threading.get_ident()}
+def test_one_at_a_time_is_the_thread_that_asks():
+    assert set(side_by_side(lambda _: threading.get_ident(), range(3), n_at_once=1)) == {threading.get_ident()}
 
 
 def test_thirty_two_reads_are_under_way_at_once_and_come_back_in_order():
@@ -26,7 +16,7 @@ def test_thirty_two_reads_are_under_way_at_once_and_come_back_in_order():
         all_are_here.wait(timeout=30)
         return number * number
 
-    assert side_by_side(FAR, read, range(64)) == [number * number for number in range(64)]
+    assert side_by_side(read, range(64), n_at_once=32) == [number * number for number in range(64)]
 
 
 def test_the_first_error_in_the_order_of_the_items_is_raised():
@@ -36,5 +26,5 @@ def test_the_first_error_in_the_order_of_the_items_is_raised():
         return number
 
     with pytest.raises(ValueError, match=r"^3$"):
-        side_by_side(FAR, read, range(100))
-    assert side_by_side(FAR, read, []) == []
+        side_by_side(read, range(100), n_at_once=32)
+    assert side_by_side(read, [], n_at_once=32) == []

@@ -292,14 +292,17 @@ TESTS: tuple[RubricTest[Subject], ...] = (
 
 @dataclass(frozen=True)
 class _Rehearsal(ArtifactStore):
-    """A store of which nothing changes: what is written lies in memory, what is read comes from there first."""
+    """A store of which nothing changes: what is written lies in memory, what is read comes from there first.
+
+    ``describe`` and ``address`` are those of the real store, so that no package is to be recalled from here.
+    """
 
     real: ArtifactStore
     written: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
     @property
-    def n_requests_at_once(self) -> int:
-        return self.real.n_requests_at_once
+    def n_reads_at_once(self) -> int:
+        return self.real.n_reads_at_once
 
     def put(self, path: str, content: bytes) -> None:
         self.written[path] = content

@@ -8,9 +8,10 @@ from typing import cast
 from ml_assets.core import registry
 from ml_assets.core.days import DayRange
 from ml_assets.core.monitored import ALARMS, DRIFT, report_path
-from ml_assets.core.package import ModelPackage, load_package
+from ml_assets.core.package import ModelPackage
 from ml_assets.core.point_in_time.dialects import Sql
 from ml_assets.core.ports import ArtifactStore, Warehouse
+from ml_assets.core.recalled import recall_package
 from ml_assets.core.reports.index import index_page, newest_pages, newest_scores
 from ml_assets.core.reports.monitored_rows import Monitored, read_monitored
 from ml_assets.core.reports.monitoring import N_DAYS_SHOWN, monitoring_report
@@ -66,7 +67,7 @@ def _write(warehouse: Warehouse, store: ArtifactStore, use_case: UseCase, days: 
 
     def package_of(version: str) -> ModelPackage:
         if version not in packages:
-            packages[version] = load_package(store, use_case.name, version)
+            packages[version] = recall_package(store, use_case.name, version)
         return packages[version]
 
     versions = _versions(monitored)
