@@ -89,6 +89,7 @@ ASKED_BY = {
     "core/monitored.py:recent_rows": r"select \* from monitoring\.performance where use_case = @use_case",
     "core/scored_rows.py:read_scored_rows": r"select e\.`decision_id`, .* p\.model_version from examples",
     "core/scoring_days.py:rows_of_days": r"select \* from predictions\.arrival_delay where",
+    "core/shadow_performance.py:read_shadow_rows": r"select \* from predictions\.arrival_delay_shadow where",
     "core/scoring_days.py:stretches_in_charge": r"as decided_at from predictions\.arrival_delay where partition_on >=",
     "core/retraining_evidence.py:of": r"select partition_on, label_known_at, count\(\*\) as n_rows",
     "core/promoting.py:freeze_known": r"SELECT decision_id, .*\blabel_known_at < @as_of_at",
