@@ -35,6 +35,16 @@ def saved(trained):
     return CountingStore(trained[2].files), version, f"models/{USE_CASE}/{version}"
 
 
+def in_a_folder(saved, to: Path) -> ObjectArtifactStore:
+    """The package alone, in a store on the disk."""
+    memory, _, folder = saved
+    store = ObjectArtifactStore(to.as_uri())
+    for path, content in memory.files.items():
+        if path.startswith(folder):
+            store.put(path, content)
+    return store
+
+
 def test_a_package_is_read_once_and_is_what_was_saved(saved, trained):
     store, version, _ = saved
     first = recall_package(store, USE_CASE, version)
@@ -56,11 +66,8 @@ def test_a_file_damaged_after_it_was_read_is_refused(saved, name):
 
 
 def test_a_file_of_a_local_folder_damaged_after_it_was_read_is_refused(saved, tmp_path: Path):
-    memory, version, folder = saved
-    store = ObjectArtifactStore(tmp_path.as_uri())
-    for path, content in memory.files.items():
-        if path.startswith(folder):
-            store.put(path, content)
+    _, version, folder = saved
+    store = in_a_folder(saved, tmp_path)
     package = recall_package(ObjectArtifactStore(tmp_path.as_uri()), USE_CASE, version)
     assert recall_package(store, USE_CASE, version) is package, "another object of the same store"
     path = tmp_path / folder / MODEL
@@ -92,11 +99,8 @@ def test_the_package_of_another_store_is_not_recalled_however_alike_the_two_are(
 
 
 def test_a_file_that_was_replaced_by_one_of_its_size_and_time_is_refused(saved, tmp_path: Path):
-    memory, version, folder = saved
-    store = ObjectArtifactStore(tmp_path.as_uri())
-    for path, content in memory.files.items():
-        if path.startswith(folder):
-            store.put(path, content)
+    _, version, folder = saved
+    store = in_a_folder(saved, tmp_path)
     recall_package(store, USE_CASE, version)
     path, restored = tmp_path / folder / MODEL, tmp_path / "restored"
     restored.write_bytes(path.read_bytes()[:-1] + b"?")
