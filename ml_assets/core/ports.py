@@ -68,7 +68,7 @@ class Warehouse(Protocol):
 class StoredFile:
     """A file of an artifact store; ``size`` in bytes, ``modified_at`` (UTC) by the clock of the store.
 
-    ``tag`` is another one each time the file is written (an ETag); empty where the store has none.
+    ``tag`` is another one once other content is written (an ETag); empty where the store has none.
     """
 
     path: str

@@ -57,7 +57,7 @@ def test_only_in_the_cloud_are_many_small_files_read_at_once(scheme: str, expect
     assert ObjectArtifactStore(f"{scheme}://somewhere").n_reads_at_once == expected
 
 
-def test_a_file_has_another_tag_once_it_is_written_again(store: ObjectArtifactStore):
+def test_a_file_has_another_tag_once_it_has_other_content(store: ObjectArtifactStore):
     store.put("models/delay/model.onnx", b"one")
     (before,) = store.describe("models/delay")
     assert store.describe("models/delay") == [before]
